@@ -1,0 +1,3 @@
+//! cowblade.
+
+fn main() {}

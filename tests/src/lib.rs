@@ -1,0 +1,1 @@
+//! Harness and models shared by the system tests.
