@@ -1,4 +1,15 @@
+//! Copy-on-write disks without std, allocation or I/O.
+//!
+//! A *chain* is one writable overlay over frozen layers down to a base, or over nothing.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::panic)]
-//! Placeholder.
+
+#[cfg(any(feature = "std", test))]
+extern crate std;
+
+pub mod engine;
+pub mod format;
+pub mod pages;
+pub mod storage;
+pub mod units;

@@ -1,0 +1,455 @@
+//! The seam between the engine and the on-disk formats.
+//!
+//! A format answers four questions and does no I/O itself: where sectors live ([`Map::locate`]),
+//! how a metadata page is read and judged ([`Map::load`]), where a write goes and what must be
+//! copied with it ([`Overlay::place`]), and how a new state enters a metadata page
+//! ([`Overlay::apply`], [`Overlay::seal`]). The engine turns the answers into operations and keeps
+//! their order. Opening, creating and checking an image happens outside the engine, over the
+//! blocking storage traits, in the module of each format.
+
+pub mod dm_snapshot;
+pub mod native;
+pub mod raw;
+
+use crate::pages::{PAGE_LEN, PagePool, StorageKey};
+use crate::units::Extent;
+
+/// Where the sectors of a run live in one layer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Place {
+    /// Not in this layer: ask the one below.
+    Absent,
+    /// Zeros, whatever lies below.
+    Zero,
+    /// In this layer's storage from this byte on.
+    Data {
+        /// Byte offset in the layer's storage.
+        offset: u64,
+    },
+    /// One sector of which the storage holds only the first `len` bytes; the rest is zeros.
+    Tail {
+        /// Byte offset in the layer's storage.
+        offset: u64,
+        /// Bytes held, 1 to 511.
+        len: u16,
+    },
+}
+
+/// A maximal range of sectors in one place, from the start of the range that was asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Run {
+    /// Sectors in the run, at least 1, at most as many as were asked for.
+    pub sectors: u64,
+    /// Where they live.
+    pub place: Place,
+}
+
+/// Answer of [`Map::locate`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Located {
+    /// The first sectors of the range.
+    Run(Run),
+    /// The metadata page with this index is needed.
+    Load(u64),
+    /// Metadata contradicts itself at this byte of the storage.
+    Corrupt {
+        /// Byte offset in the layer's storage.
+        offset: u64,
+    },
+}
+
+/// Next step in reading a metadata page.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Load {
+    /// Read `len` bytes (1 to [`PAGE_LEN`]) at `offset` into the start of the page, then ask again
+    /// with `step` one higher.
+    Read {
+        /// Byte offset in the layer's storage.
+        offset: u64,
+        /// Bytes.
+        len: u32,
+    },
+    /// The page now holds the current version; lookups may use it.
+    Ready,
+    /// The page cannot be trusted.
+    Corrupt {
+        /// Byte offset in the layer's storage.
+        offset: u64,
+    },
+}
+
+/// Reading half of a format. Every method is pure: no I/O, bounded work.
+pub trait Map {
+    /// Size of the virtual disk in sectors, 1 to [`MAX_SECTORS`](crate::units::MAX_SECTORS).
+    fn sectors(&self) -> u64;
+
+    /// The storage that metadata and data are in.
+    fn storage(&self) -> StorageKey;
+
+    /// Where the first sectors of `extent` live. `extent` is not empty and inside
+    /// [`sectors`](Self::sectors). `index` is the index memory of this very layer (empty for formats
+    /// that page their metadata).
+    fn locate(&self, extent: Extent, pages: &PagePool<'_>, index: &[IndexEntry]) -> Located;
+
+    /// How to read metadata page `page`: called with `step` 0, then again after each
+    /// [`Load::Read`] with the bytes that arrived. `note` is kept between the steps and, after
+    /// [`Load::Ready`], for as long as the page is in the pool.
+    fn load(&self, page: u64, step: u8, note: &mut u64, bytes: &mut [u8; PAGE_LEN]) -> Load;
+}
+
+/// State that sectors take on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum State {
+    /// The sectors are in the overlay's storage, where [`Overlay::place`] put them.
+    Data,
+    /// The sectors read as zeros.
+    Zero,
+}
+
+/// Answer of [`Overlay::place`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Placed {
+    /// Write the first `sectors` of the range at byte `offset`.
+    Write {
+        /// At least 1.
+        sectors: u64,
+        /// Byte offset in the overlay's storage.
+        offset: u64,
+        /// How many of these sectors had no space of their own before: counted against the limit
+        /// of the overlay. Formats with allocation units count all that the unit adds.
+        fresh: u64,
+        /// The mapping changes and must be published before the write is acknowledged.
+        publish: bool,
+        /// These sectors around the written ones (already cut at the end of the disk) must be
+        /// filled from the layers below, at `fill_offset` for the first of `fill`.
+        fill: Option<Fill>,
+    },
+    /// Another request that is under way allocates here; ask again when it has ended.
+    Busy,
+    /// The metadata page with this index is needed.
+    Load(u64),
+    /// The storage has no room.
+    Full,
+    /// The lent index memory has no room; this many entries would do.
+    IndexFull {
+        /// Entries.
+        needed: u64,
+    },
+    /// Metadata contradicts itself at this byte of the overlay.
+    Corrupt {
+        /// Byte offset in the overlay's storage.
+        offset: u64,
+    },
+}
+
+/// An allocation unit that is filled from below around a partial write.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Fill {
+    /// All sectors of the unit that exist in the disk, the written ones included.
+    pub unit: Extent,
+    /// Byte offset of the unit in the overlay's storage.
+    pub offset: u64,
+}
+
+/// Answer of [`Overlay::clear`]: how the first sectors of a range can be made zero or given back.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Cleared {
+    /// By [`Overlay::apply`] with [`State::Zero`]; afterwards the `sectors` from byte `offset` on
+    /// are unreferenced and may be punched.
+    Mark {
+        /// At least 1.
+        sectors: u64,
+        /// Byte offset in the overlay's storage.
+        offset: u64,
+    },
+    /// By zeroing the storage in place; the mapping stays.
+    ZeroData {
+        /// At least 1.
+        sectors: u64,
+        /// Byte offset in the overlay's storage.
+        offset: u64,
+    },
+    /// Only by writing zeros like any other data.
+    WriteZeros {
+        /// At least 1.
+        sectors: u64,
+    },
+    /// Nothing to do (a discard of sectors that this layer does not hold).
+    Skip {
+        /// At least 1.
+        sectors: u64,
+    },
+    /// Another request that is under way allocates here; ask again when it has ended.
+    Busy,
+    /// The metadata page with this index is needed.
+    Load(u64),
+    /// Metadata contradicts itself at this byte of the overlay.
+    Corrupt {
+        /// Byte offset in the overlay's storage.
+        offset: u64,
+    },
+}
+
+/// Answer of [`Overlay::apply`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Applied {
+    /// The first `sectors` of the range have their state in open pages; `freed` of them gave up
+    /// space of their own.
+    Done {
+        /// At least 1.
+        sectors: u64,
+        /// At most `sectors`.
+        freed: u64,
+    },
+    /// The metadata page with this index is needed.
+    Load(u64),
+    /// The page with this index must be made open first, then ask again.
+    Open(u64),
+    /// Write the present bytes of open page `page` at `offset` first, tell
+    /// [`Overlay::prepared`], then ask again. It is durable before any page of this commit is published.
+    WritePage {
+        /// Index of the page.
+        page: u64,
+        /// Byte offset in the overlay's storage.
+        offset: u64,
+    },
+    /// Make `len` bytes at `offset` zero first, tell [`Overlay::zeroed`], then ask again. It is
+    /// durable before any page of this commit is published.
+    ZeroFirst {
+        /// Byte offset in the overlay's storage.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// The page with this index must reach the storage before it can take more; ask again after
+    /// the next commit.
+    AfterCommit,
+    /// The storage has no room for metadata.
+    Full,
+    /// Metadata contradicts itself at this byte of the overlay.
+    Corrupt {
+        /// Byte offset in the overlay's storage.
+        offset: u64,
+    },
+}
+
+/// Where a sealed page goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Sealed {
+    /// Byte offset in the overlay's storage.
+    pub offset: u64,
+    /// Bytes from the start of the page, 1 to [`PAGE_LEN`].
+    pub len: u32,
+    /// Pages of stage n are durable before one of stage n + 1 is written. Below
+    /// [`Overlay::stages`].
+    pub stage: u8,
+}
+
+/// Writing half of a format. Every method is pure but for the format's own counters.
+pub trait Overlay: Map {
+    /// Ordered steps in which a commit publishes pages, at least 1. (Data are always before the first.)
+    fn stages(&self) -> u8;
+
+    /// Where the first sectors of a write of `extent` go. Allocation, where the format has it,
+    /// happens here and is given up by [`abandon`](Self::abandon).
+    fn place(&mut self, extent: Extent, pages: &PagePool<'_>, index: &mut [IndexEntry]) -> Placed;
+
+    /// How the first sectors of `extent` become zero (`keep_reading_below` false), or may be
+    /// given back (true: a discard, after which a format without a zero state may keep the old content).
+    fn clear(
+        &mut self,
+        extent: Extent,
+        keep_reading_below: bool,
+        pages: &PagePool<'_>,
+        index: &[IndexEntry],
+    ) -> Cleared;
+
+    /// Puts the state of the first sectors of `extent`, whose data are written but perhaps not
+    /// durable, into open pages.
+    fn apply(
+        &mut self,
+        extent: Extent,
+        state: State,
+        pages: &mut PagePool<'_>,
+        index: &mut [IndexEntry],
+    ) -> Applied;
+
+    /// The write of [`Applied::WritePage`] has ended well. `note` as in [`Map::load`].
+    fn prepared(&mut self, page: u64, note: &mut u64);
+
+    /// The zeroing of [`Applied::ZeroFirst`] at `offset` has ended well.
+    fn zeroed(&mut self, offset: u64);
+
+    /// Finishes the bytes of a page that is about to be published.
+    fn seal(&mut self, page: u64, note: &mut u64, bytes: &mut [u8; PAGE_LEN]) -> Sealed;
+
+    /// A commit is durable: every state applied before it was sealed is published.
+    fn committed(&mut self, index: &mut [IndexEntry]);
+
+    /// A write failed before [`apply`](Self::apply): what [`place`](Self::place) allocated for
+    /// `extent` is not used.
+    fn abandon(&mut self, extent: Extent, index: &mut [IndexEntry]);
+
+    /// Takes up again an allocation that an earlier process made for `extent` at `offset` but did
+    /// not publish (a [note](crate::engine::Note) of it survived); [`apply`](Self::apply) follows.
+    /// False if the note contradicts the image or does not fit into the index memory.
+    fn adopt(&mut self, extent: Extent, offset: u64, index: &mut [IndexEntry]) -> bool;
+
+    /// A page with bytes that must be written before the first commit since the image was opened
+    /// (a mark that it is in use), and where. `None` if there is nothing to write.
+    fn preamble(&mut self, bytes: &mut [u8; PAGE_LEN]) -> Option<Sealed>;
+}
+
+/// One entry of the index memory that is lent to formats whose metadata cannot be paged.
+///
+/// What the words mean is the format's business; an empty entry is all zeros.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct IndexEntry {
+    pub(crate) key: u64,
+    pub(crate) value: u64,
+}
+
+impl IndexEntry {
+    /// An unused entry.
+    pub const EMPTY: Self = Self { key: 0, value: 0 };
+}
+
+/// A frozen layer of a chain.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Layer<'m> {
+    /// A plain image.
+    Raw(raw::Raw),
+    /// A frozen native overlay.
+    Native(native::Frozen<'m>),
+    /// A dm-snapshot store and its filled index.
+    DmSnapshot(dm_snapshot::Frozen<'m>),
+}
+
+macro_rules! each_layer {
+    ($layer:expr, $format:ident, $index:ident => $call:expr) => {
+        match $layer {
+            Layer::Raw($format) => {
+                let $index: &[IndexEntry] = &[];
+                $call
+            }
+            Layer::Native($format) => {
+                let $index: &[IndexEntry] = &[];
+                $call
+            }
+            Layer::DmSnapshot($format) => {
+                let $index: &[IndexEntry] = $format.index();
+                $call
+            }
+        }
+    };
+}
+
+impl Layer<'_> {
+    /// Size of the virtual disk in sectors.
+    pub fn sectors(&self) -> u64 {
+        each_layer!(self, f, _index => f.sectors())
+    }
+
+    /// The storage of the layer.
+    pub fn storage(&self) -> StorageKey {
+        each_layer!(self, f, _index => f.storage())
+    }
+
+    /// As [`Map::locate`].
+    pub fn locate(&self, extent: Extent, pages: &PagePool<'_>) -> Located {
+        each_layer!(self, f, index => f.locate(extent, pages, index))
+    }
+
+    pub(crate) fn load(
+        &self,
+        page: u64,
+        step: u8,
+        note: &mut u64,
+        bytes: &mut [u8; PAGE_LEN],
+    ) -> Load {
+        each_layer!(self, f, _index => f.load(page, step, note, bytes))
+    }
+}
+
+/// The writable top of a chain.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Top {
+    /// A native overlay.
+    Native(native::Writable),
+    /// A dm-snapshot store.
+    DmSnapshot(dm_snapshot::Writable),
+}
+
+macro_rules! each_top {
+    ($top:expr, $format:ident => $call:expr) => {
+        match $top {
+            Top::Native($format) => $call,
+            Top::DmSnapshot($format) => $call,
+        }
+    };
+}
+
+impl Map for Top {
+    fn sectors(&self) -> u64 {
+        each_top!(self, f => f.sectors())
+    }
+    fn storage(&self) -> StorageKey {
+        each_top!(self, f => f.storage())
+    }
+    fn locate(&self, extent: Extent, pages: &PagePool<'_>, index: &[IndexEntry]) -> Located {
+        each_top!(self, f => f.locate(extent, pages, index))
+    }
+    fn load(&self, page: u64, step: u8, note: &mut u64, bytes: &mut [u8; PAGE_LEN]) -> Load {
+        each_top!(self, f => f.load(page, step, note, bytes))
+    }
+}
+
+impl Overlay for Top {
+    fn stages(&self) -> u8 {
+        each_top!(self, f => f.stages())
+    }
+    fn place(&mut self, extent: Extent, pages: &PagePool<'_>, index: &mut [IndexEntry]) -> Placed {
+        each_top!(self, f => f.place(extent, pages, index))
+    }
+    fn clear(
+        &mut self,
+        extent: Extent,
+        keep_reading_below: bool,
+        pages: &PagePool<'_>,
+        index: &[IndexEntry],
+    ) -> Cleared {
+        each_top!(self, f => f.clear(extent, keep_reading_below, pages, index))
+    }
+    fn apply(
+        &mut self,
+        extent: Extent,
+        state: State,
+        pages: &mut PagePool<'_>,
+        index: &mut [IndexEntry],
+    ) -> Applied {
+        each_top!(self, f => f.apply(extent, state, pages, index))
+    }
+    fn prepared(&mut self, page: u64, note: &mut u64) {
+        each_top!(self, f => f.prepared(page, note));
+    }
+    fn zeroed(&mut self, offset: u64) {
+        each_top!(self, f => f.zeroed(offset));
+    }
+    fn seal(&mut self, page: u64, note: &mut u64, bytes: &mut [u8; PAGE_LEN]) -> Sealed {
+        each_top!(self, f => f.seal(page, note, bytes))
+    }
+    fn committed(&mut self, index: &mut [IndexEntry]) {
+        each_top!(self, f => f.committed(index));
+    }
+    fn abandon(&mut self, extent: Extent, index: &mut [IndexEntry]) {
+        each_top!(self, f => f.abandon(extent, index));
+    }
+    fn adopt(&mut self, extent: Extent, offset: u64, index: &mut [IndexEntry]) -> bool {
+        each_top!(self, f => f.adopt(extent, offset, index))
+    }
+    fn preamble(&mut self, bytes: &mut [u8; PAGE_LEN]) -> Option<Sealed> {
+        each_top!(self, f => f.preamble(bytes))
+    }
+}

@@ -1,0 +1,344 @@
+//! The metadata page pool: 4 KiB frames in the caller's memory, shared by every chain of a thread.
+//!
+//! A frame holds one *version* of one metadata page. Invariants:
+//! 1. A `Clean` version equals what the storage holds; only clean, free frames are reused.
+//! 2. An `Open` version holds committed states plus states whose data were written but not yet
+//!    published; it belongs to one engine and changes freely.
+//! 3. A `Sealed` version is being published and does not change; a newer `Open` version of the same
+//!    page may exist beside it.
+//! 4. [`PagePool::find`] returns the newest version.
+
+use core::fmt;
+
+/// Bytes in a metadata page: the unit of metadata reads and writes of every format.
+pub const PAGE_LEN: usize = 4096;
+
+/// The driver's name for one storage (a file, a device). Equal keys mean the same bytes, so that
+/// chains that share a frozen layer share its pages in the pool.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct StorageKey(pub u32);
+
+/// A frame of the pool, as drivers see it in operations.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PageId(pub(crate) u32);
+
+/// The memory of one page. Aligned so that it can be handed to direct I/O and DMA.
+#[derive(Clone)]
+#[repr(C, align(4096))]
+pub struct Page([u8; PAGE_LEN]);
+
+impl Page {
+    /// A page of zeros.
+    pub const ZERO: Self = Self([0; PAGE_LEN]);
+}
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Page")
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum FrameState {
+    Free,
+    /// Being read; `aux` is the format's note between the reads of one page.
+    Loading,
+    Clean,
+    Open,
+    /// `Open`, and its present bytes are being written ahead of a commit.
+    Preparing,
+    Sealed,
+    /// A copy buffer; in no index.
+    Scratch,
+}
+
+/// Book-keeping of one frame.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    storage: StorageKey,
+    index: u64,
+    state: FrameState,
+    referenced: bool,
+    /// Next frame in the same bucket.
+    next: u32,
+    /// First frame of the bucket that has this frame's number.
+    bucket: u32,
+    /// Next frame in an engine's list of open or sealed frames.
+    link: u32,
+    aux: u64,
+}
+
+/// No frame: the end of a list.
+pub(crate) const NIL: u32 = u32::MAX;
+
+impl Frame {
+    /// An unused frame.
+    pub const EMPTY: Self = Self {
+        storage: StorageKey(0),
+        index: 0,
+        state: FrameState::Free,
+        referenced: false,
+        next: NIL,
+        bucket: NIL,
+        link: NIL,
+        aux: 0,
+    };
+}
+
+/// The pool. Works with [`PagePool::MIN_PAGES`] pages, faster with more.
+#[derive(Debug)]
+pub struct PagePool<'m> {
+    pages: &'m mut [Page],
+    frames: &'m mut [Frame],
+    hand: usize,
+    dirty: usize,
+}
+
+impl<'m> PagePool<'m> {
+    /// Fewest pages with which every format makes progress: one to look up, one to publish.
+    pub const MIN_PAGES: usize = 2;
+
+    /// Most pages: frame numbers travel in 24 bits of an operation's ticket.
+    pub const MAX_PAGES: usize = 1 << 24;
+
+    /// A pool over the caller's memory, as large as the shorter slice. `None` below
+    /// [`MIN_PAGES`](Self::MIN_PAGES).
+    pub fn new(pages: &'m mut [Page], frames: &'m mut [Frame]) -> Option<Self> {
+        let len = pages.len().min(frames.len()).min(Self::MAX_PAGES);
+        let (pages, frames) = (pages.get_mut(..len)?, frames.get_mut(..len)?);
+        if len < Self::MIN_PAGES {
+            return None;
+        }
+        frames.fill(Frame::EMPTY);
+        Some(Self { pages, frames, hand: 0, dirty: 0 })
+    }
+
+    /// Number of pages.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Never true: see [`PagePool::new`].
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Pages that wait for a commit or are in one.
+    pub fn dirty(&self) -> usize {
+        self.dirty
+    }
+
+    /// The bytes of a page that an operation names. Empty for a page that is not of this pool.
+    pub fn bytes(&self, id: PageId) -> &[u8] {
+        self.pages.get(id.0 as usize).map_or(&[], |p| &p.0)
+    }
+
+    /// As [`bytes`](Self::bytes), to be filled by a read operation.
+    pub fn bytes_mut(&mut self, id: PageId) -> &mut [u8] {
+        self.pages.get_mut(id.0 as usize).map_or(&mut [], |p| &mut p.0)
+    }
+
+    pub(crate) fn page(&self, id: PageId) -> Option<&[u8; PAGE_LEN]> {
+        self.pages.get(id.0 as usize).map(|p| &p.0)
+    }
+
+    pub(crate) fn page_mut(&mut self, id: PageId) -> Option<&mut [u8; PAGE_LEN]> {
+        self.pages.get_mut(id.0 as usize).map(|p| &mut p.0)
+    }
+
+    fn frame(&self, number: u32) -> Option<&Frame> {
+        self.frames.get(number as usize)
+    }
+
+    fn frame_mut(&mut self, number: u32) -> Option<&mut Frame> {
+        self.frames.get_mut(number as usize)
+    }
+
+    /// Bucket of a page: a multiplicative hash, reduced without a division.
+    fn bucket_of(&self, storage: StorageKey, index: u64) -> u32 {
+        let mixed =
+            index.wrapping_add(u64::from(storage.0) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let scaled = ((mixed >> 32) * self.frames.len() as u64) >> 32;
+        u32::try_from(scaled).unwrap_or(0)
+    }
+
+    /// The newest version of a page, if any version is in the pool (it may still be loading).
+    pub(crate) fn find(&self, storage: StorageKey, index: u64) -> Option<PageId> {
+        let mut at = self.frame(self.bucket_of(storage, index))?.bucket;
+        // A chain cannot be longer than the pool; the bound keeps a broken link from looping.
+        for _ in 0..self.frames.len() {
+            let frame = self.frame(at)?;
+            if frame.index == index && frame.storage == storage {
+                return Some(PageId(at));
+            }
+            at = frame.next;
+        }
+        None
+    }
+
+    /// The newest version that can be read now.
+    pub(crate) fn lookup(&self, storage: StorageKey, index: u64) -> Option<&[u8; PAGE_LEN]> {
+        let id = self.find(storage, index)?;
+        match self.frame(id.0)?.state {
+            FrameState::Clean | FrameState::Open | FrameState::Preparing | FrameState::Sealed => {
+                self.page(id)
+            }
+            FrameState::Free | FrameState::Loading | FrameState::Scratch => None,
+        }
+    }
+
+    /// Marks a page as recently used. Separate from [`lookup`](Self::lookup), which borrows shared.
+    pub(crate) fn touch(&mut self, id: PageId) {
+        if let Some(frame) = self.frame_mut(id.0) {
+            frame.referenced = true;
+        }
+    }
+
+    pub(crate) fn state(&self, id: PageId) -> FrameState {
+        self.frame(id.0).map_or(FrameState::Free, |f| f.state)
+    }
+
+    /// Which page of which storage the frame holds.
+    pub(crate) fn holds(&self, id: PageId) -> Option<(StorageKey, u64)> {
+        self.frame(id.0).map(|f| (f.storage, f.index))
+    }
+
+    pub(crate) fn set_state(&mut self, id: PageId, state: FrameState) {
+        let is_dirty =
+            |s| matches!(s, FrameState::Open | FrameState::Preparing | FrameState::Sealed);
+        let Some(frame) = self.frames.get_mut(id.0 as usize) else { return };
+        match (is_dirty(frame.state), is_dirty(state)) {
+            (false, true) => self.dirty = self.dirty.saturating_add(1),
+            (true, false) => self.dirty = self.dirty.saturating_sub(1),
+            _ => {}
+        }
+        frame.state = state;
+    }
+
+    pub(crate) fn aux(&self, id: PageId) -> u64 {
+        self.frame(id.0).map_or(0, |f| f.aux)
+    }
+
+    pub(crate) fn set_aux(&mut self, id: PageId, aux: u64) {
+        if let Some(frame) = self.frame_mut(id.0) {
+            frame.aux = aux;
+        }
+    }
+
+    pub(crate) fn link(&self, id: PageId) -> u32 {
+        self.frame(id.0).map_or(NIL, |f| f.link)
+    }
+
+    pub(crate) fn set_link(&mut self, id: PageId, link: u32) {
+        if let Some(frame) = self.frame_mut(id.0) {
+            frame.link = link;
+        }
+    }
+
+    /// Room for one more open page: one frame at least stays for lookups.
+    pub(crate) fn may_open(&self) -> bool {
+        self.dirty < self.frames.len().saturating_sub(1)
+    }
+
+    /// So many pages are dirty that whoever holds some should commit.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.dirty.saturating_mul(2) >= self.frames.len()
+    }
+
+    /// A frame for a page, in state `Loading` and as its newest version. `None` if nothing can be evicted.
+    pub(crate) fn claim(&mut self, storage: StorageKey, index: u64) -> Option<PageId> {
+        let id = self.evict()?;
+        let bucket = self.bucket_of(storage, index);
+        let head = self.frame(bucket)?.bucket;
+        let frame = self.frame_mut(id.0)?;
+        frame.storage = storage;
+        frame.index = index;
+        frame.state = FrameState::Loading;
+        frame.referenced = true;
+        frame.aux = 0;
+        frame.link = NIL;
+        frame.next = head;
+        self.frame_mut(bucket)?.bucket = id.0;
+        Some(id)
+    }
+
+    /// A frame as copy buffer.
+    pub(crate) fn claim_scratch(&mut self) -> Option<PageId> {
+        let id = self.evict()?;
+        self.set_state(id, FrameState::Scratch);
+        Some(id)
+    }
+
+    /// Copies the bytes and `aux` of one frame to another.
+    pub(crate) fn copy(&mut self, from: PageId, to: PageId) {
+        if let Ok([source, target]) = self.pages.get_disjoint_mut([from.0 as usize, to.0 as usize])
+        {
+            target.0 = source.0;
+        }
+        let aux = self.aux(from);
+        self.set_aux(to, aux);
+    }
+
+    /// Forgets the frame's content, whatever its state.
+    pub(crate) fn release(&mut self, id: PageId) {
+        if !matches!(self.state(id), FrameState::Free | FrameState::Scratch) {
+            self.unhook(id);
+        }
+        self.set_state(id, FrameState::Free);
+    }
+
+    /// Forgets every clean page of a storage: its bytes were changed behind the pool's back.
+    pub fn forget(&mut self, storage: StorageKey) {
+        for number in 0..self.frames.len() {
+            let Ok(number) = u32::try_from(number) else { return };
+            let clean = self
+                .frame(number)
+                .is_some_and(|f| f.state == FrameState::Clean && f.storage == storage);
+            if clean {
+                self.release(PageId(number));
+            }
+        }
+    }
+
+    /// The clock's next victim: free, or clean and not used since the hand last came by.
+    fn evict(&mut self) -> Option<PageId> {
+        for _ in 0..self.frames.len().saturating_mul(2) {
+            let at = self.hand;
+            self.hand =
+                if at.saturating_add(1) < self.frames.len() { at.saturating_add(1) } else { 0 };
+            let frame = self.frames.get_mut(at)?;
+            let number = u32::try_from(at).ok()?;
+            match frame.state {
+                FrameState::Free => return Some(PageId(number)),
+                FrameState::Clean if frame.referenced => frame.referenced = false,
+                FrameState::Clean => {
+                    self.release(PageId(number));
+                    return Some(PageId(number));
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    fn unhook(&mut self, id: PageId) {
+        let Some((storage, index)) = self.holds(id) else { return };
+        let bucket = self.bucket_of(storage, index);
+        let after = self.frame(id.0).map_or(NIL, |f| f.next);
+        let mut at = self.frame(bucket).map_or(NIL, |f| f.bucket);
+        if at == id.0 {
+            if let Some(frame) = self.frame_mut(bucket) {
+                frame.bucket = after;
+            }
+            return;
+        }
+        for _ in 0..self.frames.len() {
+            let Some(frame) = self.frame_mut(at) else { return };
+            if frame.next == id.0 {
+                frame.next = after;
+                return;
+            }
+            at = frame.next;
+        }
+    }
+}
