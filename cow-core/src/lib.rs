@@ -8,6 +8,7 @@
 #[cfg(any(feature = "std", test))]
 extern crate std;
 
+pub mod blocking;
 pub mod engine;
 pub mod format;
 pub mod pages;

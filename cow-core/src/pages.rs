@@ -8,6 +8,7 @@
 //!    page may exist beside it.
 //! 4. [`PagePool::find`] returns the newest version.
 
+use core::cell::Cell;
 use core::fmt;
 
 /// Bytes in a metadata page: the unit of metadata reads and writes of every format.
@@ -58,7 +59,8 @@ pub struct Frame {
     storage: StorageKey,
     index: u64,
     state: FrameState,
-    referenced: bool,
+    /// Used since the clock's hand last came by. A cell, because lookups borrow shared.
+    referenced: Cell<bool>,
     /// Next frame in the same bucket.
     next: u32,
     /// First frame of the bucket that has this frame's number.
@@ -77,7 +79,7 @@ impl Frame {
         storage: StorageKey(0),
         index: 0,
         state: FrameState::Free,
-        referenced: false,
+        referenced: Cell::new(false),
         next: NIL,
         bucket: NIL,
         link: NIL,
@@ -91,7 +93,7 @@ pub struct PagePool<'m> {
     pages: &'m mut [Page],
     frames: &'m mut [Frame],
     hand: usize,
-    dirty: usize,
+    pinned: usize,
 }
 
 impl<'m> PagePool<'m> {
@@ -109,8 +111,8 @@ impl<'m> PagePool<'m> {
         if len < Self::MIN_PAGES {
             return None;
         }
-        frames.fill(Frame::EMPTY);
-        Some(Self { pages, frames, hand: 0, dirty: 0 })
+        frames.fill(const { Frame::EMPTY });
+        Some(Self { pages, frames, hand: 0, pinned: 0 })
     }
 
     /// Number of pages.
@@ -123,9 +125,9 @@ impl<'m> PagePool<'m> {
         self.frames.is_empty()
     }
 
-    /// Pages that wait for a commit or are in one.
-    pub fn dirty(&self) -> usize {
-        self.dirty
+    /// Pages that wait for a commit, are in one, or are used as copy buffers.
+    pub fn pinned(&self) -> usize {
+        self.pinned
     }
 
     /// The bytes of a page that an operation names. Empty for a page that is not of this pool.
@@ -179,18 +181,13 @@ impl<'m> PagePool<'m> {
     /// The newest version that can be read now.
     pub(crate) fn lookup(&self, storage: StorageKey, index: u64) -> Option<&[u8; PAGE_LEN]> {
         let id = self.find(storage, index)?;
-        match self.frame(id.0)?.state {
+        let frame = self.frame(id.0)?;
+        frame.referenced.set(true);
+        match frame.state {
             FrameState::Clean | FrameState::Open | FrameState::Preparing | FrameState::Sealed => {
                 self.page(id)
             }
             FrameState::Free | FrameState::Loading | FrameState::Scratch => None,
-        }
-    }
-
-    /// Marks a page as recently used. Separate from [`lookup`](Self::lookup), which borrows shared.
-    pub(crate) fn touch(&mut self, id: PageId) {
-        if let Some(frame) = self.frame_mut(id.0) {
-            frame.referenced = true;
         }
     }
 
@@ -204,12 +201,11 @@ impl<'m> PagePool<'m> {
     }
 
     pub(crate) fn set_state(&mut self, id: PageId, state: FrameState) {
-        let is_dirty =
-            |s| matches!(s, FrameState::Open | FrameState::Preparing | FrameState::Sealed);
+        let pins = |s| !matches!(s, FrameState::Free | FrameState::Loading | FrameState::Clean);
         let Some(frame) = self.frames.get_mut(id.0 as usize) else { return };
-        match (is_dirty(frame.state), is_dirty(state)) {
-            (false, true) => self.dirty = self.dirty.saturating_add(1),
-            (true, false) => self.dirty = self.dirty.saturating_sub(1),
+        match (pins(frame.state), pins(state)) {
+            (false, true) => self.pinned = self.pinned.saturating_add(1),
+            (true, false) => self.pinned = self.pinned.saturating_sub(1),
             _ => {}
         }
         frame.state = state;
@@ -225,6 +221,17 @@ impl<'m> PagePool<'m> {
         }
     }
 
+    /// Step of a load under way, and whether its bytes have arrived. Frames that load are in no list.
+    pub(crate) fn set_load(&mut self, id: PageId, step: u8, arrived: bool) {
+        self.set_link(id, u32::from(step) | (u32::from(arrived) << 8));
+    }
+
+    /// See [`set_load`](Self::set_load).
+    pub(crate) fn load_step(&self, id: PageId) -> (u8, bool) {
+        let [step, arrived, ..] = self.link(id).to_le_bytes();
+        (step, arrived != 0)
+    }
+
     pub(crate) fn link(&self, id: PageId) -> u32 {
         self.frame(id.0).map_or(NIL, |f| f.link)
     }
@@ -235,14 +242,15 @@ impl<'m> PagePool<'m> {
         }
     }
 
-    /// Room for one more open page: one frame at least stays for lookups.
-    pub(crate) fn may_open(&self) -> bool {
-        self.dirty < self.frames.len().saturating_sub(1)
+    /// Room for one more pinned page: one frame at least always stays for lookups, so that
+    /// whoever holds a pin can end.
+    pub(crate) fn may_pin(&self) -> bool {
+        self.pinned < self.frames.len().saturating_sub(1)
     }
 
-    /// So many pages are dirty that whoever holds some should commit.
+    /// So many pages are pinned that whoever holds some should commit.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.dirty.saturating_mul(2) >= self.frames.len()
+        self.pinned.saturating_mul(2) >= self.frames.len()
     }
 
     /// A frame for a page, in state `Loading` and as its newest version. `None` if nothing can be evicted.
@@ -254,7 +262,7 @@ impl<'m> PagePool<'m> {
         frame.storage = storage;
         frame.index = index;
         frame.state = FrameState::Loading;
-        frame.referenced = true;
+        frame.referenced.set(true);
         frame.aux = 0;
         frame.link = NIL;
         frame.next = head;
@@ -264,6 +272,9 @@ impl<'m> PagePool<'m> {
 
     /// A frame as copy buffer.
     pub(crate) fn claim_scratch(&mut self) -> Option<PageId> {
+        if !self.may_pin() {
+            return None;
+        }
         let id = self.evict()?;
         self.set_state(id, FrameState::Scratch);
         Some(id)
@@ -310,7 +321,7 @@ impl<'m> PagePool<'m> {
             let number = u32::try_from(at).ok()?;
             match frame.state {
                 FrameState::Free => return Some(PageId(number)),
-                FrameState::Clean if frame.referenced => frame.referenced = false,
+                FrameState::Clean if frame.referenced.get() => frame.referenced.set(false),
                 FrameState::Clean => {
                     self.release(PageId(number));
                     return Some(PageId(number));

@@ -250,6 +250,12 @@ pub trait Overlay: Map {
     /// Ordered steps in which a commit publishes pages, at least 1. (Data are always before the first.)
     fn stages(&self) -> u8;
 
+    /// In which of the steps page `page` is published, below [`stages`](Self::stages).
+    fn stage_of(&self, page: u64) -> u8 {
+        let _single = page;
+        0
+    }
+
     /// Where the first sectors of a write of `extent` go. Allocation, where the format has it,
     /// happens here and is given up by [`abandon`](Self::abandon).
     fn place(&mut self, extent: Extent, pages: &PagePool<'_>, index: &mut [IndexEntry]) -> Placed;
@@ -409,6 +415,9 @@ impl Map for Top {
 impl Overlay for Top {
     fn stages(&self) -> u8 {
         each_top!(self, f => f.stages())
+    }
+    fn stage_of(&self, page: u64) -> u8 {
+        each_top!(self, f => f.stage_of(page))
     }
     fn place(&mut self, extent: Extent, pages: &PagePool<'_>, index: &mut [IndexEntry]) -> Placed {
         each_top!(self, f => f.place(extent, pages, index))

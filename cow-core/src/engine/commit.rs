@@ -1,0 +1,506 @@
+//! Rule W: batches, their stages and syncs, and what a failure leaves.
+//!
+//! A commit seals the open pages, syncs (so that the data of every state in them are durable),
+//! writes the pages stage by stage with a sync after each, and releases the requests it covers.
+//! In `Safe` mode the last sync of one commit serves as the first of the next: pages that are
+//! open when it begins are sealed then, so a steady stream of writes costs one sync a batch.
+
+use super::table::{Park, Phase, Table, Task, as_page};
+use super::{Buffer, Durability, Engine, Failure, IoFailure, Kind, Lent, Operation, Output};
+use crate::format::{Map, Overlay};
+use crate::pages::{FrameState, NIL, PageId, PagePool};
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Step {
+    Idle,
+    /// Of data; for a commit without pages the only one.
+    FirstSync,
+    Pages,
+    StageSync,
+    FinalSync,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Preamble {
+    Unknown,
+    Writing(PageId),
+    Done,
+}
+
+#[derive(Debug)]
+pub(super) struct Commit {
+    step: Step,
+    /// The commit that states applied from now on belong to.
+    generation: u32,
+    /// The commit under way, and whether the next one rides on its final sync.
+    committing: u32,
+    riding: bool,
+    wanted: bool,
+    stage: u8,
+    wrote: bool,
+    outstanding: u32,
+    error: Option<Failure>,
+    broken: bool,
+    unsynced: bool,
+    notes_sealed: bool,
+    notes_durable: bool,
+    preamble: Preamble,
+    zeroing: bool,
+    open: u32,
+    sealed: u32,
+}
+
+impl Commit {
+    pub(super) const fn new() -> Self {
+        Self {
+            step: Step::Idle,
+            generation: 1,
+            committing: 0,
+            riding: false,
+            wanted: false,
+            stage: 0,
+            wrote: false,
+            outstanding: 0,
+            error: None,
+            broken: false,
+            unsynced: false,
+            notes_sealed: false,
+            notes_durable: false,
+            preamble: Preamble::Unknown,
+            zeroing: false,
+            open: NIL,
+            sealed: NIL,
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.step == Step::Idle && !self.notes_sealed && !self.notes_durable
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    pub(super) fn has_unsynced(&self) -> bool {
+        self.unsynced || self.open != NIL || self.step != Step::Idle
+    }
+
+    pub(super) fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    pub(super) fn data_written(&mut self) {
+        self.unsynced = true;
+    }
+
+    pub(super) fn add_open(&mut self, id: PageId, pages: &mut PagePool<'_>) {
+        pages.set_link(id, self.open);
+        self.open = id.0;
+    }
+
+    /// Moves every open page that is not being prepared to the sealed ones.
+    fn seal(&mut self, pages: &mut PagePool<'_>) {
+        let mut at = core::mem::replace(&mut self.open, NIL);
+        while let Some(id) = as_page(at) {
+            at = pages.link(id);
+            if pages.state(id) == FrameState::Open {
+                pages.set_state(id, FrameState::Sealed);
+                pages.set_link(id, self.sealed);
+                self.sealed = id.0;
+            } else {
+                self.add_open(id, pages);
+            }
+        }
+    }
+}
+
+impl<const SLOTS: usize> Engine<SLOTS> {
+    /// The request ends with the commit that covers everything applied and written so far.
+    pub(super) fn await_commit(&mut self, at: u16) {
+        if self.commit.broken {
+            let _no_output = self.fail(at, Failure::Medium);
+            return;
+        }
+        let generation = self.commit.generation;
+        if let Some(slot) = self.table.get_mut(at) {
+            slot.phase = Phase::Commit;
+            slot.generation = generation;
+        }
+        self.commit.want();
+    }
+
+    pub(super) fn poll_commit(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        if core::mem::take(&mut self.commit.notes_durable) {
+            return Some(Output::NotesDurable);
+        }
+        if core::mem::take(&mut self.commit.notes_sealed) {
+            return Some(Output::NotesSealed);
+        }
+        match self.commit.step {
+            Step::Idle => self.begin(lent),
+            Step::Pages => self.write_pages(lent),
+            Step::FirstSync | Step::StageSync | Step::FinalSync => None,
+        }
+    }
+
+    fn begin(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        let commit = &mut self.commit;
+        let crowded = commit.open != NIL && lent.pages.is_crowded();
+        if commit.broken || !(commit.wanted || crowded) {
+            return None;
+        }
+        self.seal_generation(lent);
+        if self.durability == Durability::Ephemeral {
+            self.commit.step = Step::Pages;
+            return self.write_pages(lent);
+        }
+        self.commit.notes_sealed = self.durability == Durability::Writeback;
+        Some(self.sync(Step::FirstSync))
+    }
+
+    fn seal_generation(&mut self, lent: &mut Lent<'_, '_>) {
+        let commit = &mut self.commit;
+        commit.wanted = false;
+        commit.unsynced = false;
+        commit.seal(lent.pages);
+        commit.committing = commit.generation;
+        commit.generation = commit.generation.wrapping_add(1);
+        commit.stage = 0;
+        commit.wrote = false;
+    }
+
+    fn sync(&mut self, step: Step) -> Output {
+        self.commit.step = step;
+        Output::Operation(Operation {
+            storage: self.overlay_key(),
+            kind: Kind::Sync,
+            offset: 0,
+            len: 0,
+            buffer: Buffer::None,
+            ticket: Task::Sync.ticket(),
+        })
+    }
+
+    /// Puts out the next page of this stage; after the last one has come back, the sync behind it.
+    fn write_pages(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        if self.commit.error.is_none()
+            && let Some(output) = self.next_page(lent)
+        {
+            return Some(output);
+        }
+        if self.commit.outstanding > 0 {
+            return None;
+        }
+        if let Some(failure) = self.commit.error.take() {
+            self.abort(failure, lent);
+            return None;
+        }
+        if self.commit.sealed != NIL {
+            self.commit.stage = self.commit.stage.saturating_add(1);
+            if self.durability == Durability::Ephemeral {
+                return self.write_pages_again(lent);
+            }
+            return Some(self.sync(Step::StageSync));
+        }
+        if !self.commit.wrote || self.durability == Durability::Ephemeral {
+            self.finish_commit(lent);
+            return self.poll_commit(lent);
+        }
+        if self.durability == Durability::Safe && self.commit.wanted {
+            let committing = self.commit.committing;
+            self.seal_generation(lent);
+            self.commit.riding = true;
+            self.commit.committing = committing;
+        }
+        Some(self.sync(Step::FinalSync))
+    }
+
+    /// One more stage without a sync between. Bounded by the number of stages.
+    fn write_pages_again(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        let stages = self.overlay.as_ref().map_or(1, Overlay::stages);
+        if self.commit.stage >= stages {
+            self.abort(Failure::Unsupported, lent); // a page of no stage: a defect of the format
+            return None;
+        }
+        self.write_pages(lent)
+    }
+
+    fn next_page(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        let overlay = self.overlay.as_mut()?;
+        let storage = overlay.storage();
+        let (mut before, mut at) = (NIL, self.commit.sealed);
+        while let Some(id) = as_page(at) {
+            let next = lent.pages.link(id);
+            let (_, index) = lent.pages.holds(id)?;
+            if overlay.stage_of(index) != self.commit.stage {
+                before = at;
+                at = next;
+                continue;
+            }
+            match as_page(before) {
+                Some(previous) => lent.pages.set_link(previous, next),
+                None => self.commit.sealed = next,
+            }
+            let mut note = lent.pages.aux(id);
+            let sealed = overlay.seal(index, &mut note, lent.pages.page_mut(id)?);
+            lent.pages.set_aux(id, note);
+            self.commit.wrote = true;
+            self.commit.outstanding = self.commit.outstanding.saturating_add(1);
+            return Some(Output::Operation(Operation {
+                storage,
+                kind: Kind::Write,
+                offset: sealed.offset,
+                len: u64::from(sealed.len),
+                buffer: Buffer::Page { page: id, offset: 0 },
+                ticket: Task::Page(id).ticket(),
+            }));
+        }
+        None
+    }
+
+    pub(super) fn page_done(
+        &mut self,
+        id: PageId,
+        result: Result<(), IoFailure>,
+        lent: &mut Lent<'_, '_>,
+    ) {
+        if lent.pages.state(id) != FrameState::Sealed {
+            return;
+        }
+        self.commit.outstanding = self.commit.outstanding.saturating_sub(1);
+        if let Err(io) = result {
+            self.commit.error.get_or_insert(io.into());
+            lent.pages.set_link(id, self.commit.sealed);
+            self.commit.sealed = id.0;
+            return;
+        }
+        self.retire(id, lent);
+        self.table.retry_starved();
+    }
+
+    /// A version that the storage now holds: kept if it is the newest.
+    fn retire(&mut self, id: PageId, lent: &mut Lent<'_, '_>) {
+        let newest = lent.pages.holds(id).and_then(|(s, i)| lent.pages.find(s, i));
+        if newest == Some(id) {
+            lent.pages.set_state(id, FrameState::Clean);
+        } else {
+            lent.pages.release(id);
+        }
+    }
+
+    pub(super) fn sync_done(&mut self, result: Result<(), IoFailure>, lent: &mut Lent<'_, '_>) {
+        if let Err(io) = result {
+            // Even "no space" from a sync means that something written is lost.
+            let _kind = io;
+            self.abort(Failure::Medium, lent);
+            return;
+        }
+        match self.commit.step {
+            Step::FirstSync | Step::StageSync => self.commit.step = Step::Pages,
+            Step::FinalSync => self.finish_commit(lent),
+            Step::Idle | Step::Pages => {}
+        }
+    }
+
+    /// The commit under way is durable; the one that rode on its last sync goes on with its pages.
+    fn finish_commit(&mut self, lent: &mut Lent<'_, '_>) {
+        if let Some(overlay) = self.overlay.as_mut() {
+            overlay.committed(lent.index);
+        }
+        self.release_committed(None);
+        self.commit.notes_durable = self.durability == Durability::Writeback;
+        if !core::mem::take(&mut self.commit.riding) {
+            self.commit.step = Step::Idle;
+            return;
+        }
+        self.commit.committing = self.commit.generation.wrapping_sub(1);
+        if self.commit.sealed == NIL {
+            // Data only: the sync that just ended was theirs too.
+            self.release_committed(None);
+            self.commit.step = Step::Idle;
+        } else {
+            self.commit.step = Step::Pages;
+        }
+    }
+
+    /// Ends the requests that the commit covers, well or with `failure`.
+    fn release_committed(&mut self, failure: Option<Failure>) {
+        let committed = self.commit.committing;
+        for at in Table::<SLOTS>::numbers() {
+            let Some(slot) = self.table.get_mut(at) else { continue };
+            let covered = committed.wrapping_sub(slot.generation) < u32::MAX / 2;
+            if slot.phase != Phase::Commit || !(covered || self.commit.broken) {
+                continue;
+            }
+            slot.failure = slot.failure.or(failure);
+            let punch = slot.punch.is_some() && slot.failure.is_none();
+            self.table.advance(at, if punch { Phase::Punch } else { Phase::Done });
+        }
+        self.table.wake(|park| matches!(park, Park::Progress | Park::Starved));
+    }
+
+    /// The commit failed. Sealed pages become open again (a later commit may succeed when the
+    /// storage was only full); after a broken medium nothing is written any more.
+    fn abort(&mut self, failure: Failure, lent: &mut Lent<'_, '_>) {
+        self.commit.broken |= failure != Failure::Full;
+        self.commit.riding = false;
+        self.commit.unsynced = true;
+        self.commit.wanted = false;
+        self.commit.step = Step::Idle;
+        while let Some(id) = as_page(self.commit.sealed) {
+            self.commit.sealed = lent.pages.link(id);
+            let newest = lent.pages.holds(id).and_then(|(s, i)| lent.pages.find(s, i));
+            if newest == Some(id) {
+                lent.pages.set_state(id, FrameState::Open);
+                self.commit.add_open(id, lent.pages);
+            } else {
+                lent.pages.release(id); // the newer version holds its states too
+            }
+        }
+        self.commit.committing = self.commit.generation;
+        self.release_committed(Some(failure));
+    }
+
+    /// Sees to it that the format's mark of use is written before the first commit. `Some` while
+    /// slot `at` has to wait for it.
+    pub(super) fn preamble(&mut self, at: u16, lent: &mut Lent<'_, '_>) -> Option<Option<Output>> {
+        match self.commit.preamble {
+            Preamble::Done => return None,
+            Preamble::Writing(id) => {
+                self.table.park(at, Park::Page(id));
+                return Some(None);
+            }
+            Preamble::Unknown => {}
+        }
+        let Some(id) = lent.pages.claim_scratch() else {
+            self.table.park(at, Park::Starved);
+            return Some(None);
+        };
+        let overlay = self.overlay.as_mut()?;
+        let storage = overlay.storage();
+        let Some(write) = lent.pages.page_mut(id).and_then(|bytes| overlay.preamble(bytes)) else {
+            lent.pages.release(id);
+            self.commit.preamble = Preamble::Done;
+            return None;
+        };
+        self.commit.preamble = Preamble::Writing(id);
+        self.table.park(at, Park::Page(id));
+        Some(Some(Output::Operation(Operation {
+            storage,
+            kind: Kind::Write,
+            offset: write.offset,
+            len: u64::from(write.len),
+            buffer: Buffer::Page { page: id, offset: 0 },
+            ticket: Task::Preamble(id).ticket(),
+        })))
+    }
+
+    pub(super) fn preamble_done(
+        &mut self,
+        id: PageId,
+        result: Result<(), IoFailure>,
+        lent: &mut Lent<'_, '_>,
+    ) {
+        if self.commit.preamble != Preamble::Writing(id) {
+            return;
+        }
+        lent.pages.release(id);
+        self.commit.preamble = if result.is_ok() { Preamble::Done } else { Preamble::Unknown };
+        self.end_wait(id, result);
+    }
+
+    /// Writes an open page as it is, ahead of the commit.
+    pub(super) fn prepare_page(
+        &mut self,
+        at: u16,
+        page: u64,
+        offset: u64,
+        lent: &mut Lent<'_, '_>,
+    ) -> Option<Output> {
+        let storage = self.overlay_key();
+        let id = lent.pages.find(storage, page)?;
+        self.table.park(at, Park::Page(id));
+        if lent.pages.state(id) != FrameState::Open {
+            return None; // being prepared for another request
+        }
+        lent.pages.set_state(id, FrameState::Preparing);
+        Some(Output::Operation(Operation {
+            storage,
+            kind: Kind::Write,
+            offset,
+            len: crate::pages::PAGE_LEN as u64,
+            buffer: Buffer::Page { page: id, offset: 0 },
+            ticket: Task::Prepare(id).ticket(),
+        }))
+    }
+
+    pub(super) fn prepare_done(
+        &mut self,
+        id: PageId,
+        result: Result<(), IoFailure>,
+        lent: &mut Lent<'_, '_>,
+    ) {
+        if lent.pages.state(id) != FrameState::Preparing {
+            return;
+        }
+        lent.pages.set_state(id, FrameState::Open);
+        let mut note = lent.pages.aux(id);
+        if let (Ok(()), Some(overlay), Some((_, index))) =
+            (result, self.overlay.as_mut(), lent.pages.holds(id))
+        {
+            overlay.prepared(index, &mut note);
+        }
+        lent.pages.set_aux(id, note);
+        self.commit.data_written();
+        self.end_wait(id, result);
+    }
+
+    /// Lets the requests go on, or fails those, that waited for a write from frame `id`.
+    fn end_wait(&mut self, id: PageId, result: Result<(), IoFailure>) {
+        for at in Table::<SLOTS>::numbers() {
+            if self.table.get(at).is_some_and(|s| s.park == Park::Page(id)) {
+                match result {
+                    Ok(()) => self.table.push(at),
+                    Err(io) => {
+                        let _no_output = self.fail(at, io.into());
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn zero_first(&mut self, at: u16, offset: u64, len: u64) -> Option<Output> {
+        if core::mem::replace(&mut self.commit.zeroing, true) {
+            self.table.park(at, Park::Starved);
+            return None;
+        }
+        self.table.park(at, Park::Operations);
+        if let Some(slot) = self.table.get_mut(at) {
+            slot.zeroing = Some(offset);
+        }
+        Some(Output::Operation(Operation {
+            storage: self.overlay_key(),
+            kind: Kind::Zero,
+            offset,
+            len,
+            buffer: Buffer::None,
+            ticket: Task::ZeroFirst(at).ticket(),
+        }))
+    }
+
+    pub(super) fn zero_first_done(&mut self, at: u16, result: Result<(), IoFailure>) {
+        self.commit.zeroing = false;
+        let Some(offset) = self.table.get_mut(at).and_then(|s| s.zeroing.take()) else { return };
+        match (result, self.overlay.as_mut()) {
+            (Ok(()), Some(overlay)) => {
+                overlay.zeroed(offset);
+                self.commit.data_written();
+                self.table.push(at);
+            }
+            (Ok(()), None) => {}
+            (Err(io), _) => {
+                let _no_output = self.fail(at, io.into());
+            }
+        }
+    }
+}

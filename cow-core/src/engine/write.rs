@@ -1,0 +1,517 @@
+//! Writes, zeros and discards: placing, filling allocation units, and entering the new state.
+
+use super::read::Resolved;
+use super::table::{Filling, Park, Phase, Task, Walk};
+use super::{
+    Buffer, Durability, Engine, Failure, IoFailure, Kind, Lent, Note, Operation, Output, Request,
+};
+use crate::format::{Applied, Cleared, Fill, Located, Map, Overlay, Place, Placed, State};
+use crate::pages::{FrameState, PAGE_LEN, PageId};
+use crate::units::{Extent, SECTOR_BYTES};
+
+/// Sectors copied at a time when an allocation unit is filled: one page.
+const PIECE_SECTORS: u64 = PAGE_LEN as u64 / SECTOR_BYTES;
+
+impl<const SLOTS: usize> Engine<SLOTS> {
+    pub(super) fn place(&mut self, at: u16, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        let slot = self.table.get(at)?;
+        let rest = slot.extent.skip(slot.done);
+        if slot.failure.is_some() || rest.is_empty() {
+            self.settle(at);
+            return None;
+        }
+        self.place_part(at, rest, Kind::Write, lent)
+    }
+
+    /// Finds the place of the first sectors of `rest` and puts out their write (or zeroing).
+    fn place_part(
+        &mut self,
+        at: u16,
+        rest: Extent,
+        kind: Kind,
+        lent: &mut Lent<'_, '_>,
+    ) -> Option<Output> {
+        let overlay = self.overlay.as_mut()?;
+        let storage = overlay.storage();
+        match overlay.place(rest, lent.pages, lent.index) {
+            Placed::Write { sectors, offset, fresh, publish, fill } => {
+                let part = rest.take(sectors);
+                if self.used.saturating_add(fresh) > self.limit {
+                    overlay.abandon(part, lent.index);
+                    return self.fail(at, Failure::Full);
+                }
+                self.used = self.used.saturating_add(fresh);
+                let slot = self.table.get_mut(at)?;
+                slot.charged = slot.charged.saturating_add(fresh);
+                slot.publish |= publish;
+                self.put_out(at, part, kind, offset, fill)
+            }
+            Placed::Busy => {
+                self.table.park(at, Park::Progress);
+                None
+            }
+            Placed::Load(page) => self.need_page(at, storage, page, lent),
+            Placed::Full => self.fail(at, Failure::Full),
+            Placed::IndexFull { needed } => self.fail(at, Failure::IndexFull { needed }),
+            Placed::Corrupt { offset } => self.fail(at, Failure::Corrupt { storage, offset }),
+        }
+    }
+
+    /// One write or zeroing of the request's next sectors, and the filling that goes with it.
+    fn put_out(
+        &mut self,
+        at: u16,
+        part: Extent,
+        kind: Kind,
+        offset: u64,
+        fill: Option<Fill>,
+    ) -> Option<Output> {
+        let storage = self.overlay_key();
+        let slot = self.table.get_mut(at)?;
+        let position = u32::try_from(slot.done.wrapping_mul(SECTOR_BYTES)).unwrap_or(u32::MAX);
+        let buffer = match kind {
+            Kind::Write => Buffer::Request { id: slot.id, offset: position },
+            _ => Buffer::None,
+        };
+        slot.done = slot.done.saturating_add(part.sectors());
+        slot.placed = slot.done;
+        slot.touched = true;
+        slot.outstanding = slot.outstanding.saturating_add(1);
+        slot.filling = fill.map(|fill| Filling::new(fill, part));
+        if slot.filling.is_some() {
+            slot.phase = Phase::Fill;
+        }
+        self.table.push(at);
+        Some(Output::Operation(Operation {
+            storage,
+            kind,
+            offset,
+            len: part.bytes(),
+            buffer,
+            ticket: Task::Data(at).ticket(),
+        }))
+    }
+
+    pub(super) fn clear(&mut self, at: u16, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        let slot = self.table.get(at)?;
+        let rest = slot.extent.skip(slot.done);
+        if slot.failure.is_some() || rest.is_empty() {
+            self.settle(at);
+            return None;
+        }
+        let discard = matches!(slot.request, Request::Discard(_));
+        let overlay = self.overlay.as_mut()?;
+        let storage = overlay.storage();
+        match overlay.clear(rest, discard, lent.pages, lent.index) {
+            Cleared::Mark { sectors, offset } => {
+                let slot = self.table.get_mut(at)?;
+                slot.publish = true;
+                slot.punch.get_or_insert(offset);
+                slot.done = slot.done.saturating_add(sectors);
+                self.table.push(at);
+                None
+            }
+            Cleared::ZeroData { sectors, offset } => {
+                self.put_out(at, rest.take(sectors), Kind::Zero, offset, None)
+            }
+            Cleared::WriteZeros { sectors } => {
+                self.place_part(at, rest.take(sectors), Kind::Zero, lent)
+            }
+            Cleared::Skip { sectors } => {
+                let slot = self.table.get_mut(at)?;
+                slot.done = slot.done.saturating_add(sectors);
+                self.table.push(at);
+                None
+            }
+            Cleared::Busy => {
+                self.table.park(at, Park::Progress);
+                None
+            }
+            Cleared::Load(page) => self.need_page(at, storage, page, lent),
+            Cleared::Corrupt { offset } => self.fail(at, Failure::Corrupt { storage, offset }),
+        }
+    }
+
+    /// Copies the rest of an allocation unit from below, a page at a time.
+    pub(super) fn fill(&mut self, at: u16, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        let slot = self.table.get(at)?;
+        let Some(mut f) = slot.filling else {
+            let place = matches!(slot.request, Request::Write { .. });
+            self.table.advance(at, if place { Phase::Place } else { Phase::Clear });
+            return None;
+        };
+        if f.outstanding > 0 && (f.writing || slot.failure.is_some()) {
+            self.table.park(at, Park::Operations);
+            return None;
+        }
+        if f.writing {
+            f.cursor = f.piece.end().get();
+            f.piece = Extent::EMPTY;
+            f.writing = false;
+        }
+        if f.piece.is_empty() {
+            f.next_piece(PIECE_SECTORS);
+        }
+        if f.piece.is_empty() || slot.failure.is_some() {
+            if let Some(page) = f.page {
+                lent.pages.release(page);
+            }
+            self.table.get_mut(at)?.filling = None;
+            self.table.retry_starved();
+            self.table.push(at);
+            return None;
+        }
+        let Some(page) = f.page.or_else(|| lent.pages.claim_scratch()) else {
+            self.table.get_mut(at)?.filling = Some(f);
+            self.table.park(at, Park::Starved);
+            return None;
+        };
+        f.page = Some(page);
+        self.fill_piece(at, f, page, lent)
+    }
+
+    /// Puts out the next read of a piece, or its write when all of it has arrived.
+    fn fill_piece(
+        &mut self,
+        at: u16,
+        mut f: Filling,
+        page: PageId,
+        lent: &mut Lent<'_, '_>,
+    ) -> Option<Output> {
+        let ticket = Task::Fill(at).ticket();
+        let rest = f.piece.skip(f.found);
+        if rest.is_empty() {
+            let park = f.outstanding > 0;
+            let into = f.piece.start().get().saturating_sub(f.fill.unit.start().get());
+            if !park {
+                f.writing = true;
+                f.outstanding = 1;
+            }
+            self.table.get_mut(at)?.filling = Some(f);
+            self.table.park(at, Park::Operations);
+            return (!park).then(|| {
+                Output::Operation(Operation {
+                    storage: self.overlay_key(),
+                    kind: Kind::Write,
+                    offset: f.fill.offset.saturating_add(into.wrapping_mul(SECTOR_BYTES)),
+                    len: f.piece.bytes(),
+                    buffer: Buffer::Page { page, offset: 0 },
+                    ticket,
+                })
+            });
+        }
+        let mut walk = self.table.get(at)?.walk;
+        if walk.depth == 0 {
+            walk = Walk::BELOW;
+        }
+        let resolved = self.resolve(rest, &mut walk, lent);
+        let into = f.found.wrapping_mul(SECTOR_BYTES);
+        let mut output = None;
+        match resolved {
+            Resolved::Run { storage, run, .. } => {
+                let bytes = run.sectors.wrapping_mul(SECTOR_BYTES);
+                let (offset, len) = match run.place {
+                    Place::Data { offset } => (offset, bytes),
+                    Place::Tail { offset, len } => (offset, u64::from(len)),
+                    Place::Absent | Place::Zero => (0, 0),
+                };
+                if len < bytes {
+                    zero_part(lent.pages.bytes_mut(page), into, bytes);
+                }
+                f.found = f.found.saturating_add(run.sectors);
+                walk = Walk::BELOW;
+                if len > 0 {
+                    f.outstanding = f.outstanding.saturating_add(1);
+                    let offset_in_page = u32::try_from(into).unwrap_or(u32::MAX);
+                    output = Some(Output::Operation(Operation {
+                        storage,
+                        kind: Kind::Read,
+                        offset,
+                        len,
+                        buffer: Buffer::Page { page, offset: offset_in_page },
+                        ticket,
+                    }));
+                }
+                self.table.push(at);
+            }
+            Resolved::Load { storage, page } => {
+                output = self.need_page(at, storage, page, lent);
+            }
+            Resolved::Corrupt { storage, offset } => {
+                let slot = self.table.get_mut(at)?;
+                slot.failure.get_or_insert(Failure::Corrupt { storage, offset });
+                self.table.push(at);
+            }
+        }
+        let slot = self.table.get_mut(at)?;
+        slot.filling = Some(f);
+        slot.walk = walk;
+        output
+    }
+
+    pub(super) fn fill_done(&mut self, at: u16, result: Result<(), IoFailure>) {
+        let Some(slot) = self.table.get_mut(at) else { return };
+        let Some(f) = slot.filling.as_mut() else { return };
+        f.outstanding = f.outstanding.saturating_sub(1);
+        if let Err(io) = result {
+            slot.failure.get_or_insert(io.into());
+        }
+        if f.outstanding == 0 {
+            self.table.push(at);
+        }
+    }
+
+    /// Every operation of the request has ended: on to the next phase, by kind and outcome.
+    pub(super) fn drain(&mut self, at: u16, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        let slot = self.table.get(at)?;
+        if slot.filling.is_some() {
+            self.table.advance(at, Phase::Fill); // a failure elsewhere; the copy buffer goes back
+            return None;
+        }
+        if slot.outstanding > 0 {
+            self.table.park(at, Park::Operations);
+            return None;
+        }
+        if matches!(slot.request, Request::Read(_) | Request::Map(_) | Request::Flush) {
+            self.table.advance(at, Phase::Done);
+            return None;
+        }
+        let (touched, publish) = (slot.touched, slot.publish);
+        if touched {
+            self.commit.data_written();
+        }
+        let slot = self.table.get_mut(at)?;
+        if slot.failure.is_some() {
+            let placed = slot.extent.take(slot.placed);
+            self.used = self.used.saturating_sub(slot.charged);
+            if let Some(overlay) = self.overlay.as_mut().filter(|_| !placed.is_empty()) {
+                overlay.abandon(placed, lent.index);
+            }
+            self.table.advance(at, Phase::Done);
+        } else if publish {
+            slot.done = 0;
+            self.table.advance(at, Phase::Apply);
+        } else if touched {
+            self.acknowledge(at);
+        } else {
+            self.table.advance(at, Phase::Done);
+        }
+        None
+    }
+
+    /// Enters the new state into open pages, as far as pages can be had.
+    pub(super) fn apply(&mut self, at: u16, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        let slot = self.table.get(at)?;
+        let rest = slot.extent.skip(slot.done);
+        if rest.is_empty() {
+            self.applied(at);
+            return None;
+        }
+        let zero = slot.punch.is_some() || slot.note_of().is_some_and(|n| n.offset.is_none());
+        let state = if zero { State::Zero } else { State::Data };
+        if let Some(waits) = self.preamble(at, lent) {
+            return waits;
+        }
+        let overlay = self.overlay.as_mut()?;
+        let storage = overlay.storage();
+        match overlay.apply(rest, state, lent.pages, lent.index) {
+            Applied::Done { sectors, freed } => {
+                self.used = self.used.saturating_sub(freed);
+                let slot = self.table.get_mut(at)?;
+                slot.done = slot.done.saturating_add(sectors.max(1));
+                self.table.push(at);
+                None
+            }
+            Applied::Load(page) => self.need_page(at, storage, page, lent),
+            Applied::Open(page) => self.open_page(at, page, lent),
+            Applied::WritePage { page, offset } => self.prepare_page(at, page, offset, lent),
+            Applied::ZeroFirst { offset, len } => self.zero_first(at, offset, len),
+            Applied::AfterCommit => {
+                self.commit.want();
+                self.table.park(at, Park::Progress);
+                None
+            }
+            Applied::Full => self.fail(at, Failure::Full),
+            Applied::Corrupt { offset } => self.fail(at, Failure::Corrupt { storage, offset }),
+        }
+    }
+
+    fn applied(&mut self, at: u16) {
+        let Some(slot) = self.table.get_mut(at) else { return };
+        slot.done = 0;
+        if slot.note_of().is_some() {
+            self.table.advance(at, Phase::Done);
+        } else if self.durability == Durability::Writeback {
+            self.table.advance(at, Phase::Note);
+        } else {
+            self.acknowledge(at);
+        }
+    }
+
+    /// Has the new mapping noted, run by run.
+    pub(super) fn note(&mut self, at: u16, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        let slot = self.table.get(at)?;
+        let rest = slot.extent.skip(slot.done);
+        if slot.failure.is_some() || rest.is_empty() {
+            if slot.outstanding > 0 {
+                self.table.park(at, Park::Operations);
+            } else if slot.failure.is_some() {
+                self.table.advance(at, Phase::Done);
+            } else {
+                self.acknowledge(at);
+            }
+            return None;
+        }
+        let overlay = self.overlay.as_ref()?;
+        let storage = overlay.storage();
+        let run = match overlay.locate(rest, lent.pages, lent.index) {
+            Located::Run(run) => run,
+            Located::Load(page) => return self.need_page(at, storage, page, lent),
+            Located::Corrupt { offset } => {
+                return self.fail(at, Failure::Corrupt { storage, offset });
+            }
+        };
+        let slot = self.table.get_mut(at)?;
+        slot.done = slot.done.saturating_add(run.sectors);
+        let offset = match run.place {
+            Place::Data { offset } | Place::Tail { offset, .. } => Some(offset),
+            Place::Zero => None,
+            Place::Absent => {
+                self.table.push(at);
+                return None;
+            }
+        };
+        slot.outstanding = slot.outstanding.saturating_add(1);
+        let note = Note { extent: rest.take(run.sectors), offset };
+        self.table.push(at);
+        Some(Output::Note { note, ticket: Task::Data(at).ticket() })
+    }
+
+    /// Data are written and their state entered: by durability, wait for a commit or not.
+    pub(super) fn acknowledge(&mut self, at: u16) {
+        let Some(slot) = self.table.get(at) else { return };
+        let durable = matches!(slot.request, Request::Write { durable: true, .. });
+        let waits = match self.durability {
+            Durability::Safe => true,
+            // What a discard frees may be punched only when nothing refers to it any more.
+            Durability::Writeback => durable || slot.punch.is_some(),
+            Durability::Ephemeral => false,
+        };
+        if waits {
+            self.await_commit(at);
+        } else {
+            let punch = slot.punch.is_some();
+            self.table.advance(at, if punch { Phase::Punch } else { Phase::Done });
+        }
+    }
+
+    /// Gives the space of a discarded range back; the range stays guarded until that has ended.
+    pub(super) fn punch(&mut self, at: u16) -> Option<Output> {
+        let storage = self.overlay_key();
+        let slot = self.table.get_mut(at)?;
+        let Some(offset) = slot.punch.take() else {
+            if slot.outstanding == 0 {
+                slot.failure = None; // giving space back is best effort
+                self.table.advance(at, Phase::Done);
+            }
+            return None;
+        };
+        slot.outstanding = slot.outstanding.saturating_add(1);
+        let len = slot.extent.bytes();
+        self.table.park_in(at, Phase::Punch);
+        Some(Output::Operation(Operation {
+            storage,
+            kind: Kind::Punch,
+            offset,
+            len,
+            buffer: Buffer::None,
+            ticket: Task::Data(at).ticket(),
+        }))
+    }
+
+    /// Takes up a mapping that an earlier process noted.
+    pub(super) fn restore(&mut self, at: u16, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        let note = self.table.get(at)?.note_of()?;
+        let fits = match (note.offset, self.overlay.as_mut()) {
+            (Some(offset), Some(overlay)) => overlay.adopt(note.extent, offset, lent.index),
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        if !fits {
+            return self.fail(at, Failure::Unsupported);
+        }
+        self.table.advance(at, Phase::Apply);
+        None
+    }
+
+    /// Makes the newest version of a page open, in place or as a copy of the one being published.
+    fn open_page(&mut self, at: u16, page: u64, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        let storage = self.overlay_key();
+        let Some(id) = lent.pages.find(storage, page) else {
+            return self.need_page(at, storage, page, lent);
+        };
+        match lent.pages.state(id) {
+            FrameState::Loading => return self.need_page(at, storage, page, lent),
+            FrameState::Preparing => self.table.park(at, Park::Page(id)),
+            FrameState::Open => self.table.push(at),
+            _ if !lent.pages.may_pin() => self.wait_for_pins(at),
+            FrameState::Clean => {
+                lent.pages.set_state(id, FrameState::Open);
+                self.commit.add_open(id, lent.pages);
+                self.table.push(at);
+            }
+            _ => match lent.pages.claim(storage, page) {
+                Some(copy) => {
+                    lent.pages.copy(id, copy);
+                    lent.pages.set_state(copy, FrameState::Open);
+                    self.commit.add_open(copy, lent.pages);
+                    self.table.push(at);
+                }
+                None => self.wait_for_pins(at),
+            },
+        }
+        None
+    }
+
+    /// The pool is full of pages that wait for commits: ours goes on, others' the driver must push.
+    fn wait_for_pins(&mut self, at: u16) {
+        if self.commit.has_unsynced() {
+            self.commit.want();
+        }
+        self.table.park(at, Park::Starved);
+    }
+}
+
+impl Filling {
+    fn new(fill: Fill, payload: Extent) -> Self {
+        Self {
+            fill,
+            payload,
+            cursor: fill.unit.start().get(),
+            piece: Extent::EMPTY,
+            found: 0,
+            page: None,
+            writing: false,
+            outstanding: 0,
+        }
+    }
+
+    /// The next piece of the unit that the payload does not cover; empty at the end.
+    fn next_piece(&mut self, most: u64) {
+        let (start, end) = (self.payload.start().get(), self.payload.end().get());
+        if self.cursor >= start && self.cursor < end {
+            self.cursor = end;
+        }
+        let rest = self.fill.unit.from(self.cursor);
+        let rest = if self.cursor < start { rest.until(start) } else { rest };
+        self.piece = rest.take(most);
+        self.found = 0;
+    }
+}
+
+fn zero_part(bytes: &mut [u8], from: u64, len: u64) {
+    let (Ok(from), Ok(len)) = (usize::try_from(from), usize::try_from(len)) else { return };
+    if let Some(part) = bytes.get_mut(from..from.saturating_add(len)) {
+        part.fill(0);
+    }
+}
