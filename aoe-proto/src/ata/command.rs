@@ -1,0 +1,1 @@
+//! ATA opcodes, and which of them a target over AoE serves. `[AoE 5.5]`
