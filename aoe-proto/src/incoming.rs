@@ -1,7 +1,7 @@
 //! What a frame has to pass before any target looks at it, done once per frame. `[AoE 10 step 1]`
 
 use crate::error::Refusal;
-use crate::wire::{Address, AddressPattern, Command, Header, Mac, Tag};
+use crate::wire::{Address, AddressPattern, Command, HEADER_LEN, Header, Mac, Tag};
 
 /// A request that an interface may answer: long enough, an AoE request, from an address that can be
 /// answered, and sent to this interface or to everybody.
@@ -74,6 +74,13 @@ impl<'f> Incoming<'f> {
     #[inline]
     pub const fn version(&self) -> u8 {
         self.header.version
+    }
+
+    /// Length of the whole frame in bytes.
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "a request always has a header")]
+    pub const fn len(&self) -> usize {
+        self.argument.len().saturating_add(HEADER_LEN)
     }
 
     /// Everything behind the common header, with any padding.

@@ -26,17 +26,21 @@
 extern crate std;
 
 pub mod ata;
+pub mod disk;
 pub mod error;
 pub mod incoming;
 pub mod link;
 pub mod sectors;
+pub mod serve;
 pub mod target;
 pub mod wire;
 
+pub use disk::Disk;
 pub use error::{BufferTooSmall, Refusal, TextError};
 pub use incoming::{ForeignAnswer, Incoming};
 pub use link::LinkLimits;
 pub use sectors::{DISK_SECTORS_MAX, SECTOR_BYTES, SectorRange};
+pub use serve::serve;
 pub use target::{
     Action, AtaError, AtaReply, Freeze, Identity, Reply, StateChange, Target, TargetConfig,
     TargetState, TrimRanges, TrimSupport, VersionPolicy,

@@ -47,6 +47,20 @@ impl SectorRange {
         self.lba.saturating_add(self.count as u64)
     }
 
+    /// The first `count` sectors (at least one), and the rest if there is any.
+    #[inline]
+    pub const fn split(self, count: u16) -> (Self, Option<Self>) {
+        let count = if count == 0 { 1 } else { count };
+        if count >= self.count {
+            return (self, None);
+        }
+        let tail = Self {
+            lba: self.lba.saturating_add(count as u64),
+            count: self.count.saturating_sub(count),
+        };
+        (Self { count, ..self }, Some(tail))
+    }
+
     /// Length in bytes.
     #[inline]
     pub const fn len_bytes(&self) -> usize {
@@ -75,6 +89,17 @@ mod tests {
         {
             assert_eq!(SectorRange::new(lba, count, size), None, "{lba}+{count} of {size}");
         }
+    }
+
+    #[test]
+    fn splitting_covers_the_range() {
+        let range = SectorRange::new(10, 5, 100).unwrap();
+        let (head, tail) = range.split(2);
+        assert_eq!((head.lba(), head.count()), (10, 2));
+        assert_eq!(tail.map(|tail| (tail.lba(), tail.count())), Some((12, 3)));
+        assert_eq!(range.split(0).0.count(), 1);
+        assert_eq!(range.split(5), (range, None));
+        assert_eq!(range.split(u16::MAX), (range, None));
     }
 
     #[test]

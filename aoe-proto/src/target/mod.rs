@@ -4,7 +4,10 @@
 
 mod ata;
 mod config;
+mod mask;
+mod query;
 mod reply;
+mod reserve;
 mod state;
 
 pub use ata::TrimRanges;
@@ -18,17 +21,14 @@ use crate::error::{BufferTooSmall, Refusal};
 use crate::incoming::Incoming;
 use crate::link::LinkLimits;
 use crate::sectors::SectorRange;
-use crate::wire::{
-    Address, AoeError, Command, ConfigArg, ConfigCommand, DirectiveCommand, Mac, MaskArg,
-    MaskCommand, MaskError, ReserveArg, ReserveCommand, Tag, VERSION,
-};
+use crate::wire::{Address, AoeError, Command, ConfigCommand, Mac, Tag, VERSION};
 use reply::{Body, Route};
 
 /// What the caller must do about one request.
 ///
 /// Exhaustive on purpose: a caller has to handle every kind. Overlapping requests of an initiator
 /// must take effect in the order in which they were handled. `[AoE 8.5]` `[AoE 9 item 1]`
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[must_use = "the initiator waits for an answer"]
 pub enum Action<'f> {
     /// Send nothing.
@@ -146,7 +146,7 @@ impl Target {
         }
         match request.command() {
             Command::Ata => self.ata(request, link),
-            Command::Config => self.configure(request, link),
+            Command::Config => self.query(request, link),
             Command::MacMask => self.mask(request, link),
             Command::Reserve => self.reserve(request, link),
             Command::Other(_) => self.error(request, AoeError::UnrecognizedCommand),
@@ -178,6 +178,12 @@ impl Target {
 }
 
 impl Target {
+    /// Whether a command that changes state is refused for its wildcard address. `[AoE 2.4]`
+    #[inline]
+    fn refuses_change(&self, request: &Incoming<'_>) -> bool {
+        request.address().is_wildcard() && !self.config.wildcard_changes
+    }
+
     fn other_version<'f>(&self, request: &Incoming<'f>) -> Action<'f> {
         let version = request.version();
         if self.config.version_policy == VersionPolicy::Silent || request.address().is_wildcard() {
@@ -194,16 +200,5 @@ impl Target {
     #[inline]
     fn reply<'f>(&self, request: &Incoming<'f>, body: Body) -> Action<'f> {
         Action::Reply(Reply::new(Route::answering(request, self.config.address), body))
-    }
-}
-impl Target {
-    fn configure<'f>(&mut self, r: &Incoming<'f>, _l: LinkLimits) -> Action<'f> {
-        self.error(r, AoeError::BadArgument)
-    }
-    fn mask<'f>(&mut self, r: &Incoming<'f>, _l: LinkLimits) -> Action<'f> {
-        self.error(r, AoeError::BadArgument)
-    }
-    fn reserve<'f>(&mut self, r: &Incoming<'f>, _l: LinkLimits) -> Action<'f> {
-        self.error(r, AoeError::BadArgument)
     }
 }

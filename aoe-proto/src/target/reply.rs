@@ -240,11 +240,6 @@ impl Reply {
         Self { route, body, change: None }
     }
 
-    #[inline]
-    pub(super) const fn changing(route: Route, body: Body, change: StateChange) -> Self {
-        Self { route, body, change: Some(change) }
-    }
-
     /// The initiator that gets the answer.
     #[inline]
     pub const fn dst(&self) -> Mac {

@@ -16,15 +16,15 @@ impl Mac {
     /// Whether one station can be reached by it: not multicast, broadcast or all zero.
     #[inline]
     pub const fn is_unicast(self) -> bool {
-        let [a, b, c, d, e, f] = self.0;
-        a & 1 == 0 && (a | b | c | d | e | f) != 0
+        let [m0, m1, m2, m3, m4, m5] = self.0;
+        m0 & 1 == 0 && (m0 | m1 | m2 | m3 | m4 | m5) != 0
     }
 }
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        let [m0, m1, m2, m3, m4, m5] = self.0;
+        write!(f, "{m0:02x}:{m1:02x}:{m2:02x}:{m3:02x}:{m4:02x}:{m5:02x}")
     }
 }
 
@@ -161,11 +161,11 @@ impl fmt::Display for AddressPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.shelf {
             0xffff => f.write_str("e*."),
-            shelf => write!(f, "e{shelf}."),
+            number => write!(f, "e{number}."),
         }?;
         match self.slot {
             0xff => f.write_str("*"),
-            slot => write!(f, "{slot}"),
+            number => write!(f, "{number}"),
         }
     }
 }

@@ -5,7 +5,7 @@ pub const ATA_DATA_OFFSET: usize = 36;
 /// Bytes of the register block.
 pub const ATA_ARG_LEN: usize = 12;
 
-/// The AFlags byte. `[AoE 5.1]`
+/// The `AFlags` byte. `[AoE 5.1]`
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct AtaFlags(pub u8);
 
@@ -27,6 +27,7 @@ impl AtaFlags {
 
     /// The bits of both.
     #[inline]
+    #[must_use]
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }

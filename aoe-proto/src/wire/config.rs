@@ -1,52 +1,25 @@
 //! Command 1: Query/Config, bytes 24 to 32 and the config string. `[AoE 4]`
 
+use crate::wire::code::codes;
+
 /// Longest config string in bytes. `[AoE 4]`
 pub const CONFIG_STRING_MAX: usize = 1024;
 /// Bytes of the fixed part of the argument.
 pub const CONFIG_ARG_LEN: usize = 8;
 
-/// The CCmd nibble. `[AoE 4.1]`
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum ConfigCommand {
-    /// 0: respond with the string.
-    Read,
-    /// 1: respond if the strings are equal.
-    TestExact,
-    /// 2: respond if the argument is a prefix of the string.
-    TestPrefix,
-    /// 3: set the string if it is empty.
-    Set,
-    /// 4: set the string.
-    ForceSet,
-    /// 5 to 15: without a meaning in the protocol.
-    Other(u8),
-}
-
-impl From<u8> for ConfigCommand {
-    #[inline]
-    fn from(code: u8) -> Self {
-        match code {
-            0 => Self::Read,
-            1 => Self::TestExact,
-            2 => Self::TestPrefix,
-            3 => Self::Set,
-            4 => Self::ForceSet,
-            other => Self::Other(other),
-        }
-    }
-}
-
-impl From<ConfigCommand> for u8 {
-    #[inline]
-    fn from(command: ConfigCommand) -> Self {
-        match command {
-            ConfigCommand::Read => 0,
-            ConfigCommand::TestExact => 1,
-            ConfigCommand::TestPrefix => 2,
-            ConfigCommand::Set => 3,
-            ConfigCommand::ForceSet => 4,
-            ConfigCommand::Other(code) => code,
-        }
+codes! {
+    /// The `CCmd` nibble. `[AoE 4.1]`
+    pub enum ConfigCommand {
+        /// Respond with the string.
+        Read = 0,
+        /// Respond if the strings are equal.
+        TestExact = 1,
+        /// Respond if the argument is a prefix of the string.
+        TestPrefix = 2,
+        /// Set the string if it is empty.
+        Set = 3,
+        /// Set the string.
+        ForceSet = 4,
     }
 }
 

@@ -7,6 +7,7 @@
 
 use crate::error::Refusal;
 use crate::wire::addr::{AddressPattern, Mac};
+use crate::wire::code::codes;
 
 /// The Ethernet type of AoE. `[AoE 1]`
 pub const ETHERTYPE: u16 = 0x88a2;
@@ -26,93 +27,35 @@ const FLAG_ERROR: u8 = 0x04;
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Tag(pub [u8; 4]);
 
-/// What a frame asks for. `[AoE 3]`
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Command {
-    /// 0: issue an ATA command.
-    Ata,
-    /// 1: query or set the configuration.
-    Config,
-    /// 2: read or edit the MAC mask list.
-    MacMask,
-    /// 3: read or change the reservation.
-    Reserve,
-    /// Anything else, of which nothing is known here.
-    Other(u8),
-}
-
-impl From<u8> for Command {
-    #[inline]
-    fn from(code: u8) -> Self {
-        match code {
-            0 => Self::Ata,
-            1 => Self::Config,
-            2 => Self::MacMask,
-            3 => Self::Reserve,
-            other => Self::Other(other),
-        }
+codes! {
+    /// What a frame asks for. `[AoE 3]`
+    pub enum Command {
+        /// Issue an ATA command.
+        Ata = 0,
+        /// Query or set the configuration.
+        Config = 1,
+        /// Read or edit the MAC mask list.
+        MacMask = 2,
+        /// Read or change the reservation.
+        Reserve = 3,
     }
 }
 
-impl From<Command> for u8 {
-    #[inline]
-    fn from(command: Command) -> Self {
-        match command {
-            Command::Ata => 0,
-            Command::Config => 1,
-            Command::MacMask => 2,
-            Command::Reserve => 3,
-            Command::Other(code) => code,
-        }
-    }
-}
-
-/// The error codes of a response whose E flag is set. `[AoE 2.3]`
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum AoeError {
-    /// 1: unrecognised command code.
-    UnrecognizedCommand,
-    /// 2: bad argument parameter.
-    BadArgument,
-    /// 3: device unavailable.
-    DeviceUnavailable,
-    /// 4: config string present.
-    ConfigStringPresent,
-    /// 5: unsupported version.
-    UnsupportedVersion,
-    /// 6: target is reserved.
-    TargetReserved,
-    /// A code without a meaning in the protocol.
-    Other(u8),
-}
-
-impl From<u8> for AoeError {
-    #[inline]
-    fn from(code: u8) -> Self {
-        match code {
-            1 => Self::UnrecognizedCommand,
-            2 => Self::BadArgument,
-            3 => Self::DeviceUnavailable,
-            4 => Self::ConfigStringPresent,
-            5 => Self::UnsupportedVersion,
-            6 => Self::TargetReserved,
-            other => Self::Other(other),
-        }
-    }
-}
-
-impl From<AoeError> for u8 {
-    #[inline]
-    fn from(error: AoeError) -> Self {
-        match error {
-            AoeError::UnrecognizedCommand => 1,
-            AoeError::BadArgument => 2,
-            AoeError::DeviceUnavailable => 3,
-            AoeError::ConfigStringPresent => 4,
-            AoeError::UnsupportedVersion => 5,
-            AoeError::TargetReserved => 6,
-            AoeError::Other(code) => code,
-        }
+codes! {
+    /// The error codes of a response whose E flag is set. `[AoE 2.3]`
+    pub enum AoeError {
+        /// Unrecognised command code.
+        UnrecognizedCommand = 1,
+        /// Bad argument parameter.
+        BadArgument = 2,
+        /// Device unavailable.
+        DeviceUnavailable = 3,
+        /// Config string present.
+        ConfigStringPresent = 4,
+        /// Unsupported version.
+        UnsupportedVersion = 5,
+        /// Target is reserved.
+        TargetReserved = 6,
     }
 }
 

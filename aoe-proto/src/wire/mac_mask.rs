@@ -1,120 +1,46 @@
 //! Command 2: the MAC mask list, bytes 24 to 28 and the directives. `[AoE 7.1]`
 
 use crate::wire::addr::Mac;
+use crate::wire::code::codes;
 
 /// Bytes of the fixed part of the argument.
 pub const MASK_ARG_LEN: usize = 4;
 /// Bytes of one directive.
 pub const DIRECTIVE_LEN: usize = 8;
 
-/// The MCmd byte.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum MaskCommand {
-    /// 0: read the list.
-    Read,
-    /// 1: apply the directives.
-    Edit,
-    /// Without a meaning in the protocol.
-    Other(u8),
-}
-
-impl From<u8> for MaskCommand {
-    #[inline]
-    fn from(code: u8) -> Self {
-        match code {
-            0 => Self::Read,
-            1 => Self::Edit,
-            other => Self::Other(other),
-        }
+codes! {
+    /// The `MCmd` byte.
+    pub enum MaskCommand {
+        /// Read the list.
+        Read = 0,
+        /// Apply the directives.
+        Edit = 1,
     }
 }
 
-impl From<MaskCommand> for u8 {
-    #[inline]
-    fn from(command: MaskCommand) -> Self {
-        match command {
-            MaskCommand::Read => 0,
-            MaskCommand::Edit => 1,
-            MaskCommand::Other(code) => code,
-        }
+codes! {
+    /// The `MError` byte of a response; not an AoE error.
+    pub enum MaskError {
+        /// None.
+        None = 0,
+        /// Unspecified.
+        Unspecified = 1,
+        /// Bad directive command.
+        BadDirective = 2,
+        /// The list is full.
+        ListFull = 3,
     }
 }
 
-/// The MError byte of a response; not an AoE error.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum MaskError {
-    /// 0: none.
-    None,
-    /// 1: unspecified.
-    Unspecified,
-    /// 2: bad directive command.
-    BadDirective,
-    /// 3: the list is full.
-    ListFull,
-    /// Without a meaning in the protocol.
-    Other(u8),
-}
-
-impl From<u8> for MaskError {
-    #[inline]
-    fn from(code: u8) -> Self {
-        match code {
-            0 => Self::None,
-            1 => Self::Unspecified,
-            2 => Self::BadDirective,
-            3 => Self::ListFull,
-            other => Self::Other(other),
-        }
-    }
-}
-
-impl From<MaskError> for u8 {
-    #[inline]
-    fn from(error: MaskError) -> Self {
-        match error {
-            MaskError::None => 0,
-            MaskError::Unspecified => 1,
-            MaskError::BadDirective => 2,
-            MaskError::ListFull => 3,
-            MaskError::Other(code) => code,
-        }
-    }
-}
-
-/// The DCmd byte of a directive.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum DirectiveCommand {
-    /// 0: nothing to do; also the command of every entry in a response.
-    None,
-    /// 1: add the address.
-    Add,
-    /// 2: delete the address.
-    Delete,
-    /// Without a meaning in the protocol.
-    Other(u8),
-}
-
-impl From<u8> for DirectiveCommand {
-    #[inline]
-    fn from(code: u8) -> Self {
-        match code {
-            0 => Self::None,
-            1 => Self::Add,
-            2 => Self::Delete,
-            other => Self::Other(other),
-        }
-    }
-}
-
-impl From<DirectiveCommand> for u8 {
-    #[inline]
-    fn from(command: DirectiveCommand) -> Self {
-        match command {
-            DirectiveCommand::None => 0,
-            DirectiveCommand::Add => 1,
-            DirectiveCommand::Delete => 2,
-            DirectiveCommand::Other(code) => code,
-        }
+codes! {
+    /// The `DCmd` byte of a directive.
+    pub enum DirectiveCommand {
+        /// Nothing to do; also the command of every entry in a response.
+        None = 0,
+        /// Add the address.
+        Add = 1,
+        /// Delete the address.
+        Delete = 2,
     }
 }
 
@@ -131,15 +57,15 @@ impl Directive {
     /// Reads one entry; the reserved byte is ignored.
     #[inline]
     pub fn from_bytes(bytes: [u8; DIRECTIVE_LEN]) -> Self {
-        let [_, command, a, b, c, d, e, f] = bytes;
-        Self { command: command.into(), mac: Mac([a, b, c, d, e, f]) }
+        let [_, command, m0, m1, m2, m3, m4, m5] = bytes;
+        Self { command: command.into(), mac: Mac([m0, m1, m2, m3, m4, m5]) }
     }
 
     /// The 8 bytes, the reserved one zero.
     #[inline]
     pub fn to_bytes(self) -> [u8; DIRECTIVE_LEN] {
-        let [a, b, c, d, e, f] = self.mac.0;
-        [0, self.command.into(), a, b, c, d, e, f]
+        let [m0, m1, m2, m3, m4, m5] = self.mac.0;
+        [0, self.command.into(), m0, m1, m2, m3, m4, m5]
     }
 }
 
@@ -178,7 +104,7 @@ impl MaskArg {
 }
 
 /// The directives of a frame, in order.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Directives<'a> {
     entries: &'a [[u8; DIRECTIVE_LEN]],
 }

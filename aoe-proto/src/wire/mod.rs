@@ -12,6 +12,7 @@
 
 pub mod addr;
 pub mod ata;
+mod code;
 pub mod config;
 pub mod header;
 pub mod mac_mask;

@@ -1,46 +1,22 @@
 //! Command 3: Reserve/Release, bytes 24 to 26 and the addresses. `[AoE 7.2]`
 
 use crate::wire::addr::Mac;
+use crate::wire::code::codes;
 
 /// Bytes of the fixed part of the argument.
 pub const RESERVE_ARG_LEN: usize = 2;
 /// Bytes of one address.
 pub const MAC_LEN: usize = 6;
 
-/// The RCmd byte.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum ReserveCommand {
-    /// 0: read the list.
-    Read,
-    /// 1: replace the list if it is empty or holds the sender.
-    Set,
-    /// 2: replace the list.
-    ForceSet,
-    /// Without a meaning in the protocol.
-    Other(u8),
-}
-
-impl From<u8> for ReserveCommand {
-    #[inline]
-    fn from(code: u8) -> Self {
-        match code {
-            0 => Self::Read,
-            1 => Self::Set,
-            2 => Self::ForceSet,
-            other => Self::Other(other),
-        }
-    }
-}
-
-impl From<ReserveCommand> for u8 {
-    #[inline]
-    fn from(command: ReserveCommand) -> Self {
-        match command {
-            ReserveCommand::Read => 0,
-            ReserveCommand::Set => 1,
-            ReserveCommand::ForceSet => 2,
-            ReserveCommand::Other(code) => code,
-        }
+codes! {
+    /// The `RCmd` byte.
+    pub enum ReserveCommand {
+        /// Read the list.
+        Read = 0,
+        /// Replace the list if it is empty or holds the sender.
+        Set = 1,
+        /// Replace the list.
+        ForceSet = 2,
     }
 }
 
@@ -77,7 +53,7 @@ impl ReserveArg {
 }
 
 /// The addresses of a frame, in order.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Macs<'a> {
     entries: &'a [[u8; MAC_LEN]],
 }
