@@ -1,4 +1,48 @@
+//! ATA over Ethernet, version 1: codec, target and initiator, without std, allocation or I/O.
+//!
+//! A frame becomes an [`Incoming`] once per interface, every [`Target`] it may be meant for turns it
+//! into an [`Action`], the caller performs the action on its storage, and a [`Reply`] or
+//! [`AtaReply`] writes the answer around the data in the caller's transmit buffer:
+//!
+//! ```text
+//! frame -> Incoming::parse -> Target::handle -> Action -> storage -> emit -> frame
+//! ```
+//!
+//! - [`wire`]: the bytes of all four commands, both directions; [`ata`]: opcodes and IDENTIFY.
+//! - [`Target`]: every decision about a request, and all protocol state. No I/O, no clock.
+//! - [`serve`](serve()): performs an [`Action`] on a [`Disk`], for firmware and tests.
+//! - [`initiator`]: the other side, with tags, window and retransmission. No I/O; time is an
+//!   argument.
+//! - [`print`]: one line of text about any frame.
+//!
+//! Nothing here panics on any input, and nothing reaches storage before it was checked against the
+//! size of the disk ([`SectorRange`] is the proof). Tags in comments such as `[AoE 4.1]` are
+//! explained in `docs/PROTOCOL.md`.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::panic)]
-//! Placeholder.
+
+#[cfg(test)]
+extern crate std;
+
+pub mod ata;
+pub mod disk;
+pub mod error;
+pub mod incoming;
+pub mod link;
+pub mod sectors;
+pub mod serve;
+pub mod target;
+pub mod wire;
+
+pub use disk::Disk;
+pub use error::{BufferTooSmall, Refusal, TextError};
+pub use incoming::{ForeignAnswer, Incoming};
+pub use link::LinkLimits;
+pub use sectors::{DISK_SECTORS_MAX, SECTOR_BYTES, SectorRange};
+pub use serve::serve;
+pub use target::{
+    Action, AtaError, AtaReply, Freeze, Identity, Reply, StateChange, Target, TargetConfig,
+    TargetState, TrimRanges, TrimSupport, VersionPolicy,
+};
+pub use wire::{Address, AddressPattern, Mac};

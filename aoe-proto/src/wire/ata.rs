@@ -1,0 +1,98 @@
+//! Command 0: the ATA registers, bytes 24 to 36 of a frame. `[AoE 5]`
+
+/// Offset of the data in an ATA frame: both headers and the registers.
+pub const ATA_DATA_OFFSET: usize = 36;
+/// Bytes of the register block.
+pub const ATA_ARG_LEN: usize = 12;
+
+/// The `AFlags` byte. `[AoE 5.1]`
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub struct AtaFlags(pub u8);
+
+impl AtaFlags {
+    /// Extended: an LBA48 command.
+    pub const EXTENDED: Self = Self(0x40);
+    /// The old drive-select bit; without meaning here.
+    pub const DEVICE: Self = Self(0x10);
+    /// The answer may precede the medium. A hint, ignored.
+    pub const ASYNC: Self = Self(0x02);
+    /// Data travels from the initiator to the target.
+    pub const WRITE: Self = Self(0x01);
+
+    /// Whether every bit of `other` is set.
+    #[inline]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The bits of both.
+    #[inline]
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// The register block, in a request or a response.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct AtaArg {
+    /// E, D, A and W.
+    pub flags: AtaFlags,
+    /// Features register of a request, Error register of a response.
+    pub error_feature: u8,
+    /// Sectors asked for, or sectors not transferred.
+    pub count: u8,
+    /// Command register of a request, Status register of a response.
+    pub command_status: u8,
+    /// The LBA registers, bits 7:0 first.
+    pub lba: [u8; 6],
+}
+
+impl AtaArg {
+    /// Splits an argument into its registers and its data (with any padding). `None` if shorter
+    /// than the registers.
+    #[inline]
+    pub fn parse(argument: &[u8]) -> Option<(Self, &[u8])> {
+        let (registers, data) = argument.split_first_chunk::<ATA_ARG_LEN>()?;
+        let [flags, error_feature, count, command_status, l0, l1, l2, l3, l4, l5, _, _] =
+            *registers;
+        let arg = Self {
+            flags: AtaFlags(flags),
+            error_feature,
+            count,
+            command_status,
+            lba: [l0, l1, l2, l3, l4, l5],
+        };
+        Some((arg, data))
+    }
+
+    /// The 12 bytes, the reserved two zero.
+    #[inline]
+    pub const fn to_bytes(&self) -> [u8; ATA_ARG_LEN] {
+        let [l0, l1, l2, l3, l4, l5] = self.lba;
+        let Self { flags, error_feature, count, command_status, .. } = *self;
+        [flags.0, error_feature, count, command_status, l0, l1, l2, l3, l4, l5, 0, 0]
+    }
+
+    /// The LBA of a 48-bit command: all six registers. `[AoE 5.2]`
+    #[inline]
+    pub const fn lba48(&self) -> u64 {
+        let [l0, l1, l2, l3, l4, l5] = self.lba;
+        u64::from_le_bytes([l0, l1, l2, l3, l4, l5, 0, 0])
+    }
+
+    /// The LBA of a 28-bit command. The high nibble of the fourth register is the old device
+    /// register (Linux puts 0xE0 there) and the last two registers do not count. `[AoE 5.2]`
+    #[inline]
+    pub const fn lba28(&self) -> u64 {
+        let [l0, l1, l2, l3, _, _] = self.lba;
+        u64::from_le_bytes([l0, l1, l2, l3 & 0x0f, 0, 0, 0, 0])
+    }
+
+    /// The registers for an LBA below 2^48; higher bits are cut off.
+    #[inline]
+    pub const fn lba_registers(lba: u64) -> [u8; 6] {
+        let [l0, l1, l2, l3, l4, l5, _, _] = lba.to_le_bytes();
+        [l0, l1, l2, l3, l4, l5]
+    }
+}
