@@ -1,5 +1,6 @@
 //! The library behind the `cowblade` binary: links, configuration, clients, control, commands.
 
+pub mod config;
 pub mod error;
 pub mod link;
 pub mod signals;

@@ -14,7 +14,7 @@ use super::state::append_changes;
 use super::{
     ETHERNET_HEADER_LEN, ETHERTYPE_AOE, InterfaceState, Link, LinkCounters, LinkEvent, SendReport,
 };
-use crate::values::MacAddr;
+use crate::values::Mac;
 
 /// A switch with any number of ports. Cloning gives another handle of the same switch.
 #[derive(Clone, Debug, Default)]
@@ -56,7 +56,7 @@ struct Socket {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PortConfig {
     /// The station's address.
-    pub mac: MacAddr,
+    pub mac: Mac,
     /// Largest payload in octets.
     pub mtu: usize,
     /// Frames that may wait; the next is dropped and counted.
@@ -67,7 +67,7 @@ pub struct PortConfig {
 
 impl PortConfig {
     /// A port at standard MTU with room for 1024 frames, to be polled.
-    pub fn new(mac: MacAddr) -> Self {
+    pub fn new(mac: Mac) -> Self {
         Self { mac, mtu: 1500, queue_len_max: 1024, wake: false }
     }
 }
@@ -118,16 +118,16 @@ impl Switch {
     }
 
     /// Pulls (`false`) or plugs (`true`) the cable of the port with address `mac`.
-    pub fn set_up(&self, mac: MacAddr, up: bool) {
+    pub fn set_up(&self, mac: Mac, up: bool) {
         self.change(mac, |state| state.up = up);
     }
 
     /// Changes the largest payload of the port with address `mac`.
-    pub fn set_mtu(&self, mac: MacAddr, mtu: usize) {
+    pub fn set_mtu(&self, mac: Mac, mtu: usize) {
         self.change(mac, |state| state.mtu = mtu);
     }
 
-    fn change(&self, mac: MacAddr, edit: impl Fn(&mut InterfaceState)) {
+    fn change(&self, mac: Mac, edit: impl Fn(&mut InterfaceState)) {
         for port in &mut lock(&self.shared).ports {
             if port.state.mac == mac {
                 edit(&mut port.state);
@@ -145,7 +145,7 @@ impl Shared {
     fn forward(&mut self, from: usize, frame: &[u8]) {
         let Some(destination) = destination_of(frame) else { return };
         for (at, port) in self.ports.iter_mut().enumerate() {
-            let concerned = destination == MacAddr::BROADCAST || destination == port.state.mac;
+            let concerned = destination == Mac::BROADCAST || destination == port.state.mac;
             if at != from && concerned {
                 port.deliver(frame, &mut self.spare);
             }
@@ -188,7 +188,7 @@ impl Link for Port {
         &self.name
     }
 
-    fn mac(&self) -> MacAddr {
+    fn mac(&self) -> Mac {
         self.state.mac
     }
 
@@ -283,8 +283,8 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn destination_of(frame: &[u8]) -> Option<MacAddr> {
-    frame.first_chunk::<6>().map(|octets| MacAddr(*octets))
+fn destination_of(frame: &[u8]) -> Option<Mac> {
+    frame.first_chunk::<6>().map(|octets| Mac(*octets))
 }
 
 fn is_untagged_aoe(frame: &[u8]) -> bool {
@@ -295,11 +295,11 @@ fn is_untagged_aoe(frame: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn mac(last: u8) -> MacAddr {
-        MacAddr([2, 0, 0, 0, 0, last])
+    fn mac(last: u8) -> Mac {
+        Mac([2, 0, 0, 0, 0, last])
     }
 
-    fn frame(to: MacAddr, from: MacAddr, payload: &[u8]) -> Vec<u8> {
+    fn frame(to: Mac, from: Mac, payload: &[u8]) -> Vec<u8> {
         [&to.0[..], &from.0, &ETHERTYPE_AOE.to_be_bytes(), payload].concat()
     }
 
@@ -324,7 +324,7 @@ mod tests {
     fn unicast_reaches_one_and_broadcast_all_others() {
         let (_switch, mut a, mut b, mut c) = three_ports();
         let direct = frame(mac(2), mac(1), b"direct");
-        let everybody = frame(MacAddr::BROADCAST, mac(1), b"everybody");
+        let everybody = frame(Mac::BROADCAST, mac(1), b"everybody");
         assert_eq!(send(&mut a, &direct).sent, 1);
         assert_eq!(send(&mut a, &everybody).sent, 1);
         assert_eq!(received(&mut a), Vec::<Vec<u8>>::new());

@@ -19,7 +19,7 @@ use std::os::fd::BorrowedFd;
 
 use serde::{Deserialize, Serialize};
 
-use crate::values::MacAddr;
+use crate::values::Mac;
 
 pub mod memory;
 mod packet_socket;
@@ -40,7 +40,7 @@ pub trait Link {
     fn name(&self) -> &str;
 
     /// This station's own address, as of the last event.
-    fn mac(&self) -> MacAddr;
+    fn mac(&self) -> Mac;
 
     /// Largest Ethernet payload in octets, without the 14 octet header, as of the last event.
     fn mtu(&self) -> usize;
@@ -83,7 +83,7 @@ pub enum LinkEvent {
     /// The station's own address changed: the initiators' paths are void, advertise again.
     MacChanged {
         /// The new own address.
-        mac: MacAddr,
+        mac: Mac,
     },
     /// The interface was removed from the system. Waiting for one of the same name.
     Gone,

@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use rustix::net::sockopt;
 
 use super::{ETHERTYPE_AOE, InterfaceState};
-use crate::values::MacAddr;
+use crate::values::Mac;
 
 /// Receive and send buffers asked for: room for a window of jumbo frames of hundreds of
 /// initiators. The system may grant less. [AoE 9.12]
@@ -139,7 +139,7 @@ impl PacketSocket {
         let usable = libc::IFF_UP | libc::IFF_RUNNING;
         Ok(InterfaceState {
             index: u32::try_from(index).map_err(io::Error::other)?,
-            mac: MacAddr(mac),
+            mac: Mac(mac),
             mtu: usize::try_from(mtu).map_err(io::Error::other)?,
             up: flags & usable == usable,
         })

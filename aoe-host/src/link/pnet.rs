@@ -16,7 +16,7 @@ use super::packet_socket::PacketSocket;
 use super::state::append_changes;
 use super::{ETHERNET_HEADER_LEN, InterfaceState, Link, LinkCounters, LinkEvent, SendReport};
 use crate::error::{ErrorKind, HostError, Result};
-use crate::values::MacAddr;
+use crate::values::Mac;
 
 /// Largest frame ever taken: the loopback interface's MTU and a header. A frame that fills the
 /// buffer, one octet longer than this, was cut and is thrown away. [AoE 9.10]
@@ -157,7 +157,7 @@ impl Link for PnetLink {
         &self.name
     }
 
-    fn mac(&self) -> MacAddr {
+    fn mac(&self) -> Mac {
         self.state.mac
     }
 

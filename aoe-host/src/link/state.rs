@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::LinkEvent;
-use crate::values::MacAddr;
+use crate::values::Mac;
 
 /// One look at an interface.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -11,7 +11,7 @@ pub struct InterfaceState {
     /// The system's number for it: another number under the same name is another interface.
     pub index: u32,
     /// Its Ethernet address.
-    pub mac: MacAddr,
+    pub mac: Mac,
     /// Largest payload in octets.
     pub mtu: usize,
     /// Switched on, and with a carrier.
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     const UP: InterfaceState =
-        InterfaceState { index: 7, mac: MacAddr([2, 0, 0, 0, 0, 1]), mtu: 1500, up: true };
+        InterfaceState { index: 7, mac: Mac([2, 0, 0, 0, 0, 1]), mtu: 1500, up: true };
     const DOWN: InterfaceState = InterfaceState { up: false, ..UP };
 
     fn changes(
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn mtu_and_mac() {
-        let other = InterfaceState { mtu: 9000, mac: MacAddr([2, 0, 0, 0, 0, 2]), ..UP };
+        let other = InterfaceState { mtu: 9000, mac: Mac([2, 0, 0, 0, 0, 2]), ..UP };
         assert_eq!(
             changes(Some(UP), Some(other), false),
             [LinkEvent::MacChanged { mac: other.mac }, LinkEvent::MtuChanged { mtu: 9000 }]

@@ -1,132 +1,63 @@
-//! The AoE address of a target, `SHELF.SLOT`.
+//! The AoE address of a target as people write it: `SHELF.SLOT`.
 
-use core::fmt;
-use core::str::FromStr;
+use super::{Address, ValueError};
 
-use serde::{Deserialize, Serialize};
-
-use super::ValueError;
-
-/// Shelf that means "every shelf" in a request. [AoE 2.4]
-const SHELF_ALL: u16 = 0xFFFF;
-/// Slot that means "every slot" in a request. [AoE 2.4]
-const SLOT_ALL: u8 = 0xFF;
-/// Shelf that the Linux initiator refuses with a message about DIP switches. [AoE 2.4]
-const SHELF_LINUX_REFUSES: u16 = 0x0FFF;
-
-/// The address of one target: never a broadcast value.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Address {
-    shelf: u16,
-    slot: u8,
+/// Reads `0.1` or `e0.1`.
+///
+/// # Errors
+/// Says what is wrong with `text`: not two numbers, out of range, or a broadcast value. [AoE 2.4]
+pub fn parse_address(text: &str) -> Result<Address, ValueError> {
+    let malformed = || {
+        ValueError::new(format!(
+            "`{text}` is not an AoE address; write SHELF.SLOT, such as 0.1 or e0.1"
+        ))
+    };
+    let digits = text.strip_prefix('e').unwrap_or(text);
+    let (shelf, slot) = digits.split_once('.').ok_or_else(malformed)?;
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    if !is_number(shelf) || !is_number(slot) {
+        return Err(malformed());
+    }
+    let bad_shelf = || {
+        ValueError::new(format!(
+            "the shelf of `{text}` is out of range; use 0 to 65534 (65535 means every shelf)"
+        ))
+    };
+    let bad_slot = || {
+        ValueError::new(format!(
+            "the slot of `{text}` is out of range; use 0 to 254 (255 means every slot)"
+        ))
+    };
+    let shelf: u16 = shelf.parse().map_err(|_| bad_shelf())?;
+    let slot: u8 = slot.parse().map_err(|_| bad_slot())?;
+    if shelf > Address::SHELF_MAX {
+        return Err(bad_shelf());
+    }
+    Address::new(shelf, slot).ok_or_else(bad_slot)
 }
 
-impl Address {
-    /// Slots per shelf that a target may use: 0..=254.
-    pub const SLOTS_PER_SHELF: u32 = 255;
-
-    /// The address `shelf.slot`.
-    ///
-    /// # Errors
-    /// When either is the broadcast value of the protocol.
-    pub fn new(shelf: u16, slot: u8) -> Result<Self, ValueError> {
-        if shelf == SHELF_ALL {
-            return Err(ValueError::new(
-                "shelf 65535 means \"every shelf\" in the protocol; use 0 to 65534",
-            ));
-        }
-        if slot == SLOT_ALL {
-            return Err(ValueError::new(
-                "slot 255 means \"every slot\" in the protocol; use 0 to 254",
-            ));
-        }
-        Ok(Self { shelf, slot })
-    }
-
-    /// The shelf, called "major" on the wire.
-    pub fn shelf(self) -> u16 {
-        self.shelf
-    }
-
-    /// The slot, called "minor" on the wire.
-    pub fn slot(self) -> u8 {
-        self.slot
-    }
-
-    /// The address `count` slots further on, continuing on the next shelf after slot 254; `None`
-    /// past the last shelf.
-    pub fn offset_by(self, count: u32) -> Option<Self> {
-        let linear = u64::from(self.shelf) * u64::from(Self::SLOTS_PER_SHELF)
-            + u64::from(self.slot)
-            + u64::from(count);
-        let per_shelf = u64::from(Self::SLOTS_PER_SHELF);
-        let slot = u8::try_from(linear % per_shelf).ok()?;
-        Self::new(u16::try_from(linear / per_shelf).ok()?, slot).ok()
-    }
-
-    /// What to warn the operator about, if this address is legal but troublesome.
-    pub fn warning(self) -> Option<String> {
-        (self.shelf == SHELF_LINUX_REFUSES).then(|| {
-            format!("{self}: the Linux aoe driver ignores shelf 4095; choose another shelf")
-        })
-    }
-}
-
-impl fmt::Display for Address {
-    /// `e0.1`, as initiators name the device.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "e{}.{}", self.shelf, self.slot)
-    }
-}
-
-impl FromStr for Address {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        let malformed = || {
-            ValueError::new(format!(
-                "`{text}` is not an AoE address; write SHELF.SLOT, such as 0.1 or e0.1"
-            ))
-        };
-        let digits = text.strip_prefix('e').unwrap_or(text);
-        let (shelf, slot) = digits.split_once('.').ok_or_else(malformed)?;
-        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-        if !is_number(shelf) || !is_number(slot) {
-            return Err(malformed());
-        }
-        let out_of_range = |what: &str, last: u32| {
-            ValueError::new(format!("{what} of `{text}` is too large; use 0 to {last}"))
-        };
-        let shelf = shelf.parse::<u16>().map_err(|_| out_of_range("the shelf", 65534))?;
-        let slot = slot.parse::<u8>().map_err(|_| out_of_range("the slot", 254))?;
-        Self::new(shelf, slot)
-    }
-}
-
-impl TryFrom<String> for Address {
-    type Error = ValueError;
-
-    fn try_from(text: String) -> Result<Self, ValueError> {
-        text.parse()
-    }
-}
-
-impl From<Address> for String {
-    fn from(address: Address) -> Self {
-        address.to_string()
-    }
+/// The address `count` slots after `first`, going on with the next shelf after slot 254; `None`
+/// past the last shelf.
+pub fn address_after(first: Address, count: u32) -> Option<Address> {
+    let slots_per_shelf = u64::from(Address::SLOT_MAX) + 1;
+    let linear =
+        u64::from(first.shelf()) * slots_per_shelf + u64::from(first.slot()) + u64::from(count);
+    let slot = u8::try_from(linear % slots_per_shelf).ok()?;
+    Address::new(u16::try_from(linear / slots_per_shelf).ok()?, slot)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn at(shelf: u16, slot: u8) -> Address {
+        Address::new(shelf, slot).unwrap()
+    }
+
     #[test]
     fn parses_both_spellings() {
-        assert_eq!("e7.254".parse(), Address::new(7, 254));
-        assert_eq!("65534.0".parse(), Address::new(65534, 0));
-        assert_eq!(Address::new(0, 1).unwrap().to_string(), "e0.1");
+        assert_eq!(parse_address("e7.254"), Ok(at(7, 254)));
+        assert_eq!(parse_address("65534.0"), Ok(at(65534, 0)));
     }
 
     #[test]
@@ -134,23 +65,19 @@ mod tests {
         for text in
             ["65535.0", "0.255", "0.256", "65536.1", "", "1", "1.", ".1", "-1.0", "+1.0", "a.b"]
         {
-            assert!(text.parse::<Address>().is_err(), "{text}");
+            assert!(parse_address(text).is_err(), "{text}");
         }
-        let error = "0.256".parse::<Address>().unwrap_err();
-        assert_eq!(error.to_string(), "the slot of `0.256` is too large; use 0 to 254");
+        assert_eq!(
+            parse_address("0.256").unwrap_err().to_string(),
+            "the slot of `0.256` is out of range; use 0 to 254 (255 means every slot)"
+        );
     }
 
     #[test]
     fn counts_on_to_the_next_shelf_after_slot_254() {
-        let first = Address::new(3, 250).unwrap();
-        assert_eq!(first.offset_by(4), Address::new(3, 254).ok());
-        assert_eq!(first.offset_by(5), Address::new(4, 0).ok());
-        assert_eq!(Address::new(65534, 254).unwrap().offset_by(1), None);
-    }
-
-    #[test]
-    fn warns_about_the_shelf_linux_refuses() {
-        assert!(Address::new(4095, 0).unwrap().warning().is_some());
-        assert!(Address::new(4094, 0).unwrap().warning().is_none());
+        assert_eq!(address_after(at(3, 250), 4), Some(at(3, 254)));
+        assert_eq!(address_after(at(3, 250), 5), Some(at(4, 0)));
+        assert_eq!(address_after(at(65534, 254), 1), None);
+        assert_eq!(address_after(at(0, 0), u32::MAX), None);
     }
 }

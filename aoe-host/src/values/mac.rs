@@ -1,85 +1,68 @@
-//! Ethernet addresses.
+//! Ethernet addresses as people write them.
 
-use core::fmt;
-use core::str::FromStr;
+use super::{Mac, ValueError};
 
-use serde::{Deserialize, Serialize};
-
-use super::ValueError;
-
-/// An Ethernet address, in wire order.
-#[derive(
-    Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize,
-)]
-#[serde(try_from = "String", into = "String")]
-pub struct MacAddr(pub [u8; 6]);
-
-impl MacAddr {
-    /// ff:ff:ff:ff:ff:ff.
-    pub const BROADCAST: Self = Self([0xFF; 6]);
-
-    /// Whether it can belong to one machine: not a group address, not all zero.
-    pub fn is_unicast(self) -> bool {
-        let [first, ..] = self.0;
-        first & 1 == 0 && self.0 != [0; 6]
+/// Reads `52:54:00:12:34:56`, with colons, dashes or nothing between the octets, in either case.
+/// Only addresses that one machine can have are accepted.
+///
+/// # Errors
+/// Says what is wrong with `text`.
+pub fn parse_mac(text: &str) -> Result<Mac, ValueError> {
+    let octets = octets_of(text).ok_or_else(|| {
+        ValueError::new(format!(
+            "`{text}` is not a MAC address; write six hexadecimal octets, such as \
+             52:54:00:12:34:56"
+        ))
+    })?;
+    let mac = Mac(octets);
+    if mac.is_unicast() {
+        Ok(mac)
+    } else {
+        Err(ValueError::new(format!(
+            "`{text}` is a group or zero address, which no machine sends from; use the address \
+             that `ip link` shows on the client"
+        )))
     }
 }
 
-impl fmt::Display for MacAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [first, rest @ ..] = self.0;
-        write!(f, "{first:02x}")?;
-        rest.iter().try_for_each(|octet| write!(f, ":{octet:02x}"))
-    }
-}
-
-impl FromStr for MacAddr {
-    type Err = ValueError;
-
-    /// Accepts `aa:bb:cc:dd:ee:ff`, `aa-bb-cc-dd-ee-ff` and `aabbccddeeff`, in either case.
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        let malformed = || {
-            ValueError::new(format!(
-                "`{text}` is not a MAC address; write six hexadecimal octets, such as \
-                 52:54:00:12:34:56"
-            ))
-        };
-        let digits: Vec<u8> = match text.len() {
-            12 => text.bytes().collect(),
-            17 => {
-                let separator = text.as_bytes().get(2).copied().ok_or_else(malformed)?;
-                let well_placed = matches!(separator, b':' | b'-')
-                    && text.bytes().skip(2).step_by(3).all(|byte| byte == separator);
-                if !well_placed {
-                    return Err(malformed());
-                }
-                text.bytes().enumerate().filter(|(at, _)| at % 3 != 2).map(|(_, b)| b).collect()
-            }
-            _ => return Err(malformed()),
-        };
-        let mut octets = [0_u8; 6];
-        for (octet, pair) in octets.iter_mut().zip(digits.chunks_exact(2)) {
-            for &digit in pair {
-                let value = char::from(digit).to_digit(16).ok_or_else(malformed)?;
-                *octet = (*octet << 4) | u8::try_from(value).map_err(|_| malformed())?;
-            }
+/// Reads `MAC[+MAC...]`: the addresses of one client.
+///
+/// # Errors
+/// When one of them is not a MAC address, or is listed twice.
+pub fn parse_mac_set(text: &str) -> Result<Vec<Mac>, ValueError> {
+    let mut macs = Vec::new();
+    for part in text.split('+') {
+        let mac = parse_mac(part)?;
+        if macs.contains(&mac) {
+            return Err(ValueError::new(format!("{mac} is listed twice in `{text}`")));
         }
-        Ok(Self(octets))
+        macs.push(mac);
     }
+    Ok(macs)
 }
 
-impl TryFrom<String> for MacAddr {
-    type Error = ValueError;
-
-    fn try_from(text: String) -> Result<Self, ValueError> {
-        text.parse()
+fn octets_of(text: &str) -> Option<[u8; 6]> {
+    let digits: Vec<u8> = match text.len() {
+        12 => text.bytes().collect(),
+        17 => {
+            let separator = *text.as_bytes().get(2)?;
+            let well_placed = matches!(separator, b':' | b'-')
+                && text.bytes().skip(2).step_by(3).all(|byte| byte == separator);
+            if !well_placed {
+                return None;
+            }
+            text.bytes().enumerate().filter(|(at, _)| at % 3 != 2).map(|(_, byte)| byte).collect()
+        }
+        _ => return None,
+    };
+    let mut octets = [0_u8; 6];
+    for (octet, pair) in octets.iter_mut().zip(digits.chunks_exact(2)) {
+        for &digit in pair {
+            let value = char::from(digit).to_digit(16)?;
+            *octet = (*octet << 4) | u8::try_from(value).ok()?;
+        }
     }
-}
-
-impl From<MacAddr> for String {
-    fn from(mac: MacAddr) -> Self {
-        mac.to_string()
-    }
+    Some(octets)
 }
 
 #[cfg(test)]
@@ -88,11 +71,10 @@ mod tests {
 
     #[test]
     fn three_spellings_one_address() {
-        let expected = MacAddr([0x52, 0x54, 0x00, 0x12, 0xab, 0xff]);
+        let expected = Mac([0x52, 0x54, 0x00, 0x12, 0xab, 0xff]);
         for text in ["52:54:00:12:ab:ff", "52-54-00-12-AB-FF", "52540012abFF"] {
-            assert_eq!(text.parse(), Ok(expected), "{text}");
+            assert_eq!(parse_mac(text), Ok(expected), "{text}");
         }
-        assert_eq!(expected.to_string(), "52:54:00:12:ab:ff");
     }
 
     #[test]
@@ -106,16 +88,20 @@ mod tests {
             "52:54:00:12:ab:fg",
             "52540012abé",
             "+2:54:00:12:ab:ff",
+            "ff:ff:ff:ff:ff:ff",
+            "01:00:5e:00:00:01",
+            "00:00:00:00:00:00",
         ] {
-            assert!(text.parse::<MacAddr>().is_err(), "{text}");
+            assert!(parse_mac(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn group_and_zero_addresses_are_not_unicast() {
-        assert!(MacAddr([2, 0, 0, 0, 0, 1]).is_unicast());
-        assert!(!MacAddr::BROADCAST.is_unicast());
-        assert!(!MacAddr([1, 0, 0x5e, 0, 0, 1]).is_unicast());
-        assert!(!MacAddr::default().is_unicast());
+    fn sets_are_joined_by_plus_and_have_no_duplicates() {
+        let one = Mac([2, 0, 0, 0, 0, 1]);
+        let two = Mac([2, 0, 0, 0, 0, 2]);
+        assert_eq!(parse_mac_set("020000000001+02:00:00:00:00:02"), Ok(vec![one, two]));
+        assert!(parse_mac_set("020000000001+020000000001").is_err());
+        assert!(parse_mac_set("020000000001+").is_err());
     }
 }

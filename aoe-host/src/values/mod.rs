@@ -1,16 +1,19 @@
 //! The small values people type and read: addresses, MAC addresses, sizes. Parsing and printing.
 //!
-//! Every `FromStr` error is a sentence that names the offending text and the accepted forms.
+//! Every parse error is a sentence that names the offending text and the accepted forms.
 
 use core::error::Error;
 use core::fmt;
 
-pub use address::Address;
-pub use mac::MacAddr;
+pub use address::{address_after, parse_address};
+pub use mac::{parse_mac, parse_mac_set};
+pub use proto::{Address, Mac};
 pub use size::{ByteSize, human_bytes};
 
 mod address;
 mod mac;
+mod proto;
+pub mod serde_text;
 mod size;
 
 /// Why a typed value was not understood, as a sentence for the person who typed it.
