@@ -1,1 +1,7 @@
-//! The library behind the cowblade binary.
+//! The library behind the `cowblade` binary: links, configuration, clients, control, commands.
+
+pub mod config;
+pub mod error;
+pub mod link;
+pub mod signals;
+pub mod values;

@@ -1,0 +1,147 @@
+//! Links: how frames enter and leave. The seam between the server loop and the network.
+//!
+//! ```text
+//!   pnet.rs   raw socket of the operating system, through libpnet     (portable, always built)
+//!   memory.rs an in-memory Ethernet switch; each port is a link       (demo, tests, simulation)
+//! ```
+//!
+//! Invariants of every implementation:
+//!
+//! 1. A delivered frame is whole, starts at its destination address, has `EtherType` 0x88A2, no
+//!    foreign VLAN tag, and a destination that is this link's own address or broadcast.
+//!    [AoE 2.4, 9]
+//! 2. No method blocks. Whoever has nothing else to do waits on [`Link::poll_fd`].
+//! 3. A link never fails for good: what goes wrong is counted, and seen as a [`LinkEvent`].
+
+use core::time::Duration;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use serde::{Deserialize, Serialize};
+
+use crate::values::Mac;
+
+pub mod memory;
+mod packet_socket;
+pub mod pnet;
+mod state;
+
+pub use state::InterfaceState;
+
+/// The `EtherType` of AoE. [AoE 1]
+pub const ETHERTYPE_AOE: u16 = 0x88A2;
+
+/// Octets before the payload of an untagged Ethernet frame.
+pub const ETHERNET_HEADER_LEN: usize = 14;
+
+/// Raw Ethernet, reduced to the frames an AoE station should see. See the module's invariants.
+pub trait Link {
+    /// The interface's name, for messages.
+    fn name(&self) -> &str;
+
+    /// This station's own address, as of the last event.
+    fn mac(&self) -> Mac;
+
+    /// Largest Ethernet payload in octets, without the 14 octet header, as of the last event.
+    fn mtu(&self) -> usize;
+
+    /// Whether frames can pass at all, as of the last event.
+    fn is_up(&self) -> bool;
+
+    /// Becomes readable when frames wait, or when something happened to the link. `None`: this
+    /// link must simply be asked again.
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Hands up to `limit` waiting frames to `sink`, oldest first, and returns how many. The
+    /// frame's memory is lent for the duration of the call only.
+    fn receive(&mut self, limit: usize, sink: &mut dyn FnMut(&[u8])) -> usize;
+
+    /// Sends `frames` in order. A frame that cannot leave now is lost, as on any Ethernet: the
+    /// report and the counters say so, the initiator's retransmission repairs it.
+    fn send(&mut self, frames: &mut dyn Iterator<Item = &[u8]>) -> SendReport;
+
+    /// The next thing that happened to the link, oldest first. To be called until `None` before
+    /// each wait, with `now` a monotonic time of any origin; costs nothing when nothing is due.
+    fn poll_event(&mut self, now: Duration) -> Option<LinkEvent>;
+
+    /// What passed and what was lost since the link was opened.
+    fn counters(&self) -> LinkCounters;
+}
+
+/// Something happened to a link. The accessors of [`Link`] already show the new state.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LinkEvent {
+    /// Frames can pass (again): advertise. [AoE 4.3]
+    Up,
+    /// Frames cannot pass. Requests in progress go on; their replies are lost.
+    Down,
+    /// The largest payload changed: sector counts change, advertise again. [AoE 4.2]
+    MtuChanged {
+        /// The new largest payload, in octets.
+        mtu: usize,
+    },
+    /// The station's own address changed: the initiators' paths are void, advertise again.
+    MacChanged {
+        /// The new own address.
+        mac: Mac,
+    },
+    /// The interface was removed from the system. Waiting for one of the same name.
+    Gone,
+    /// An interface of the same name is back; [`LinkEvent::Up`] follows when it is up.
+    Recreated,
+}
+
+/// What became of one call of [`Link::send`].
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct SendReport {
+    /// Frames handed to the interface.
+    pub sent: usize,
+    /// Frames lost because the interface or its queue had no room, or was down.
+    pub dropped: usize,
+    /// Frames lost because they exceed the MTU, which must have changed. [AoE 9.11]
+    pub too_long: usize,
+}
+
+/// Totals of one link since it was opened.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct LinkCounters {
+    /// Frames delivered to the sink.
+    pub frames_received: u64,
+    /// Octets of these frames, headers included.
+    pub bytes_received: u64,
+    /// Frames handed to the interface.
+    pub frames_sent: u64,
+    /// Octets of these frames, headers included.
+    pub bytes_sent: u64,
+    /// Frames that arrived but found no room in the receive queue. [AoE 9.12]
+    pub receive_drops: u64,
+    /// Frames that did not fit the receive buffer and were thrown away. [AoE 9.10]
+    pub receive_truncated: u64,
+    /// Errors of the receiving side, the interface going down included.
+    pub receive_errors: u64,
+    /// Frames not sent because a queue had no room.
+    pub send_no_room: u64,
+    /// Frames not sent because the interface was down or gone.
+    pub send_link_down: u64,
+    /// Frames not sent because they exceed the MTU. [AoE 9.11]
+    pub send_too_long: u64,
+    /// Frames not sent for any other reason.
+    pub send_other: u64,
+}
+
+/// Waits until one of `fds` is readable or `timeout` has passed; `None` waits for ever.
+///
+/// # Errors
+/// When the system refuses to wait; an interruption by a signal is not an error.
+pub fn wait(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    let mut polled: Vec<PollFd<'_>> =
+        fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    // A wait longer than any clock can count is a wait for ever.
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+    match poll(&mut polled, timeout.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
