@@ -1,1 +1,32 @@
-//! Harness and models shared by the system tests.
+//! Harness of the system tests: real counterparts on a machine's own kernel, no mock.
+//!
+//! * [`net`] makes network namespaces and the Ethernet segment between them.
+//! * [`guest`] boots user-mode-linux machines whose initiator is the kernel's own `aoe` driver.
+//! * [`server`] runs a target in a namespace, kills it and starts it again.
+//! * [`wire`] listens on a segment and knows which requests nobody answered.
+//! * [`pattern`] writes sectors that say who wrote them, [`judge`] reads them back.
+//! * [`lab`] gives a test its directory, its turn and its attempts.
+//! * [`scenario`] holds whole client stories that run against any target.
+//! * [`require`] says what a test needs and counts what had to be skipped.
+//!
+//! A harness has nobody to return an error to: it stops the test by panicking, with the reason.
+#![allow(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    clippy::missing_errors_doc,
+    reason = "a harness fails a test by panicking; its error types say all there is to say"
+)]
+
+pub mod guest;
+pub mod initramfs;
+pub mod judge;
+pub mod lab;
+pub mod net;
+pub mod pattern;
+pub mod raw_socket;
+pub mod require;
+pub mod rng;
+pub mod scenario;
+pub mod server;
+pub mod wire;
+pub mod workspace;
