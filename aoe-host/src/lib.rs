@@ -4,4 +4,5 @@ pub mod config;
 pub mod error;
 pub mod link;
 pub mod signals;
+pub mod storage;
 pub mod values;
