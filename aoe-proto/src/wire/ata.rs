@@ -96,3 +96,35 @@ impl AtaArg {
         [l0, l1, l2, l3, l4, l5]
     }
 }
+
+/// One entry of DATA SET MANAGEMENT data: LBA and number of sectors, little-endian. `[AoE 5.5]`
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct TrimEntry {
+    /// First sector, 48 bits.
+    pub lba: u64,
+    /// Number of sectors; 0 marks an unused entry.
+    pub count: u16,
+}
+
+impl TrimEntry {
+    /// Bytes of an entry.
+    pub const LEN: usize = 8;
+
+    /// Reads an entry.
+    #[inline]
+    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        let [l0, l1, l2, l3, l4, l5, c0, c1] = bytes;
+        Self {
+            lba: u64::from_le_bytes([l0, l1, l2, l3, l4, l5, 0, 0]),
+            count: u16::from_le_bytes([c0, c1]),
+        }
+    }
+
+    /// The 8 bytes; LBA bits above 47 are cut off.
+    #[inline]
+    pub const fn to_bytes(self) -> [u8; Self::LEN] {
+        let [l0, l1, l2, l3, l4, l5, _, _] = self.lba.to_le_bytes();
+        let [c0, c1] = self.count.to_le_bytes();
+        [l0, l1, l2, l3, l4, l5, c0, c1]
+    }
+}
