@@ -3,5 +3,6 @@
 pub mod config;
 pub mod error;
 pub mod link;
+pub mod registry;
 pub mod signals;
 pub mod values;
