@@ -1,6 +1,7 @@
 //! The library behind the `cowblade` binary: links, configuration, clients, control, commands.
 
 pub mod config;
+pub mod control;
 pub mod error;
 pub mod link;
 pub mod registry;
