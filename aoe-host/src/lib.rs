@@ -1,8 +1,10 @@
 //! The library behind the `cowblade` binary: links, configuration, clients, control, commands.
 
 pub mod config;
+pub mod control;
 pub mod error;
 pub mod link;
 pub mod server;
+pub mod registry;
 pub mod signals;
 pub mod values;
