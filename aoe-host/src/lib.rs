@@ -4,7 +4,7 @@ pub mod config;
 pub mod control;
 pub mod error;
 pub mod link;
-pub mod server;
 pub mod registry;
+pub mod server;
 pub mod signals;
 pub mod values;

@@ -154,8 +154,8 @@ impl Server<'_> {
         }
     }
 
-    /// Sends the answer nobody asked for, of every target through every link (or one). [AoE 4.3]
-    pub fn advertise(&mut self, only: Option<usize>, edge: &mut impl Edge) {
+    /// Posts the answer nobody asked for, of every target for every link (or one). [AoE 4.3]
+    pub fn advertise(&mut self, only: Option<usize>) {
         for link in 0..self.links.len() {
             let Some(limits) = self.links.get(link).and_then(|l| l.limits) else { continue };
             if only.is_some_and(|o| o != link) {
@@ -164,7 +164,6 @@ impl Server<'_> {
             for export in 0..self.exports.len() {
                 self.advertise_export(link, limits, export);
             }
-            self.send_answers(edge);
         }
     }
 

@@ -423,17 +423,6 @@ impl Server<'_> {
         let (link, buf) = emit(pending);
         self.frames.post(link, buf);
     }
-
-    pub(super) fn send_answers(&mut self, edge: &mut impl Edge) {
-        for link in 0..self.links.len() {
-            let outbox = self.frames.outbox();
-            if outbox.iter().any(|(l, _)| *l == link) {
-                let mut frames = outbox.iter().filter(|(l, _)| *l == link).map(|(_, b)| b.frame());
-                edge.transmit(link, &mut frames);
-            }
-        }
-        self.frames.clear_outbox();
-    }
 }
 
 fn lend<'a, 'p>(

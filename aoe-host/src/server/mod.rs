@@ -6,7 +6,7 @@
 //!                                                            |
 //!  outbox <-- reply around the data <-- Pending <-- Engine <-+
 //!    |                                                |
-//!  Edge::transmit                            Edge::start (IoDriver)
+//!  Server::send                              Edge::start (IoDriver)
 //! ```
 //!
 //! Invariants:
@@ -51,9 +51,6 @@ pub const WRITEBACK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the loop causes in the world.
 pub trait Edge: IoDriver {
-    /// Sends frames through link number `link`, in order.
-    fn transmit(&mut self, link: usize, frames: &mut dyn Iterator<Item = &[u8]>);
-
     /// Creates the overlay of a disk that is about to be written for the first time, and answers
     /// with [`Server::overlay_ready`], at once or later.
     fn create_overlay(&mut self, disk: u32, spec: &DiskSpec);
@@ -268,7 +265,7 @@ impl<'m> Server<'m> {
         self.run(edge);
     }
 
-    /// Takes one received frame. Answers leave with [`run`](Self::run), which follows the batch.
+    /// Takes one received frame. [`run`](Self::run) follows the batch.
     pub fn receive(&mut self, link: usize, frame: &[u8], edge: &mut impl Edge) {
         let Some(state) = self.links.get(link).copied() else { return };
         let Some(limits) = state.limits else { return };
@@ -279,7 +276,19 @@ impl<'m> Server<'m> {
         }
     }
 
-    /// Does everything that can be done now, and sends what is answered.
+    /// Hands every answer to `transmit`, by link and in order.
+    pub fn send(&mut self, transmit: &mut dyn FnMut(usize, &mut dyn Iterator<Item = &[u8]>)) {
+        for link in 0..self.links.len() {
+            let outbox = self.frames.outbox();
+            if outbox.iter().any(|(l, _)| *l == link) {
+                let mut frames = outbox.iter().filter(|(l, _)| *l == link).map(|(_, b)| b.frame());
+                transmit(link, &mut frames);
+            }
+        }
+        self.frames.clear_outbox();
+    }
+
+    /// Does everything that can be done now. Answers wait for [`send`](Self::send).
     pub fn run(&mut self, edge: &mut impl Edge) {
         while let Some(number) = self.active.pop() {
             let progressed = self.run_disk(number, edge);
@@ -287,14 +296,12 @@ impl<'m> Server<'m> {
                 self.wake_starved(number);
             }
         }
-        self.send_answers(edge);
     }
 
     /// An operation that was started earlier has ended.
-    pub fn complete(&mut self, completion: &Completion, edge: &mut impl Edge) {
+    pub fn complete(&mut self, completion: &Completion) {
         self.complete_operation(completion);
         self.activate(completion.job.disk);
-        let _edge = edge;
     }
 
     /// Totals since the start.
