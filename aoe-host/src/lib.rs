@@ -1,8 +1,11 @@
 //! The library behind the `cowblade` binary: links, configuration, clients, control, commands.
 
 pub mod config;
+pub mod control;
 pub mod error;
 pub mod link;
+pub mod registry;
+pub mod server;
 pub mod signals;
 pub mod storage;
 pub mod values;

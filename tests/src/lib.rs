@@ -6,7 +6,8 @@
 //! * [`wire`] listens on a segment and knows which requests nobody answered.
 //! * [`pattern`] writes sectors that say who wrote them, [`judge`] reads them back.
 //! * [`lab`] gives a test its directory, its turn and its attempts.
-//! * [`scenario`] holds whole client stories that run against any target.
+//! * [`scenario`] holds whole client stories that run against any [`target`]; [`script`] holds
+//!   what the guests in them do.
 //! * [`require`] says what a test needs and counts what had to be skipped.
 //!
 //! A harness has nobody to return an error to: it stops the test by panicking, with the reason.
@@ -27,6 +28,8 @@ pub mod raw_socket;
 pub mod require;
 pub mod rng;
 pub mod scenario;
+pub mod script;
 pub mod server;
+pub mod target;
 pub mod wire;
 pub mod workspace;
