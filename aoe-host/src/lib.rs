@@ -3,6 +3,7 @@
 pub mod config;
 pub mod control;
 pub mod error;
+pub mod image;
 pub mod link;
 pub mod registry;
 pub mod server;

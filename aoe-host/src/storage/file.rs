@@ -1,6 +1,6 @@
 //! One file or block device as storage: opening it safely, and positioned I/O on a part of it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -61,6 +61,21 @@ pub struct FileKey {
     pub device: u64,
     /// Inode number; 0 for a block device.
     pub inode: u64,
+}
+
+impl FileKey {
+    /// Who is behind a path; `None` if nothing is.
+    pub fn of(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().map(|about| Self::from_metadata(&about))
+    }
+
+    fn from_metadata(about: &Metadata) -> Self {
+        if about.file_type().is_block_device() {
+            Self { device: about.rdev(), inode: 0 }
+        } else {
+            Self { device: about.dev(), inode: about.ino() }
+        }
+    }
 }
 
 /// How a read that must not block is tried.
@@ -137,9 +152,9 @@ impl FileStorage {
         lock::take(&file, path, options.lock)?;
         let whole = whole_len(&file, is_device).map_err(failed("measure"))?;
         let window = options.window;
-        let end = window.len_bytes.map_or(Some(window.offset_bytes), |len| {
-            window.offset_bytes.checked_add(len)
-        });
+        let end = window
+            .len_bytes
+            .map_or(Some(window.offset_bytes), |len| window.offset_bytes.checked_add(len));
         if window != Window::default() && end.is_none_or(|end| end > whole) {
             return Err(HostError::usage("use a part of", "the part is not inside the file")
                 .path(path)
@@ -176,11 +191,7 @@ impl FileStorage {
     pub fn key(&self) -> Result<FileKey> {
         let about = self.inner.file.metadata();
         let about = about.map_err(|e| HostError::io(e, "examine").path(self.path()))?;
-        Ok(if self.inner.is_device {
-            FileKey { device: about.rdev(), inode: 0 }
-        } else {
-            FileKey { device: about.dev(), inode: about.ino() }
-        })
+        Ok(FileKey::from_metadata(&about))
     }
 
     /// It is a block device: of fixed length.
@@ -247,8 +258,7 @@ impl FileStorage {
         };
         let mut done = 0_usize;
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let (at, mut pieces) =
-                (start.saturating_add(done as u64), [io::IoSliceMut::new(rest)]);
+            let (at, mut pieces) = (start.saturating_add(done as u64), [io::IoSliceMut::new(rest)]);
             let got = retry(|| {
                 rustix::io::preadv2(&self.inner.file, &mut pieces, at, ReadWriteFlags::NOWAIT)
             });

@@ -1,7 +1,7 @@
 //! Whether a file that must not change has changed, or is about to.
 
-use core::cell::Cell;
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 
@@ -41,8 +41,8 @@ impl fmt::Display for Change {
 pub struct ChangeWatch {
     file: FileStorage,
     seen: Stamp,
-    has_lease: Cell<bool>,
-    replaced: Cell<bool>,
+    has_lease: AtomicBool,
+    replaced: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -85,8 +85,8 @@ impl ChangeWatch {
         Ok(Self {
             file: file.clone(),
             seen,
-            has_lease: Cell::new(has_lease),
-            replaced: Cell::new(false),
+            has_lease: AtomicBool::new(has_lease),
+            replaced: AtomicBool::new(false),
         })
     }
 
@@ -97,7 +97,7 @@ impl ChangeWatch {
 
     /// The system holds writers up until [`check`](Self::check) has told of them.
     pub fn has_lease(&self) -> bool {
-        self.has_lease.get()
+        self.has_lease.load(Ordering::Relaxed)
     }
 
     /// Looks again. A writer that waits is let go on by the call that reports it.
@@ -110,19 +110,19 @@ impl ChangeWatch {
             self.let_go();
             return Change::Modified;
         }
-        if self.has_lease.get() && lease::state(file) == LeaseState::Breaking {
+        if self.has_lease.load(Ordering::Relaxed) && lease::state(file) == LeaseState::Breaking {
             self.let_go();
             return Change::WriterWaits;
         }
-        if !self.replaced.get() && self.is_replaced() {
-            self.replaced.set(true);
+        if !self.replaced.load(Ordering::Relaxed) && self.is_replaced() {
+            self.replaced.store(true, Ordering::Relaxed);
             return Change::Replaced;
         }
         Change::None
     }
 
     fn let_go(&self) {
-        if self.has_lease.replace(false) {
+        if self.has_lease.swap(false, Ordering::Relaxed) {
             lease::release(self.file.file());
         }
     }
@@ -158,7 +158,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("golden.img");
         for change in [
-            (|path| fs::write(path, b"other bytes!")) as fn(&std::path::Path) -> std::io::Result<()>,
+            (|path| fs::write(path, b"other bytes!"))
+                as fn(&std::path::Path) -> std::io::Result<()>,
             |path| fs::OpenOptions::new().write(true).open(path)?.set_len(3),
         ] {
             fs::write(&path, b"golden bytes").unwrap();
