@@ -1,5 +1,6 @@
 //! The library behind the `cowblade` binary: links, configuration, clients, control, commands.
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod error;
