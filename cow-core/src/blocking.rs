@@ -2,7 +2,7 @@
 //!
 //! For tools, tests and small firmware. One request at a time; the engine's pipelining is idle.
 
-use embedded_io::{Error as _, ErrorKind};
+use embedded_io::ErrorKind;
 
 use crate::engine::{
     Buffer, Engine, Failure, IoFailure, Kind, Lent, MAX_REQUEST_SECTORS, Note, Operation, Output,

@@ -11,6 +11,7 @@ extern crate std;
 pub mod blocking;
 pub mod engine;
 pub mod format;
+pub mod identity;
 pub mod pages;
 pub mod storage;
 pub mod units;

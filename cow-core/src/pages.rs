@@ -31,6 +31,16 @@ pub struct Page([u8; PAGE_LEN]);
 impl Page {
     /// A page of zeros.
     pub const ZERO: Self = Self([0; PAGE_LEN]);
+
+    /// The bytes.
+    pub const fn as_bytes(&self) -> &[u8; PAGE_LEN] {
+        &self.0
+    }
+
+    /// The bytes, to be changed.
+    pub const fn as_bytes_mut(&mut self) -> &mut [u8; PAGE_LEN] {
+        &mut self.0
+    }
 }
 
 impl fmt::Debug for Page {

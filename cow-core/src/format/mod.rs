@@ -381,6 +381,10 @@ impl Layer<'_> {
 /// The writable top of a chain.
 #[derive(Debug)]
 #[non_exhaustive]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nothing is allocated, so nothing can be boxed; a chain has one overlay"
+)]
 pub enum Top {
     /// A native overlay.
     Native(native::Writable),
