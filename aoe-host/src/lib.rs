@@ -6,6 +6,7 @@ pub mod control;
 pub mod error;
 pub mod link;
 pub mod registry;
+pub mod serve;
 pub mod server;
 pub mod signals;
 pub mod values;

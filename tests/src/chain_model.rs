@@ -525,11 +525,9 @@ impl Disk {
         let (format, key) = self.top;
         let mut storage = self.storage(key).clone();
         match format {
-            Format::Native => {
-                native::open_writable(&mut storage, key, &mut Page::ZERO.clone())
-                    .map(|writable| (Top::Native(writable), Vec::new()))
-                    .map_err(|e| format!("open: {e}"))
-            }
+            Format::Native => native::open_writable(&mut storage, key, &mut Page::ZERO.clone())
+                .map(|writable| (Top::Native(writable), Vec::new()))
+                .map_err(|e| format!("open: {e}")),
             Format::Dm(_) => {
                 let (loaded, index) = open_dm(&storage, self.sectors, true)?;
                 let writable =
@@ -546,10 +544,8 @@ impl Disk {
     pub fn close(&self, top: &Top) -> Result<(), String> {
         let mut storage = self.storage(self.top.1).clone();
         match top {
-            Top::Native(writable) => {
-                native::close(&mut storage, writable, &mut Page::ZERO.clone())
-                    .map_err(|e| format!("close: {e}"))
-            }
+            Top::Native(writable) => native::close(&mut storage, writable, &mut Page::ZERO.clone())
+                .map_err(|e| format!("close: {e}")),
             _ => Ok(()),
         }
     }

@@ -408,8 +408,7 @@ impl<'a, 'p> Sim<'a, 'p> {
     /// Takes one output; false if there is none.
     fn poll(&mut self, chain: usize) -> Result<bool, String> {
         let c = &mut self.chains[chain];
-        let mut lent =
-            Lent { pages: &mut self.pool, layers: c.layers, index: &mut c.index };
+        let mut lent = Lent { pages: &mut self.pool, layers: c.layers, index: &mut c.index };
         let Some(output) = c.engine.poll(&mut lent) else { return Ok(false) };
         let now = self.machine.events();
         match output {
@@ -468,8 +467,7 @@ impl<'a, 'p> Sim<'a, 'p> {
         }
         let page = (matches!(o.buffer, Buffer::Page { .. }) && o.kind == Kind::Write)
             .then_some(&bytes[..]);
-        let seen =
-            Seen { key: o.storage.0, kind: o.kind, offset: o.offset, len: o.len, page };
+        let seen = Seen { key: o.storage.0, kind: o.kind, offset: o.offset, len: o.len, page };
         let watched = if self.plan.watched { self.watch.begin(seen)? } else { 0 };
         let change = match o.kind {
             Kind::Read => None,
@@ -547,8 +545,7 @@ impl<'a, 'p> Sim<'a, 'p> {
 
     fn report(&mut self, chain: usize, ticket: Ticket, result: Result<(), IoFailure>) {
         let c = &mut self.chains[chain];
-        let mut lent =
-            Lent { pages: &mut self.pool, layers: c.layers, index: &mut c.index };
+        let mut lent = Lent { pages: &mut self.pool, layers: c.layers, index: &mut c.index };
         c.engine.complete(&mut lent, ticket, result);
     }
 
@@ -577,7 +574,8 @@ impl<'a, 'p> Sim<'a, 'p> {
         let c = &mut self.chains[chain];
         let waits = self.flying.iter().any(|f| {
             let buffer = f.operation.map(|o| o.buffer);
-            f.chain == chain && matches!(buffer, Some(Buffer::Request { id: other, .. }) if other == id)
+            f.chain == chain
+                && matches!(buffer, Some(Buffer::Request { id: other, .. }) if other == id)
         });
         let Some(active) = c.active.iter_mut().find(|a| a.id == id) else { return };
         let Request::Write { extent, .. } = active.request else { return };

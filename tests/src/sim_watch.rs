@@ -210,9 +210,10 @@ impl Storage {
             None => {}
         }
         let byte = sector * 512;
-        let under_way = self.flying.values().any(|f| {
-            matches!(f.kind, Kind::Write | Kind::Zero) && f.start <= byte && byte < f.end
-        });
+        let under_way = self
+            .flying
+            .values()
+            .any(|f| matches!(f.kind, Kind::Write | Kind::Zero) && f.start <= byte && byte < f.end);
         if under_way { Err(format!("published under way: sector {sector}")) } else { Ok(()) }
     }
 }

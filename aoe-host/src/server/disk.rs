@@ -74,6 +74,7 @@ pub(super) struct Counts {
     pub(super) bytes_read: u64,
     pub(super) bytes_written: u64,
     pub(super) errors: u64,
+    pub(super) dropped: u64,
     pub(super) last_seen: Option<core::time::Duration>,
     pub(super) last_mac: Option<Mac>,
 }
@@ -285,6 +286,7 @@ impl Server<'_> {
         let broken = self.exports.get(disk.export).is_some_and(|e| e.broken);
         let full = disk.waiting.len() >= WAITING_MAX;
         let Some(mut buf) = self.frames.take().filter(|_| !full) else {
+            disk.counts.dropped += 1;
             self.totals.overrun += 1;
             return None;
         };

@@ -281,7 +281,7 @@ impl Rig {
     fn serve(&mut self, wish: Applied) {
         match wish {
             Applied::Load(page) => {
-                if !self.pool.may_open() {
+                if !self.pool.may_pin() {
                     self.commit();
                 }
                 let id = self.pool.claim(KEY, page).unwrap();
@@ -301,7 +301,7 @@ impl Rig {
                 self.pool.set_state(id, FrameState::Clean);
             }
             Applied::Open(page) => {
-                if !self.pool.may_open() {
+                if !self.pool.may_pin() {
                     self.commit();
                 }
                 let mut id = self.pool.find(KEY, page).unwrap();
