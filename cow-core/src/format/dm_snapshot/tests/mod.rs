@@ -1,6 +1,7 @@
 //! A medium in memory, and a hand-driven engine of the simplest kind.
 
 mod blocking;
+mod engine;
 mod overlay;
 mod power;
 
