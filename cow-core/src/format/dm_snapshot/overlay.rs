@@ -88,6 +88,12 @@ impl Writable {
         self.listed
     }
 
+    /// Entries of index memory with which `more` chunks can be added; [`move_index`](super::move_index)
+    /// moves to larger memory between two calls of the engine.
+    pub const fn index_needed_for(&self, more: u64) -> u64 {
+        index_needed(self.used.saturating_add(more))
+    }
+
     /// Sectors of the store in use, the header and the areas included, as the kernel counts them.
     pub const fn allocated_sectors(&self) -> u64 {
         self.next_free.saturating_mul(self.geometry.chunk_sectors())
@@ -102,7 +108,7 @@ impl Writable {
         mapped.is_among(self.published, self.listed.saturating_sub(self.published))
     }
 
-    /// `chunk` and what its use needs are inside the store [FORMAT 2.4, and see `Full` in the doc].
+    /// `chunk` and what its use needs are inside the store [FORMAT-DM-SNAPSHOT, Full].
     fn has_room_for(&self, chunk: u64) -> bool {
         // Where this chunk is the last before an area, the list can become so long that it needs
         // that area: not to have it would make the store unreadable.

@@ -65,7 +65,7 @@ fn step(
 
 #[test]
 fn the_engine_keeps_every_byte_over_all_chunk_sizes_and_modes() {
-    let modes = [Durability::Safe, Durability::Writeback, Durability::Ephemeral];
+    let durabilities = [Durability::Safe, Durability::Writeback, Durability::Ephemeral];
     for (round, chunk) in [1_u32, 2, 4, 8, 16, 64, 128].into_iter().enumerate() {
         let disk = (u64::from(chunk) * 300).min(6000) - u64::from(chunk) / 2;
         let mut store = Medium::new(u64::from(chunk) * 400);
@@ -82,7 +82,7 @@ fn the_engine_keeps_every_byte_over_all_chunk_sizes_and_modes() {
             let mut index = vec![IndexEntry::EMPTY; usize::try_from(entries).unwrap()];
             let loaded = load_index(&storages[0], &opened, &mut index, &mut scratch).unwrap();
             let top = Writable::new(StorageKey(0), &loaded).unwrap();
-            let durability = modes[(round + reopened) % 3];
+            let durability = durabilities[(round + reopened) % 3];
             let mut engine =
                 Engine::<8>::new(Some(Top::DmSnapshot(top)), disk, durability).unwrap();
             let layers = [Layer::Raw(Raw::new(BASE, disk * 512).unwrap())];
