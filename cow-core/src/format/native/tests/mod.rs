@@ -1,6 +1,7 @@
 //! The format's tests, driven by hand through the trait: no engine.
 
 mod crash;
+mod engine;
 mod image;
 mod layer;
 mod slots;
