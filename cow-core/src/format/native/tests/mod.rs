@@ -1,6 +1,7 @@
 //! The format's tests, driven by hand through the trait: no engine.
 
 mod crash;
+mod engine;
 mod image;
 mod layer;
 mod slots;
@@ -80,9 +81,16 @@ impl ReadStorage for Memory {
         if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.len) {
             return Err(OutOfRange);
         }
-        for (at, byte) in (offset..).zip(buf) {
+        let (mut at, mut rest) = (offset, buf);
+        while !rest.is_empty() {
             let within = usize::try_from(at % 512).unwrap();
-            *byte = self.sectors.get(&(at / 512)).map_or(self.fill, |s| s[within]);
+            let (piece, tail) = rest.split_at_mut(rest.len().min(512 - within));
+            match self.sectors.get(&(at / 512)) {
+                Some(sector) => piece.copy_from_slice(&sector[within..within + piece.len()]),
+                None => piece.fill(self.fill),
+            }
+            at += piece.len() as u64;
+            rest = tail;
         }
         Ok(())
     }
@@ -100,10 +108,14 @@ impl Storage for Memory {
         if self.log_on {
             self.log.push(Some((offset, data.to_vec())));
         }
-        let fill = self.fill;
-        for (at, byte) in (offset..).zip(data) {
+        let (mut at, mut rest) = (offset, data);
+        while !rest.is_empty() {
             let within = usize::try_from(at % 512).unwrap();
-            self.sectors.entry(at / 512).or_insert([fill; 512])[within] = *byte;
+            let (piece, tail) = rest.split_at(rest.len().min(512 - within));
+            let sector = self.sectors.entry(at / 512).or_insert([self.fill; 512]);
+            sector[within..within + piece.len()].copy_from_slice(piece);
+            at += piece.len() as u64;
+            rest = tail;
         }
         Ok(())
     }
