@@ -7,6 +7,7 @@ use aoe_proto::ata::identify::Identify;
 use aoe_proto::initiator::{
     Completion, Event, Failure, Initiator, InitiatorConfig, Request, SubmitError, Timing,
 };
+use aoe_proto::wire::AoeError;
 use aoe_proto::{Address, LinkLimits, Mac};
 
 use crate::error::{ErrorKind, HostError, Result};
@@ -132,10 +133,7 @@ impl<'l> Session<'l> {
         let mut outcome = None;
         while outcome.is_none() {
             self.step(&mut |completion| {
-                outcome = map.take().map(|map| match completion.result {
-                    Err(failure) => Err(failure),
-                    Ok(_) => map(completion),
-                });
+                outcome = map.take().map(|map| map(completion));
             })?;
         }
         match outcome {
@@ -151,6 +149,26 @@ impl<'l> Session<'l> {
     /// As [`Session::ask`].
     pub fn order(&mut self, op: &str, request: Request<Vec<u8>>) -> Result<()> {
         self.ask(op, request, |completion| completion.result.map(drop))
+    }
+
+    /// Makes what was written durable; `false` if the target cannot say that it is.
+    ///
+    /// # Errors
+    /// When the target tried and failed, or does not answer.
+    pub fn flush(&mut self) -> Result<bool> {
+        /// Error register: command aborted, which is how a target says "no such command".
+        const ABORTED: u8 = 0x04;
+        let mut supported = true;
+        self.ask("make the written data durable", Request::Flush, |completion| {
+            match completion.result {
+                Err(Failure::Ata { error: ABORTED, .. }) => {
+                    supported = false;
+                    Ok(())
+                }
+                result => result.map(drop),
+            }
+        })?;
+        Ok(supported)
     }
 
     pub(super) fn initiator(&mut self) -> &mut Initiator<Vec<u8>, REQUESTS_MAX> {
@@ -221,6 +239,7 @@ impl<'l> Session<'l> {
         let kind = match failure {
             Failure::TimedOut => ErrorKind::Timeout,
             Failure::Ata { .. } => ErrorKind::Io,
+            Failure::Aoe(AoeError::TargetReserved) => ErrorKind::InUse,
             _ => ErrorKind::Protocol,
         };
         let error = HostError::new(kind, op)

@@ -65,7 +65,8 @@ impl Session<'_> {
     }
 
     /// Writes `span` with bytes from `source`, which is asked to fill one piece of whole sectors
-    /// after the other, in order, and makes it durable. `progress` is told the bytes acknowledged.
+    /// after the other, in order. `progress` is told the bytes acknowledged. Nothing is durable
+    /// before [`Session::flush`].
     ///
     /// # Errors
     /// The first failure, be it of a request or of `source`. An unknown part is written then.
@@ -97,7 +98,7 @@ impl Session<'_> {
                 return Err(self.failed(OP, failure));
             }
         }
-        self.order("make the written data durable", Request::Flush)
+        Ok(())
     }
 }
 

@@ -98,6 +98,9 @@ pub(in crate::cli) fn write(args: &WriteArgs) -> Result<Exit> {
         let progress = progress_bar(span_len(span), !args.target.json);
         let mut from = Padded::new(open()?, &args.input);
         session.write(span, |data| from.fill(data), |bytes| progress.inc(bytes))?;
+        if !session.flush()? {
+            eprintln!("warning: the target has no FLUSH; the data may not be durable yet");
+        }
         let comparison = if args.verify {
             compare(session, span, Padded::new(open()?, &args.input), &progress)?
         } else {
