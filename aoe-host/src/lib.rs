@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod error;
+pub mod initiator;
 pub mod link;
 pub mod registry;
 pub mod serve;
