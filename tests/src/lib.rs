@@ -2,6 +2,7 @@
 //!
 //! * [`net`] makes network namespaces and the Ethernet segment between them.
 //! * [`guest`] boots user-mode-linux machines whose initiator is the kernel's own `aoe` driver.
+//! * [`pc`] emulates a PC that boots over the segment.
 //! * [`server`] runs a target in a namespace, kills it and starts it again.
 //! * [`wire`] listens on a segment and knows which requests nobody answered.
 //! * [`pattern`] writes sectors that say who wrote them, [`judge`] reads them back.
@@ -24,6 +25,7 @@ pub mod judge;
 pub mod lab;
 pub mod net;
 pub mod pattern;
+pub mod pc;
 pub mod raw_socket;
 pub mod require;
 pub mod rng;
