@@ -3,7 +3,9 @@
 //! * [`net`] makes network namespaces and the Ethernet segment between them.
 //! * [`guest`] boots user-mode-linux machines whose initiator is the kernel's own `aoe` driver.
 //! * [`pc`] emulates a PC that boots over the segment.
+//! * [`initiator`] is a small client of our own, [`hostile`] one that lies.
 //! * [`server`] runs a target in a namespace, kills it and starts it again.
+//! * [`dissector`] reads captured frames with tshark.
 //! * [`wire`] listens on a segment and knows which requests nobody answered.
 //! * [`pattern`] writes sectors that say who wrote them, [`judge`] reads them back.
 //! * [`lab`] gives a test its directory, its turn and its attempts.
@@ -19,7 +21,11 @@
     reason = "a harness fails a test by panicking; its error types say all there is to say"
 )]
 
+pub mod dissector;
+pub mod frames;
 pub mod guest;
+pub mod hostile;
+pub mod initiator;
 pub mod initramfs;
 pub mod judge;
 pub mod lab;
