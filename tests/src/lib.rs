@@ -11,6 +11,8 @@
 //! * [`lab`] gives a test its directory, its turn and its attempts.
 //! * [`scenario`] holds whole client stories that run against any [`target`]; [`script`] holds
 //!   what the guests in them do.
+//! * [`sim`] drives engines asynchronously over simulated media, [`chain_model`] knows what they
+//!   must read as, [`sim_watch`] looks at every operation.
 //! * [`require`] says what a test needs and counts what had to be skipped.
 //!
 //! A harness has nobody to return an error to: it stops the test by panicking, with the reason.
@@ -21,6 +23,7 @@
     reason = "a harness fails a test by panicking; its error types say all there is to say"
 )]
 
+pub mod chain_model;
 pub mod dissector;
 pub mod frames;
 pub mod guest;
@@ -38,6 +41,8 @@ pub mod rng;
 pub mod scenario;
 pub mod script;
 pub mod server;
+pub mod sim;
+pub mod sim_watch;
 pub mod target;
 pub mod wire;
 pub mod workspace;
