@@ -56,7 +56,12 @@ pub(super) struct HostedEdge {
 }
 
 impl HostedEdge {
-    pub(super) fn new(driver: HostedDriver, registry: Registry, log: Log) -> Self {
+    pub(super) fn new(
+        driver: HostedDriver,
+        registry: Registry,
+        log: Log,
+        first_per_client: Address,
+    ) -> Self {
         let (made, ready) = unbounded();
         Self {
             driver,
@@ -65,7 +70,7 @@ impl HostedEdge {
             attachments: HashMap::new(),
             backings: HashMap::new(),
             exports: HashMap::new(),
-            first_per_client: Address::default(),
+            first_per_client,
             overlays: None,
             new_clients: NewClients::Refuse,
             direct: false,
@@ -157,9 +162,8 @@ impl HostedEdge {
         spec: &DiskSpec,
     ) -> Result<Option<OpenedOverlay>> {
         let Overlay::File(path) = &spec.overlay else { return Ok(None) };
-        let exists = path
-            .try_exists()
-            .map_err(|e| HostError::from_io(&e, "look for the overlay").path(path))?;
+        let exists =
+            path.try_exists().map_err(|e| HostError::io(e, "look for the overlay").path(path))?;
         if !exists {
             return Ok(None);
         }
@@ -186,11 +190,8 @@ impl HostedEdge {
             // An overlay that an earlier process left with notes takes them up in every mode.
             let mut kept = NoteLog::open(&self.notes_dir, id)?;
             notes = kept.load()?;
-            if durability == Durability::Writeback {
-                log = Some(kept);
-            } else if notes.is_empty() {
-                kept.remove()?;
-            } else {
+            // In other modes the log is kept only until what it holds is published.
+            if durability == Durability::Writeback || !notes.is_empty() {
                 log = Some(kept);
             }
         }

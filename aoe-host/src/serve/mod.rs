@@ -346,12 +346,12 @@ impl<'m> Running<'m> {
         top: Option<cow_core::format::Top>,
         broken: bool,
     ) -> Result<()> {
-        let Some(attachment) = self.edge.attachments.remove(&number) else { return Ok(()) };
+        let Some(mut attachment) = self.edge.attachments.remove(&number) else { return Ok(()) };
         self.edge.driver.files_mut().remove(attachment.opened.key());
         match (spec.durability, top) {
-            (Durability::Ephemeral, _) => attachment.opened.discard(),
+            (Durability::Ephemeral, _) => attachment.opened.delete(),
             (_, Some(top)) if !broken => {
-                attachment.opened.close(top)?;
+                attachment.opened.close(&top)?;
                 attachment.notes.map_or(Ok(()), crate::image::NoteLog::remove)
             }
             _ => Ok(()),

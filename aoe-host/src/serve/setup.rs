@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use aoe_proto::{Freeze, TargetConfig, TargetState, TrimSupport};
-use cow_core::format::Top as CoreTop;
 
 use super::edge::HostedEdge;
 use super::log::Log;
 use crate::config::{Durability as ConfigDurability, Export, NewClients, ServeConfig, Top};
 use crate::error::{ErrorKind, HostError, Result};
-use crate::image::{Backing, NoteLog};
+use crate::image::{Backing, Format, default_notes_directory};
 use crate::registry::{REGISTRY_FILE, Registry, read_if_exists};
 use crate::server::{DiskSpec, Durability, ExportSpec, Newcomers, Overlay, Server, identity_of};
 use crate::storage::{HostedDriver, WorkerCounts};
@@ -24,9 +23,8 @@ pub(super) fn edge(config: &ServeConfig, quiet: bool) -> Result<HostedEdge> {
         log.warn(warning);
     }
     if let Some(directory) = &config.overlays {
-        std::fs::create_dir_all(directory).map_err(|e| {
-            HostError::from_io(&e, "make the directory of overlays").path(directory)
-        })?;
+        std::fs::create_dir_all(directory)
+            .map_err(|e| HostError::io(e, "make the directory of overlays").path(directory))?;
     }
     let mut registry = match &config.overlays {
         Some(directory) => match read_if_exists(&directory.join(REGISTRY_FILE))? {
@@ -39,16 +37,17 @@ pub(super) fn edge(config: &ServeConfig, quiet: bool) -> Result<HostedEdge> {
         registry.declare(client)?;
     }
     let driver = HostedDriver::new(WorkerCounts::default())?;
-    let mut edge = HostedEdge::new(driver, registry, log);
+    let per_client = config.exports.iter().filter(|e| matches!(e.top, Top::PerClient));
+    let all = config.exports.iter().map(|e| e.address);
+    let first = per_client.map(|e| e.address).min().or(all.min()).ok_or_else(|| {
+        HostError::usage("serve", "there is nothing to serve: name an image, or use --export")
+    })?;
+    let mut edge = HostedEdge::new(driver, registry, log, first);
     edge.overlays.clone_from(&config.overlays);
     edge.new_clients = config.new_clients;
     edge.direct = config.direct;
-    edge.notes_dir = NoteLog::default_directory();
+    edge.notes_dir = default_notes_directory();
     edge.exports = config.exports.iter().map(|e| (e.address, e.clone())).collect();
-    let per_client = config.exports.iter().filter(|e| matches!(e.top, Top::PerClient));
-    if let Some(first) = per_client.map(|e| e.address).min() {
-        edge.first_per_client = first;
-    }
     edge.write_registry()?;
     Ok(edge)
 }
@@ -68,7 +67,7 @@ pub(super) fn exports(
             None => {
                 let files = edge.driver.files_mut();
                 Arc::new(
-                    crate::image::open_backing(&export.backing, files, config.direct)
+                    crate::image::open_backing(&export.backing, config.direct, files)
                         .map_err(|e| e.export(export.address))?,
                 )
             }
@@ -170,8 +169,7 @@ fn enter(
             ));
     }
     if let Some(opened) = edge.open_existing(export.address, spec)? {
-        let trims_to_zero = matches!(opened.top(), Some(CoreTop::Native(_)));
-        if !trims_to_zero {
+        if opened.format() != Format::Native {
             server.set_trim(number, TrimSupport::Plain);
         }
         let attached = edge.attach(number, opened, spec.durability)?;

@@ -79,7 +79,8 @@ impl Upkeep {
         for address in addresses {
             let Some(backing) = edge.backings.get(&address).cloned() else { continue };
             let suspended = self.suspended.get(&address).copied().unwrap_or(false);
-            match backing.check() {
+            let change = backing.check().map_or(Change::None, |(_, change)| change);
+            match change {
                 Change::None if suspended && backing.regain() => {
                     self.suspended.insert(address, false);
                     server.suspend(address, false);

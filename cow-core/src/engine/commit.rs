@@ -44,6 +44,8 @@ pub(super) struct Commit {
     broken: bool,
     unsynced: bool,
     notes_sealed: bool,
+    /// The commit under way began with `notes_sealed`.
+    notes_covered: bool,
     notes_durable: bool,
     preamble: Preamble,
     zeroing: bool,
@@ -67,6 +69,7 @@ impl Commit {
             broken: false,
             unsynced: false,
             notes_sealed: false,
+            notes_covered: false,
             notes_durable: false,
             preamble: Preamble::Unknown,
             zeroing: false,
@@ -141,7 +144,8 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             self.commit.step = Step::Pages;
             return self.write_pages(lent);
         }
-        self.commit.notes_sealed = self.durability == Durability::Writeback;
+        self.commit.notes_sealed = true;
+        self.commit.notes_covered = true;
         Some(self.sync(Step::FirstSync))
     }
 
@@ -309,7 +313,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             overlay.committed(lent.index);
         }
         self.release_committed(None);
-        self.commit.notes_durable = self.durability == Durability::Writeback;
+        self.commit.notes_durable = core::mem::take(&mut self.commit.notes_covered);
         if !core::mem::take(&mut self.commit.riding) {
             self.commit.step = Step::Idle;
             return;
@@ -345,6 +349,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     fn abort(&mut self, failure: Failure, lent: &mut Lent<'_, '_>) {
         self.commit.broken |= failure != Failure::Full;
         self.commit.riding = false;
+        self.commit.notes_covered = false;
         self.commit.unsynced = true;
         self.commit.wanted = false;
         self.commit.step = Step::Idle;
