@@ -1,8 +1,10 @@
 //! What a frame costs without storage: parse, decide, emit.
 //!
 //! `cargo bench -p benchmarks --bench codec`
+#![allow(clippy::expect_used, reason = "a benchmark that cannot be set up has to stop")]
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
 
-use std::hint::black_box;
+use core::hint::black_box;
 
 use aoe_proto::wire::{AddressPattern, AtaArg, AtaFlags, Command, Header, Tag};
 use aoe_proto::{Action, Address, Incoming, LinkLimits, Mac, Target, TargetConfig};
