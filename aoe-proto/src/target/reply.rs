@@ -133,6 +133,12 @@ impl AtaReply {
         self.route.address
     }
 
+    /// The tag of the request, opaque.
+    #[inline]
+    pub const fn tag(&self) -> Tag {
+        self.route.tag
+    }
+
     /// Where in the transmit buffer a read puts its data; empty for other commands.
     #[inline]
     pub const fn data_range(&self) -> Range<usize> {
