@@ -1,8 +1,8 @@
 //! What a frame costs without storage: parse, decide, emit.
 //!
 //! `cargo bench -p benchmarks --bench codec`
-#![allow(clippy::expect_used, reason = "a benchmark that cannot be set up has to stop")]
-#![allow(missing_docs, reason = "criterion's macros make public functions")]
+#![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has to stop")]
+#![expect(missing_docs, reason = "criterion's macros make public functions")]
 
 use core::hint::black_box;
 
