@@ -1,5 +1,7 @@
 //! The library behind the `cowblade` binary: links, configuration, clients, control, commands.
 
+#![deny(unsafe_code)]
+
 pub mod cli;
 pub mod config;
 pub mod control;
