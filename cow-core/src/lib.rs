@@ -10,6 +10,8 @@ extern crate std;
 
 pub mod blocking;
 pub mod engine;
+#[cfg(feature = "_fault")]
+pub mod fault;
 pub mod format;
 pub mod identity;
 pub mod pages;

@@ -2,12 +2,17 @@
 //!
 //! * [`net`] makes network namespaces and the Ethernet segment between them.
 //! * [`guest`] boots user-mode-linux machines whose initiator is the kernel's own `aoe` driver.
+//! * [`pc`] emulates a PC that boots over the segment.
+//! * [`initiator`] is a small client of our own, [`hostile`] one that lies.
 //! * [`server`] runs a target in a namespace, kills it and starts it again.
+//! * [`dissector`] reads captured frames with tshark.
 //! * [`wire`] listens on a segment and knows which requests nobody answered.
 //! * [`pattern`] writes sectors that say who wrote them, [`judge`] reads them back.
 //! * [`lab`] gives a test its directory, its turn and its attempts.
 //! * [`scenario`] holds whole client stories that run against any [`target`]; [`script`] holds
 //!   what the guests in them do.
+//! * [`sim`] drives engines asynchronously over simulated media, [`chain_model`] knows what they
+//!   must read as, [`sim_watch`] looks at every operation.
 //! * [`require`] says what a test needs and counts what had to be skipped.
 //!
 //! A harness has nobody to return an error to: it stops the test by panicking, with the reason.
@@ -18,18 +23,26 @@
     reason = "a harness fails a test by panicking; its error types say all there is to say"
 )]
 
+pub mod chain_model;
+pub mod dissector;
+pub mod frames;
 pub mod guest;
+pub mod hostile;
+pub mod initiator;
 pub mod initramfs;
 pub mod judge;
 pub mod lab;
 pub mod net;
 pub mod pattern;
+pub mod pc;
 pub mod raw_socket;
 pub mod require;
 pub mod rng;
 pub mod scenario;
 pub mod script;
 pub mod server;
+pub mod sim;
+pub mod sim_watch;
 pub mod target;
 pub mod wire;
 pub mod workspace;

@@ -78,6 +78,12 @@ impl Backing {
         })
     }
 
+    /// After [`Change::WriterWaits`]: no program has a file open for writing any more, and nothing
+    /// was changed.
+    pub fn regain(&self) -> bool {
+        self.watches.iter().all(ChangeWatch::regain)
+    }
+
     /// What is legal but should be known, as sentences.
     pub fn warnings(&self) -> &[String] {
         &self.warnings

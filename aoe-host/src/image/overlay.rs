@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use super::backing::{Backing, Below, check_parent, load_list};
 use super::binding::{Binding, binding_path};
 use super::detect::{Format, ImageName};
-use super::explain::{dm_open_failed, mode_refused, native_open_failed};
+use super::explain::{dm_open_failed, mode_refused, native_open_failed, native_update_failed};
 use super::identity::{now_s, random_layer_id, scratch_page};
 use super::notes::NoteId;
 use super::staged::{Staged, sync_directory};
@@ -122,7 +122,9 @@ impl OpenedOverlay {
     pub fn close(&mut self, top: &Top) -> Result<()> {
         match top {
             Top::Native(overlay) => {
-                native::close(&mut self.file, overlay, &mut scratch_page())?;
+                let closed = native::close(&mut self.file, overlay, &mut scratch_page());
+                closed
+                    .map_err(|e| native_update_failed(e, "close the overlay", self.file.path()))?;
             }
             _ => self.file.sync_data()?,
         }

@@ -28,12 +28,6 @@ mod state;
 
 pub use state::InterfaceState;
 
-/// The `EtherType` of AoE. [AoE 1]
-pub const ETHERTYPE_AOE: u16 = 0x88A2;
-
-/// Octets before the payload of an untagged Ethernet frame.
-pub const ETHERNET_HEADER_LEN: usize = 14;
-
 /// Raw Ethernet, reduced to the frames an AoE station should see. See the module's invariants.
 pub trait Link {
     /// The interface's name, for messages.
@@ -144,4 +138,18 @@ pub fn wait(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<()>
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Waits until frames may be there, or something happened to the link, or `timeout` has passed.
+/// A link that gives no descriptor is to be asked again after a moment.
+///
+/// # Errors
+/// When the system refuses to wait.
+pub fn wait_for_frames(link: &dyn Link, timeout: Duration) -> io::Result<()> {
+    const MOMENT: Duration = Duration::from_millis(1);
+    if let Some(fd) = link.poll_fd() {
+        return wait(&[fd], Some(timeout));
+    }
+    std::thread::sleep(timeout.min(MOMENT));
+    Ok(())
 }

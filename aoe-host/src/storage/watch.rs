@@ -121,6 +121,17 @@ impl ChangeWatch {
         Change::None
     }
 
+    /// Tries to hold writers up again. True if that works, or if the file cannot have writers held
+    /// up and is as it was: no other program has it open for writing then, as far as can be known.
+    pub fn regain(&self) -> bool {
+        if self.has_lease() {
+            return true;
+        }
+        let held = lease::take(self.file.file());
+        self.has_lease.store(held, Ordering::Relaxed);
+        held && self.check() == Change::None
+    }
+
     fn let_go(&self) {
         if self.has_lease.swap(false, Ordering::Relaxed) {
             lease::release(self.file.file());

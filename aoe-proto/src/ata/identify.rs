@@ -350,14 +350,14 @@ mod tests {
     fn options_that_are_off_leave_no_trace() {
         let mut off = config(1000);
         off.identity.wwn = None;
-        let page = page(&off);
-        let identify = Identify::new(&page);
+        let without = page(&off);
+        let identify = Identify::new(&without);
         for index in [69, 105, 106, 108, 109, 110, 111, 169, 209] {
             assert_eq!(identify.word(index), 0, "word {index}");
         }
         assert_eq!((identify.word(84), identify.word(87)), (0x4040, 0x4040));
         assert_eq!((identify.has_trim(), identify.wwn()), (false, None));
-        let wwn = Identify::new(&super::tests::page(&config(1000))).wwn();
+        let wwn = Identify::new(&page(&config(1000))).wwn();
         assert_eq!(wwn, Some(0x5001_0203_0405_0607));
     }
 

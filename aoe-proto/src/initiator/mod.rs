@@ -350,7 +350,9 @@ impl<P: AsRef<[u8]>, const N: usize> Initiator<P, N> {
         }
         slot.attempts = slot.attempts.saturating_add(1);
         slot.broadcast = dst.is_none();
-        slot.state = State::InFlight { sent_ms: now_ms, deadline_ms: now_ms.saturating_add(wait) };
+        let give_up_ms = slot.first_sent_ms.saturating_add(timing.give_up_ms);
+        let deadline_ms = now_ms.saturating_add(wait).min(give_up_ms.max(now_ms));
+        slot.state = State::InFlight { sent_ms: now_ms, deadline_ms };
         Ok(Some(len))
     }
 

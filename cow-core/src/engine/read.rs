@@ -76,14 +76,18 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         let buffer_offset = u32::try_from(slot.done.wrapping_mul(SECTOR_BYTES)).unwrap_or(u32::MAX);
         let (offset, len) = match run.place {
             Place::Data { offset } => (offset, run.sectors.wrapping_mul(SECTOR_BYTES)),
-            // The buffer is zeroed as a whole sector first; the read then covers what there is.
             Place::Tail { offset, len } if slot.tail => (offset, u64::from(len)),
-            _ => {
-                slot.tail = matches!(run.place, Place::Tail { .. });
-                if !slot.tail {
-                    slot.done = slot.done.saturating_add(run.sectors);
-                    slot.walk = Walk::TOP;
-                }
+            // Only what the read does not cover is zeroed: drivers do both in any order.
+            Place::Tail { len, .. } => {
+                slot.tail = true;
+                let offset = buffer_offset.saturating_add(u32::from(len));
+                let len = u32::try_from(SECTOR_BYTES).unwrap_or(0).saturating_sub(u32::from(len));
+                self.table.push(at);
+                return Some(Output::Fill { id, offset, len });
+            }
+            Place::Zero | Place::Absent => {
+                slot.done = slot.done.saturating_add(run.sectors);
+                slot.walk = Walk::TOP;
                 let len = u32::try_from(run.sectors.wrapping_mul(SECTOR_BYTES)).unwrap_or(0);
                 self.table.push(at);
                 return Some(Output::Fill { id, offset: buffer_offset, len });

@@ -110,6 +110,31 @@ impl Walk {
     pub(super) const BELOW: Self = Self { depth: 1, sectors: u64::MAX };
 }
 
+/// Bytes of the overlay's storage that a zero or discard leaves unreferenced: from the first to the
+/// last that were marked. What lies between belongs to the request too.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Gap {
+    pub(super) offset: u64,
+    pub(super) len: u64,
+    /// Bytes from the start of the request's range to `offset`.
+    lead: u64,
+}
+
+impl Gap {
+    pub(super) fn new(lead: u64, offset: u64, len: u64) -> Self {
+        Self { offset, len, lead }
+    }
+
+    /// With another part, if it lies in the storage as it does in the disk.
+    pub(super) fn extend(self, lead: u64, offset: u64, len: u64) -> Self {
+        let apart = lead.wrapping_sub(self.lead);
+        if offset != self.offset.wrapping_add(apart) {
+            return self; // giving space back is best effort
+        }
+        Self { len: apart.saturating_add(len), ..self }
+    }
+}
+
 /// An allocation unit being filled around a partial write.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Filling {
@@ -147,8 +172,8 @@ pub(super) struct Slot {
     pub(super) failure: Option<Failure>,
     /// The mapping changes.
     pub(super) publish: bool,
-    /// The change is to zero, by mark; afterwards the data from `punch` on are unreferenced.
-    pub(super) punch: Option<u64>,
+    /// The change is to zero, by mark; afterwards these bytes of the storage are unreferenced.
+    pub(super) punch: Option<Gap>,
     /// Sectors counted against the limit.
     pub(super) charged: u64,
     /// Commit that makes this request durable.

@@ -1,7 +1,7 @@
 //! Writes, zeros and discards: placing, filling allocation units, and entering the new state.
 
 use super::read::Resolved;
-use super::table::{Filling, Park, Phase, Task, Walk};
+use super::table::{Filling, Gap, Park, Phase, Task, Walk};
 use super::{
     Buffer, Durability, Engine, Failure, IoFailure, Kind, Lent, Note, Operation, Output, Request,
 };
@@ -106,7 +106,10 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             Cleared::Mark { sectors, offset } => {
                 let slot = self.table.get_mut(at)?;
                 slot.publish = true;
-                slot.punch.get_or_insert(offset);
+                let lead = slot.done.wrapping_mul(SECTOR_BYTES);
+                let len = sectors.wrapping_mul(SECTOR_BYTES);
+                let first = slot.punch.unwrap_or_else(|| Gap::new(lead, offset, len));
+                slot.punch = Some(first.extend(lead, offset, len));
                 slot.done = slot.done.saturating_add(sectors);
                 self.table.push(at);
                 None
@@ -409,7 +412,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     pub(super) fn punch(&mut self, at: u16) -> Option<Output> {
         let storage = self.overlay_key();
         let slot = self.table.get_mut(at)?;
-        let Some(offset) = slot.punch.take() else {
+        let Some(gap) = slot.punch.take() else {
             if slot.outstanding == 0 {
                 slot.failure = None; // giving space back is best effort
                 self.table.advance(at, Phase::Done);
@@ -417,13 +420,12 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             return None;
         };
         slot.outstanding = slot.outstanding.saturating_add(1);
-        let len = slot.extent.bytes();
         self.table.park_in(at, Phase::Punch);
         Some(Output::Operation(Operation {
             storage,
             kind: Kind::Punch,
-            offset,
-            len,
+            offset: gap.offset,
+            len: gap.len,
             buffer: Buffer::None,
             ticket: Task::Data(at).ticket(),
         }))
@@ -463,6 +465,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             _ => match lent.pages.claim(storage, page) {
                 Some(copy) => {
                     lent.pages.copy(id, copy);
+                    self.reopened(copy, lent);
                     lent.pages.set_state(copy, FrameState::Open);
                     self.commit.add_open(copy, lent.pages);
                     self.table.push(at);

@@ -1,0 +1,672 @@
+//! Chains on simulated media, and the plain model of what they must read as.
+//!
+//! The model is a map of sectors, each with the list of what was ever written to it. It shares no
+//! code with the engine: contents are painted from a number, never copied around.
+
+use std::collections::BTreeMap;
+
+use cow_core::blocking::Blocking;
+use cow_core::engine::{Durability, Engine, Lent};
+use cow_core::fault::{Dice, FaultyStorage, Machine};
+use cow_core::format::{IndexEntry, Layer, Map, Top, dm_snapshot, native, raw};
+use cow_core::identity::{LayerId, ParentIdentity};
+use cow_core::pages::{Frame, Page, PagePool, StorageKey};
+use cow_core::storage::ReadStorage;
+use cow_core::units::Extent;
+
+/// Bytes in a sector.
+pub const SECTOR: usize = 512;
+
+/// Slots of every engine under test.
+pub const SLOTS: usize = 8;
+
+/// What a sector holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Content {
+    /// Zeros.
+    Zero,
+    /// The base image's bytes, zeros where it has ended.
+    Base(u64),
+    /// Bytes painted from this number.
+    Paint(u64),
+}
+
+/// Paints a sector.
+pub fn paint(number: u64, sector: &mut [u8]) {
+    let mut word = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    for bytes in sector.chunks_mut(8) {
+        word = word.rotate_left(23).wrapping_mul(0xd129_42f6_0c15_7e2b) ^ number;
+        for (to, from) in bytes.iter_mut().zip(word.to_le_bytes()) {
+            *to = from;
+        }
+    }
+}
+
+/// One thing that was done to a sector.
+#[derive(Clone, Copy, Debug)]
+pub struct Version {
+    /// What it holds afterwards.
+    pub content: Content,
+    /// A discard: the sector may also read as before.
+    pub optional: bool,
+    /// Number of events in the machine's log when it was asked for.
+    pub submitted: usize,
+    /// The same when it was acknowledged, and when it was promised to be durable.
+    pub acknowledged: Option<usize>,
+    /// See `acknowledged`.
+    pub durable: Option<usize>,
+    /// The request failed: old or new from then on.
+    pub failed: bool,
+}
+
+/// Which promise holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Promise {
+    /// What was acknowledged is there.
+    Acknowledged,
+    /// What was promised to be durable is there.
+    Durable,
+}
+
+/// What a disk must read as.
+#[derive(Clone, Debug)]
+pub struct Model {
+    sectors: u64,
+    base: Option<FaultyStorage>,
+    /// Below this, sectors without a version are the base's; above they are zeros.
+    base_sectors: u64,
+    versions: BTreeMap<u64, Vec<Version>>,
+    painted: u64,
+}
+
+impl Model {
+    /// A disk over a base or nothing.
+    pub fn new(sectors: u64, base: Option<FaultyStorage>) -> Self {
+        let bytes = base.as_ref().map_or(0, |b| b.len_bytes().expect("length of the base"));
+        let base_sectors = bytes.div_ceil(SECTOR as u64).min(sectors);
+        Self { sectors, base, base_sectors, versions: BTreeMap::new(), painted: 0 }
+    }
+
+    /// Size in sectors.
+    pub fn sectors(&self) -> u64 {
+        self.sectors
+    }
+
+    /// A new overlay of another size above: what it does not share with the old one reads as zeros.
+    pub fn resize(&mut self, sectors: u64) {
+        self.base_sectors = self.base_sectors.min(sectors);
+        self.versions.retain(|lba, _| *lba < sectors);
+        self.sectors = sectors;
+    }
+
+    /// Forgets how the sectors came to be what they are; every one must be certain.
+    pub fn settle(&mut self) {
+        for versions in self.versions.values_mut() {
+            let last = versions.last().copied();
+            versions.clear();
+            versions.extend(last.map(|v| Version {
+                submitted: 0,
+                acknowledged: Some(0),
+                durable: Some(0),
+                optional: false,
+                failed: false,
+                ..v
+            }));
+        }
+    }
+
+    /// The number that the next sector written is painted with.
+    pub fn next_paint(&mut self) -> u64 {
+        self.painted += 1;
+        self.painted
+    }
+
+    /// Notes a request for sectors: `contents` from the first of `extent` on.
+    pub fn submit(&mut self, extent: Extent, now: usize, optional: bool, content: &[Content]) {
+        for (at, content) in content.iter().enumerate() {
+            let version = Version {
+                content: *content,
+                optional,
+                submitted: now,
+                acknowledged: None,
+                durable: None,
+                failed: false,
+            };
+            let lba = extent.start().get() + at as u64;
+            self.versions.entry(lba).or_default().push(version);
+        }
+    }
+
+    /// Notes the end of the request that was submitted with these contents.
+    pub fn acknowledge(
+        &mut self,
+        extent: Extent,
+        contents: &[Content],
+        submitted: usize,
+        now: usize,
+        outcome: (bool, bool),
+    ) {
+        let (well, durable) = outcome;
+        for (at, content) in contents.iter().enumerate() {
+            let lba = extent.start().get() + at as u64;
+            let versions = self.versions.get_mut(&lba).expect("was submitted");
+            let version = versions
+                .iter_mut()
+                .find(|v| {
+                    v.content == *content
+                        && v.submitted == submitted
+                        && v.acknowledged.is_none()
+                        && !v.failed
+                })
+                .expect("was submitted");
+            if well {
+                version.acknowledged = Some(now);
+                version.durable = durable.then_some(now);
+            } else {
+                version.failed = true;
+            }
+        }
+    }
+
+    /// A flush that was submitted at `submitted` has ended well.
+    pub fn flushed(&mut self, submitted: usize, now: usize) {
+        for version in self.versions.values_mut().flatten() {
+            if version.acknowledged.is_some_and(|at| at <= submitted) && version.durable.is_none() {
+                version.durable = Some(now);
+            }
+        }
+    }
+
+    /// Sectors that anything was done to.
+    pub fn touched(&self) -> impl Iterator<Item = u64> + '_ {
+        self.versions.keys().copied()
+    }
+
+    /// What a read submitted now may return for a sector.
+    pub fn expected(&self, lba: u64) -> Vec<Content> {
+        let mut allowed = Vec::new();
+        for version in self.versions.get(&lba).into_iter().flatten().rev() {
+            allowed.push(version.content);
+            if !version.failed && !version.optional {
+                return allowed;
+            }
+        }
+        allowed.push(self.initial(lba));
+        allowed
+    }
+
+    /// What a sector may hold after an end when the log had `cut` events.
+    pub fn survivors(&self, lba: u64, cut: usize, promise: Promise) -> Vec<Content> {
+        let mut allowed = Vec::new();
+        for version in self.versions.get(&lba).into_iter().flatten().rev() {
+            if version.submitted > cut {
+                continue;
+            }
+            allowed.push(version.content);
+            let promised = match promise {
+                Promise::Acknowledged => version.acknowledged,
+                Promise::Durable => version.durable,
+            };
+            if promised.is_some_and(|at| at <= cut) && !version.optional {
+                return allowed;
+            }
+        }
+        allowed.push(self.initial(lba));
+        allowed
+    }
+
+    fn initial(&self, lba: u64) -> Content {
+        if lba < self.base_sectors { Content::Base(lba) } else { Content::Zero }
+    }
+
+    /// The bytes of a content.
+    pub fn bytes(&self, content: Content) -> [u8; SECTOR] {
+        let mut bytes = [0; SECTOR];
+        match content {
+            Content::Zero => {}
+            Content::Paint(number) => paint(number, &mut bytes),
+            Content::Base(lba) => {
+                let base = self.base.as_ref().expect("a base");
+                let offset = lba * SECTOR as u64;
+                let len = base.len_bytes().expect("length of the base").saturating_sub(offset);
+                let held = usize::try_from(len.min(SECTOR as u64)).expect("small");
+                base.read_at(offset, &mut bytes[..held]).expect("read of the base");
+            }
+        }
+        bytes
+    }
+
+    /// Which of the contents the bytes are, for messages.
+    pub fn name(&self, lba: u64, bytes: &[u8]) -> String {
+        if bytes.iter().all(|b| *b == 0) {
+            return "zeros".into();
+        }
+        let all = self.versions.get(&lba).into_iter().flatten().map(|v| v.content);
+        let known = all.chain([self.initial(lba)]).find(|c| self.bytes(*c) == bytes);
+        match known {
+            Some(content) => format!("{content:?}"),
+            None => (1..=self.painted)
+                .find(|n| self.bytes(Content::Paint(*n)) == bytes)
+                .map_or_else(|| "garbage".into(), |n| format!("Paint({n}) of another sector")),
+        }
+    }
+
+    /// Compares a sector with what it may be. With `mixed`, every byte may be from another version.
+    ///
+    /// # Errors
+    /// What was found instead.
+    pub fn judge(
+        &self,
+        lba: u64,
+        found: &[u8],
+        allowed: &[Content],
+        mixed: bool,
+    ) -> Result<(), String> {
+        let contents: Vec<_> = allowed.iter().map(|c| self.bytes(*c)).collect();
+        let matches = if mixed {
+            found.iter().enumerate().all(|(at, byte)| contents.iter().any(|c| c[at] == *byte))
+        } else {
+            contents.iter().any(|c| c[..] == *found)
+        };
+        if matches {
+            return Ok(());
+        }
+        let name = self.name(lba, found);
+        Err(format!("sector {lba} holds {name}, allowed are {allowed:?}"))
+    }
+}
+
+/// Format of an overlay.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    /// Ours.
+    Native,
+    /// The kernel's snapshot store, with chunks of so many sectors.
+    Dm(u32),
+}
+
+/// A layer below the overlay.
+#[derive(Clone, Copy, Debug)]
+pub struct Lower {
+    /// Its storage.
+    pub key: StorageKey,
+    /// `None` for a raw base.
+    pub format: Option<Format>,
+    /// Size of its disk.
+    pub sectors: u64,
+}
+
+/// A lower layer, opened.
+#[derive(Debug)]
+pub enum Opened {
+    /// A raw base.
+    Raw(raw::Raw),
+    /// A frozen native layer; perhaps with its metadata in memory.
+    Native(native::Frozen<'static>, Option<Vec<u8>>),
+    /// A store and its index.
+    Dm(StorageKey, Box<dm_snapshot::Loaded>, Vec<IndexEntry>),
+}
+
+impl Opened {
+    /// For the engine.
+    pub fn layer(&self) -> Layer<'_> {
+        match self {
+            Self::Raw(raw) => Layer::Raw(*raw),
+            Self::Native(frozen, None) => Layer::Native(*frozen),
+            Self::Native(frozen, Some(map)) => {
+                Layer::Native(frozen.with_map(map).expect("a map of the right length"))
+            }
+            Self::Dm(key, loaded, index) => {
+                Layer::DmSnapshot(dm_snapshot::Frozen::new(*key, loaded, index))
+            }
+        }
+    }
+}
+
+/// A pool's memory.
+#[derive(Debug)]
+pub struct PoolMemory(Vec<Page>, Vec<Frame>);
+
+impl PoolMemory {
+    /// Room for so many pages.
+    pub fn new(pages: usize) -> Self {
+        Self(vec![Page::ZERO; pages], vec![Frame::EMPTY; pages])
+    }
+
+    /// The pool, empty.
+    pub fn pool(&mut self) -> PagePool<'_> {
+        PagePool::new(&mut self.0, &mut self.1).expect("enough pages")
+    }
+}
+
+/// A chain on media: what a process finds when it starts.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// The computer.
+    pub machine: Machine,
+    /// Its storages; the index is the key.
+    pub storages: Vec<FaultyStorage>,
+    /// Frozen layers, top first.
+    pub lower: Vec<Lower>,
+    /// Format and storage of the overlay.
+    pub top: (Format, StorageKey),
+    /// Size in sectors.
+    pub sectors: u64,
+    ids: u8,
+}
+
+impl Disk {
+    /// A disk of `sectors` with an empty overlay over a base of `base_len` bytes (0 for none).
+    pub fn new(machine: &Machine, sectors: u64, base_len: u64, top: Format, seed: u64) -> Self {
+        let mut storages = Vec::new();
+        let mut lower = Vec::new();
+        if base_len > 0 {
+            storages.push(machine.add_medium(base_len, base_len, seed | 1));
+            let key = StorageKey(0);
+            lower.push(Lower { key, format: None, sectors: base_len.div_ceil(SECTOR as u64) });
+        }
+        let mut disk = Self {
+            machine: machine.clone(),
+            storages,
+            lower,
+            top: (top, StorageKey(0)),
+            sectors,
+            ids: 0,
+        };
+        disk.add_top(top, sectors, seed);
+        disk
+    }
+
+    /// Storage of the base.
+    pub fn base(&self) -> Option<FaultyStorage> {
+        let base = self.lower.last().filter(|l| l.format.is_none())?;
+        Some(self.storage(base.key).clone())
+    }
+
+    /// A storage.
+    pub fn storage(&self, key: StorageKey) -> &FaultyStorage {
+        &self.storages[key.0 as usize]
+    }
+
+    fn fresh_id(&mut self) -> LayerId {
+        self.ids += 1;
+        LayerId([self.ids; 16])
+    }
+
+    /// Length in bytes of an overlay's storage.
+    pub fn top_len(format: Format, sectors: u64) -> u64 {
+        match format {
+            Format::Native => native::Geometry::new(sectors).expect("a size").image_len(),
+            // Room for every chunk of small disks, and for some of a large one.
+            Format::Dm(chunk) => {
+                let chunk = u64::from(chunk);
+                let chunks = sectors.div_ceil(chunk).min(3000);
+                let areas = chunks / (chunk * 32) + 2;
+                (1 + chunks + areas) * chunk * SECTOR as u64
+            }
+        }
+    }
+
+    /// Adds an overlay on a medium of its own, which holds garbage for some seeds.
+    pub fn add_top(&mut self, format: Format, sectors: u64, seed: u64) {
+        let len = Self::top_len(format, sectors);
+        let garbage = if seed.is_multiple_of(3) && len < 1 << 24 { seed | 1 } else { 0 };
+        let storage = self.machine.add_medium(len, len, garbage);
+        self.add_top_on(format, sectors, storage, garbage != 0);
+    }
+
+    /// Adds an overlay on a storage that is long enough.
+    pub fn add_top_on(
+        &mut self,
+        format: Format,
+        sectors: u64,
+        mut storage: FaultyStorage,
+        garbage: bool,
+    ) {
+        let layer_id = self.fresh_id();
+        match format {
+            Format::Native => {
+                let options = native::CreateOptions {
+                    layer_id,
+                    sectors,
+                    parent: ParentIdentity::None,
+                    window: None,
+                    hint: b"",
+                    label: b"under test",
+                    created_s: 0,
+                    fresh: if garbage { native::Fresh::Unknown } else { native::Fresh::Zeroed },
+                };
+                native::create(&mut storage, &options, &mut Page::ZERO.clone()).expect("create");
+            }
+            Format::Dm(chunk) => {
+                dm_snapshot::unmark(&mut storage).expect("unmark");
+                dm_snapshot::create(&mut storage, chunk).expect("create");
+            }
+        }
+        self.storages.push(storage);
+        let key = u32::try_from(self.storages.len() - 1).expect("few storages");
+        self.top = (format, StorageKey(key));
+        self.sectors = sectors;
+    }
+
+    /// Freezes the overlay; it becomes the topmost lower layer. [`add_top`](Self::add_top) follows.
+    ///
+    /// # Errors
+    /// What the format says.
+    pub fn freeze(&mut self) -> Result<(), String> {
+        let (format, key) = self.top;
+        if format == Format::Native {
+            let id = self.fresh_id();
+            let mut storage = self.storage(key).clone();
+            native::freeze(&mut storage, id, &mut Page::ZERO.clone())
+                .map_err(|e| format!("freeze: {e}"))?;
+        }
+        self.lower.insert(0, Lower { key, format: Some(format), sectors: self.sectors });
+        Ok(())
+    }
+
+    /// Empties the overlay.
+    ///
+    /// # Errors
+    /// What the format says.
+    pub fn rollback(&self) -> Result<(), String> {
+        let (format, key) = self.top;
+        let mut storage = self.storage(key).clone();
+        match format {
+            Format::Native => native::rollback(&mut storage, &mut Page::ZERO.clone())
+                .map(drop)
+                .map_err(|e| format!("rollback: {e}")),
+            Format::Dm(_) => {
+                dm_snapshot::rollback(&mut storage).map_err(|e| format!("rollback: {e}"))
+            }
+        }
+    }
+
+    /// Opens the layers below the overlay.
+    ///
+    /// # Errors
+    /// What the format says.
+    pub fn open_lower(&self, in_memory: bool) -> Result<Vec<Opened>, String> {
+        self.lower.iter().map(|lower| self.open_layer(*lower, in_memory)).collect()
+    }
+
+    fn open_layer(&self, lower: Lower, in_memory: bool) -> Result<Opened, String> {
+        let storage = self.storage(lower.key);
+        let mut page = Page::ZERO.clone();
+        match lower.format {
+            None => {
+                let len = storage.len_bytes().map_err(|e| e.to_string())?;
+                Ok(Opened::Raw(raw::Raw::new(lower.key, len).ok_or("an empty base")?))
+            }
+            Some(Format::Native) => {
+                let opened = native::open(storage, &mut page).map_err(|e| e.to_string())?;
+                let frozen = opened.frozen(lower.key).map_err(|e| e.to_string())?;
+                let len = native::map_len(lower.sectors).filter(|len| in_memory && *len < 1 << 20);
+                let map = len.map(|len| {
+                    let mut map = vec![0; len];
+                    native::load_map(storage, &opened, &mut map, &mut page)
+                        .map(|()| map)
+                        .map_err(|e| e.to_string())
+                });
+                Ok(Opened::Native(frozen, map.transpose()?))
+            }
+            Some(Format::Dm(_)) => {
+                let (loaded, index) = open_dm(storage, lower.sectors, false)?;
+                Ok(Opened::Dm(lower.key, Box::new(loaded), index))
+            }
+        }
+    }
+
+    /// Opens the overlay with its index memory.
+    ///
+    /// # Errors
+    /// What the format says.
+    pub fn open_top(&self) -> Result<(Top, Vec<IndexEntry>), String> {
+        let (format, key) = self.top;
+        let mut storage = self.storage(key).clone();
+        match format {
+            Format::Native => native::open_writable(&mut storage, key, &mut Page::ZERO.clone())
+                .map(|writable| (Top::Native(writable), Vec::new()))
+                .map_err(|e| format!("open: {e}")),
+            Format::Dm(_) => {
+                let (loaded, index) = open_dm(&storage, self.sectors, true)?;
+                let writable =
+                    dm_snapshot::Writable::new(key, &loaded).map_err(|e| e.to_string())?;
+                Ok((Top::DmSnapshot(writable), index))
+            }
+        }
+    }
+
+    /// Closes the overlay in order.
+    ///
+    /// # Errors
+    /// What the format says.
+    pub fn close(&self, top: &Top) -> Result<(), String> {
+        let mut storage = self.storage(self.top.1).clone();
+        match top {
+            Top::Native(writable) => native::close(&mut storage, writable, &mut Page::ZERO.clone())
+                .map_err(|e| format!("close: {e}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks for damage in the overlay and the frozen layers.
+    ///
+    /// # Errors
+    /// The findings.
+    pub fn check(&self) -> Result<(), String> {
+        self.check_layer(self.top.0, self.top.1, self.sectors)?;
+        for lower in &self.lower {
+            if let Some(format) = lower.format {
+                self.check_layer(format, lower.key, lower.sectors)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_layer(&self, format: Format, key: StorageKey, sectors: u64) -> Result<(), String> {
+        let storage = self.storage(key);
+        let mut found = Vec::new();
+        match format {
+            Format::Native if sectors > 1 << 24 => {} // too many pages to look at
+            Format::Native => {
+                native::check(storage, &mut Page::ZERO.clone(), &mut |finding| {
+                    if finding.is_damage() {
+                        found.push(finding.to_string());
+                    }
+                })
+                .map_err(|e| format!("check: {e}"))?;
+            }
+            Format::Dm(_) => {
+                let mut index = vec![IndexEntry::EMPTY; 8192];
+                dm_snapshot::check(storage, sectors, &mut index, &mut [0; 4096], |fault| {
+                    if !fault.is_harmless() {
+                        found.push(fault.to_string());
+                    }
+                })
+                .map_err(|e| format!("check: {e}"))?;
+            }
+        }
+        if found.is_empty() { Ok(()) } else { Err(format!("check finds {found:?}")) }
+    }
+
+    /// The same chain on another machine, such as the one after a cut.
+    #[must_use]
+    pub fn on(&self, machine: &Machine) -> Self {
+        let storages = self.storages.iter().map(|s| s.on(machine)).collect();
+        Self { machine: machine.clone(), storages, ..self.clone() }
+    }
+
+    /// Runs `work` with the blocking driver over this chain; gives its result and the overlay.
+    ///
+    /// # Errors
+    /// Why the chain could not be opened.
+    pub fn with_blocking<R>(
+        &self,
+        pages: usize,
+        durability: Durability,
+        work: impl FnOnce(&mut Blocking<'_, '_, [FaultyStorage], SLOTS>) -> R,
+    ) -> Result<(R, Top), String> {
+        let opened = self.open_lower(false)?;
+        let layers: Vec<_> = opened.iter().map(Opened::layer).collect();
+        let (top, mut index) = self.open_top()?;
+        if top.sectors() != self.sectors {
+            return Err(format!("the overlay has {} sectors", top.sectors()));
+        }
+        let mut engine = Engine::new(Some(top), self.sectors, durability).expect("a size");
+        let mut memory = PoolMemory::new(pages);
+        let mut pool = memory.pool();
+        let mut storages = self.storages.clone();
+        let result = work(&mut Blocking {
+            engine: &mut engine,
+            lent: Lent { pages: &mut pool, layers: &layers, index: &mut index },
+            storages: &mut storages[..],
+        });
+        Ok((result, engine.into_overlay().expect("an overlay")))
+    }
+}
+
+fn open_dm(
+    storage: &FaultyStorage,
+    sectors: u64,
+    writable: bool,
+) -> Result<(dm_snapshot::Loaded, Vec<IndexEntry>), String> {
+    let mut storage = storage.clone();
+    let mut scratch = [0; 4096];
+    let mut opened =
+        dm_snapshot::open(&storage, sectors, &mut scratch).map_err(|e| format!("open: {e}"))?;
+    if writable {
+        dm_snapshot::clear_stale(&mut storage, &mut opened).map_err(|e| e.to_string())?;
+    }
+    let needed = if writable {
+        dm_snapshot::index_needed(opened.geometry().capacity())
+    } else {
+        opened.index_needed()
+    };
+    let mut index = vec![IndexEntry::EMPTY; usize::try_from(needed).expect("a small store")];
+    let loaded = dm_snapshot::load_index(&storage, &opened, &mut index, &mut scratch)
+        .map_err(|e| format!("load: {e}"))?;
+    Ok((loaded, index))
+}
+
+/// Places where things happen: page boundaries, chunk boundaries, the end.
+#[derive(Clone, Debug)]
+pub struct Spots(Vec<u64>);
+
+impl Spots {
+    /// For a disk of `sectors`.
+    pub fn new(sectors: u64, dice: &mut Dice) -> Self {
+        let mut spots = vec![0, 16_128, 16_128 * 2, sectors.saturating_sub(9), sectors / 2];
+        spots.push(dice.below(sectors));
+        spots.retain(|at| *at < sectors);
+        Self(spots)
+    }
+
+    /// A range of at most `most` sectors near one of them.
+    pub fn extent(&self, sectors: u64, most: u64, dice: &mut Dice) -> Extent {
+        let spot = self.0[usize::try_from(dice.below(self.0.len() as u64)).expect("few")];
+        let near = (spot + dice.below(48)).saturating_sub(24).min(sectors - 1);
+        let len = if dice.chance(40) { 1 + dice.below(3) } else { 1 + dice.below(most) };
+        Extent::new(near, len.min(sectors - near)).expect("inside the disk")
+    }
+}

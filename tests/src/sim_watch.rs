@@ -1,0 +1,219 @@
+//! Watches the stream of operations that engines put out, as the media see it.
+//!
+//! It knows where the formats keep their metadata, from their documents and not from their code:
+//! 1. Nothing is written to a frozen layer.
+//! 2. Operations in flight never overlap if one of them writes.
+//! 3. Rule W: a metadata page never names data whose write is under way, or has ended after the
+//!    last sync began.
+//! 4. A metadata page is not written again before a sync has begun and ended.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use cow_core::engine::Kind;
+
+use crate::chain_model::Format;
+
+/// Where a format keeps what.
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    /// Pages of two 4 KiB slots up to this byte, then the data.
+    Native { data: u64 },
+    /// Chunks of so many bytes; every area after so many data chunks.
+    Dm { chunk: u64 },
+}
+
+/// Sectors whose states are in a native page.
+const PAGE_SECTORS: u64 = 16_128;
+
+#[derive(Debug)]
+struct Flying {
+    start: u64,
+    end: u64,
+    kind: Kind,
+}
+
+/// What is known of one storage.
+#[derive(Debug, Default)]
+struct Storage {
+    flying: BTreeMap<u64, Flying>,
+    /// Of every data sector: when the first write since it was last published as something else ended.
+    written: HashMap<u64, u64>,
+    published: BTreeSet<u64>,
+    /// When the latest write of a metadata page ended.
+    pages: HashMap<u64, u64>,
+    /// When the latest sync that ended began.
+    synced: u64,
+    layout: Option<Layout>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Watch {
+    storages: HashMap<u32, Storage>,
+    clock: u64,
+    orders: bool,
+}
+
+/// One operation, as it begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Key of the storage.
+    pub key: u32,
+    /// What.
+    pub kind: Kind,
+    /// Bytes.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+    /// The bytes of a metadata write.
+    pub page: Option<&'a [u8]>,
+}
+
+impl Watch {
+    /// `orders` is false where nothing is ever synced.
+    pub fn new(orders: bool) -> Self {
+        Self { orders, ..Self::default() }
+    }
+
+    /// Names an overlay; all other storages are frozen.
+    pub fn add_overlay(&mut self, key: u32, format: Format, sectors: u64) {
+        let layout = match format {
+            Format::Native => Layout::Native { data: 8192 + sectors.div_ceil(PAGE_SECTORS) * 8192 },
+            Format::Dm(chunk) => Layout::Dm { chunk: u64::from(chunk) * 512 },
+        };
+        self.storages.entry(key).or_default().layout = Some(layout);
+    }
+
+    /// An operation begins; gives its name.
+    ///
+    /// # Errors
+    /// Which rule is broken.
+    pub fn begin(&mut self, seen: Seen<'_>) -> Result<u64, String> {
+        self.clock += 1;
+        let clock = self.clock;
+        let storage = self.storages.entry(seen.key).or_default();
+        if storage.layout.is_none() && seen.kind != Kind::Read {
+            return Err(format!("{seen:?} changes a frozen layer"));
+        }
+        let flying = Flying { start: seen.offset, end: seen.offset + seen.len, kind: seen.kind };
+        if let Some(other) = storage.flying.values().find(|f| f.conflicts(&flying)) {
+            return Err(format!("{seen:?} runs beside {other:?}"));
+        }
+        if let (Some(bytes), true) = (seen.page, self.orders) {
+            storage.publish(seen.offset, bytes)?;
+        }
+        storage.flying.insert(clock, flying);
+        Ok(clock)
+    }
+
+    /// It ended.
+    pub fn end(&mut self, key: u32, name: u64, well: bool) {
+        self.clock += 1;
+        let clock = self.clock;
+        let Some(storage) = self.storages.get_mut(&key) else { return };
+        let Some(flying) = storage.flying.remove(&name) else { return };
+        match flying.kind {
+            Kind::Sync if well => storage.synced = storage.synced.max(name),
+            Kind::Write | Kind::Zero => {
+                if let Some(page) = storage.page_of(flying.start) {
+                    storage.pages.insert(page, clock);
+                } else if flying.end - flying.start < 1 << 26 {
+                    for sector in flying.start / 512..flying.end.div_ceil(512) {
+                        storage.written.entry(sector).or_insert(clock);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Flying {
+    fn conflicts(&self, other: &Self) -> bool {
+        let changes = |k| matches!(k, Kind::Write | Kind::Zero | Kind::Punch);
+        (changes(self.kind) || changes(other.kind))
+            && self.start < other.end
+            && other.start < self.end
+    }
+}
+
+impl Storage {
+    /// The metadata page at this byte.
+    fn page_of(&self, offset: u64) -> Option<u64> {
+        match self.layout? {
+            Layout::Native { data } => {
+                (8192..data).contains(&offset).then(|| (offset - 8192) / 8192)
+            }
+            Layout::Dm { chunk } => {
+                let number = offset / chunk;
+                let stride = chunk / 16 + 1;
+                (number >= 1 && (number - 1).is_multiple_of(stride)).then_some(offset / 512)
+            }
+        }
+    }
+
+    fn publish(&mut self, offset: u64, bytes: &[u8]) -> Result<(), String> {
+        let Some(page) = self.page_of(offset) else { return Ok(()) };
+        match self.layout {
+            Some(Layout::Native { data }) => {
+                let sequence = bytes[48..56].iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
+                if sequence == 0 {
+                    let empty = bytes[64..].iter().all(|b| *b == 0);
+                    return if empty { Ok(()) } else { Err("a preparation has states".into()) };
+                }
+                self.once(page)?;
+                for at in 0..PAGE_SECTORS {
+                    let shift = at % 4 * 2;
+                    let state = bytes[64 + usize::try_from(at / 4).expect("small")] >> shift & 3;
+                    let sector = data / 512 + page * PAGE_SECTORS + at;
+                    if state == 1 {
+                        self.name_sector(sector)?;
+                    } else if self.published.remove(&sector) {
+                        self.written.remove(&sector);
+                    }
+                }
+            }
+            Some(Layout::Dm { chunk }) => {
+                self.once(page)?;
+                for entry in bytes.chunks_exact(16) {
+                    let word = entry[8..].iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
+                    if word == 0 {
+                        break;
+                    }
+                    for sector in word * chunk / 512..(word + 1) * chunk / 512 {
+                        self.name_sector(sector)?;
+                    }
+                }
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn once(&self, page: u64) -> Result<(), String> {
+        match self.pages.get(&page) {
+            Some(ended) if *ended >= self.synced => {
+                Err(format!("page {page} is written twice between two syncs"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A metadata page is about to say that this sector of the storage holds data.
+    fn name_sector(&mut self, sector: u64) -> Result<(), String> {
+        if !self.published.insert(sector) {
+            return Ok(());
+        }
+        match self.written.get(&sector) {
+            Some(ended) if *ended < self.synced => return Ok(()),
+            Some(_) => return Err(format!("published before its sync: sector {sector}")),
+            None => {}
+        }
+        let byte = sector * 512;
+        let under_way = self
+            .flying
+            .values()
+            .any(|f| matches!(f.kind, Kind::Write | Kind::Zero) && f.start <= byte && byte < f.end);
+        if under_way { Err(format!("published under way: sector {sector}")) } else { Ok(()) }
+    }
+}
