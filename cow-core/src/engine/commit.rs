@@ -98,6 +98,18 @@ impl Commit {
         self.open = id.0;
     }
 
+    /// Some open page could be published now: it is not being prepared.
+    pub(super) fn can_seal(&self, pages: &PagePool<'_>) -> bool {
+        let mut at = self.open;
+        while let Some(id) = as_page(at) {
+            if pages.state(id) == FrameState::Open {
+                return true;
+            }
+            at = pages.link(id);
+        }
+        false
+    }
+
     /// Moves every open page that is not being prepared to the sealed ones.
     fn seal(&mut self, pages: &mut PagePool<'_>) {
         let mut at = core::mem::replace(&mut self.open, NIL);
@@ -144,8 +156,8 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     }
 
     fn begin(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
-        let commit = &mut self.commit;
-        let crowded = commit.open != NIL && lent.pages.is_crowded();
+        let commit = &self.commit;
+        let crowded = lent.pages.is_crowded() && commit.can_seal(lent.pages);
         if commit.broken || !(commit.wanted || crowded) {
             return None;
         }
