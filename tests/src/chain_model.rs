@@ -215,7 +215,8 @@ impl Model {
         allowed
     }
 
-    fn initial(&self, lba: u64) -> Content {
+    /// What a sector held before anything was done to it.
+    pub fn initial(&self, lba: u64) -> Content {
         if lba < self.base_sectors { Content::Base(lba) } else { Content::Zero }
     }
 

@@ -20,6 +20,7 @@
 )]
 
 pub mod chain_model;
+pub mod crash;
 pub mod guest;
 pub mod initramfs;
 pub mod judge;
