@@ -1,3 +1,16 @@
-//! cowblade.
+//! `cowblade`: arguments in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+use aoe_host::cli::{Cli, run};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("cowblade: {}", error.report());
+            error.exit().into()
+        }
+    }
+}

@@ -207,7 +207,8 @@ impl Guest {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn check(&mut self, awaited: &str, wire: Option<&Wire>) -> Result<(), Void> {
+    /// Looks once whether the guest is still on its way to `awaited`.
+    pub fn check(&mut self, awaited: &str, wire: Option<&Wire>) -> Result<(), Void> {
         if self.plan.share().join("stalled").exists() {
             return Err(self.blame(wire));
         }

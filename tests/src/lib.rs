@@ -6,6 +6,8 @@
 //! * [`wire`] listens on a segment and knows which requests nobody answered.
 //! * [`pattern`] writes sectors that say who wrote them, [`judge`] reads them back.
 //! * [`lab`] gives a test its directory, its turn and its attempts.
+//! * [`scenario`] holds whole client stories that run against any [`target`]; [`script`] holds
+//!   what the guests in them do.
 //! * [`scenario`] holds whole client stories that run against any target.
 //! * [`sim`] drives engines asynchronously over simulated media, [`chain_model`] knows what they
 //!   must read as, [`sim_watch`] looks at every operation.
@@ -31,7 +33,9 @@ pub mod raw_socket;
 pub mod require;
 pub mod rng;
 pub mod scenario;
+pub mod script;
 pub mod server;
+pub mod target;
 pub mod sim;
 pub mod sim_watch;
 pub mod wire;

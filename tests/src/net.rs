@@ -94,6 +94,7 @@ pub struct Segment {
     clients: Namespace,
     switch: Option<Namespace>,
     mtu: u16,
+    next: AtomicU32,
 }
 
 impl Segment {
@@ -154,6 +155,11 @@ impl Segment {
         self.mtu
     }
 
+    /// A number that was not returned before: keeps the files of several servers apart.
+    pub fn next_number(&self) -> u32 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Name of the interface of guest `index`.
     pub fn client(index: usize) -> String {
         format!("cli{index}")
@@ -165,7 +171,13 @@ impl Segment {
     }
 
     fn without_links(mtu: u16, switch: Option<Namespace>) -> Self {
-        Self { server: Namespace::new("server"), clients: Namespace::new("clients"), switch, mtu }
+        Self {
+            server: Namespace::new("server"),
+            clients: Namespace::new("clients"),
+            switch,
+            mtu,
+            next: AtomicU32::new(0),
+        }
     }
 
     fn plug(&self, end: &Namespace, name: &str, port: &str) {

@@ -1,16 +1,21 @@
 //! Whole stories of clients, told to any target: the reference target first, then ours.
-
-use std::fs;
-use std::path::Path;
-use std::time::Instant;
+//!
+//! A story returns what happened; the test decides whether that is right, so that the same story
+//! can show a broken server being caught.
 
 use core::time::Duration;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
 
-use crate::guest::{Finished, Void};
+use crate::guest::{Finished, Guest, Void};
 use crate::judge;
 use crate::lab::Lab;
 use crate::net::Segment;
-use crate::rng::Rng;
+use crate::pattern::Base;
+use crate::require;
+use crate::script::{self, Load};
 use crate::server::{Server, ServerPlan};
 use crate::wire::{Seen, Wire};
 
@@ -18,8 +23,10 @@ use crate::wire::{Seen, Wire};
 pub const GOLDEN_SEED: u64 = 77;
 /// Sectors of the golden image: 48 MiB.
 pub const GOLDEN_SECTORS: u64 = 48 << 11;
-/// Bytes of a sector range that guests scatter their writes over.
-const SCATTER: &str = "first=4096 sectors=8192 writes=300 longest=64 writers=4";
+/// File name of the golden image in the directory of an attempt.
+pub const GOLDEN: &str = "golden.img";
+/// What unwritten sectors of a client's disk hold.
+pub const GOLDEN_BASE: Base = Base::Golden(GOLDEN_SEED);
 
 /// How the initiator learns of the target.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,57 +38,6 @@ pub enum Attach {
     Discovery,
 }
 
-/// Shell commands: scattered writes past the page cache, compared with the model.
-pub fn random_writes(disk: &str, seed: u64) -> String {
-    format!(
-        "disk-worker write /dev/etherd/{disk} seed={seed} {SCATTER} progress=/host/progress || fail write\n\
-         disk-worker verify /dev/etherd/{disk} seed={seed} {SCATTER} base=golden:{GOLDEN_SEED} || fail verify\n"
-    )
-}
-
-/// Shell commands: compares the writes of [`random_writes`] once more.
-pub fn verify_writes(disk: &str, seed: u64) -> String {
-    format!(
-        "disk-worker verify /dev/etherd/{disk} seed={seed} {SCATTER} base=golden:{GOLDEN_SEED} || fail verify\n"
-    )
-}
-
-/// Shell commands: a file system is made, filled from `/host/tree`, mounted again and compared.
-pub fn filesystem(disk: &str) -> String {
-    format!(
-        "D=/dev/etherd/{disk}
-         list() {{ (cd \"$1\" && find . -type f -exec sha256sum {{}} + | sort -k 2; find . -type l -exec readlink {{}} + | sort); }}
-         mke2fs -q -F -t ext4 $D || fail mke2fs
-         mount -t ext4 $D /mnt || fail mount
-         cp -a /host/tree /mnt/ || fail copy
-         umount /mnt || fail umount
-         mount -t ext4 -o ro $D /mnt || fail remount
-         list /host/tree >/tmp/original
-         list /mnt/tree >/tmp/copy
-         [ -s /tmp/original ] || fail empty tree
-         diff /tmp/original /tmp/copy || fail the tree differs
-         umount /mnt || fail umount
-         e2fsck -f -n $D || fail e2fsck\n"
-    )
-}
-
-/// Makes a directory tree of empty, small and large files, with links.
-pub fn make_tree(root: &Path, seed: u64) {
-    let mut rng = Rng::new(seed);
-    for directory in 0..6_u32 {
-        let dir = root.join(format!("d{directory}/nested"));
-        fs::create_dir_all(&dir).expect("a directory of the tree");
-        for file in 0..12_u32 {
-            let limit = if file == 0 { 1 << 20 } else { 20_000 };
-            let mut bytes = vec![0; usize::try_from(rng.below(limit)).unwrap_or(0)];
-            rng.fill(&mut bytes);
-            fs::write(dir.join(format!("f{file}")), &bytes).expect("a file of the tree");
-        }
-        fs::write(dir.join("empty"), b"").expect("an empty file");
-        std::os::unix::fs::symlink("f0", dir.join("link")).expect("a link");
-    }
-}
-
 /// What [`everyday`] saw.
 #[derive(Debug)]
 pub struct Everyday {
@@ -91,9 +47,19 @@ pub struct Everyday {
     pub driver: String,
 }
 
+/// Makes the golden image of an attempt.
+pub fn make_golden(dir: &Path) {
+    judge::make_golden(&dir.join(GOLDEN), GOLDEN_SECTORS, GOLDEN_SEED);
+}
+
+/// Judges the golden image of an attempt.
+pub fn golden_unchanged(dir: &Path) -> Result<(), judge::Verdict> {
+    judge::unchanged(&judge::golden_bytes(GOLDEN_SECTORS, GOLDEN_SEED), &dir.join(GOLDEN))
+}
+
 /// A client attaches, scatters writes, makes a file system, fills it and checks it.
 ///
-/// `target` plans a server whose disk e0.0 begins with the golden image `dir/golden.img`.
+/// `target` plans a server whose disk e0.0 begins with the golden image of the directory.
 pub fn everyday(
     lab: &Lab,
     dir: &Path,
@@ -101,93 +67,191 @@ pub fn everyday(
     attach: Attach,
     target: impl Fn(&Segment, &Path) -> ServerPlan,
 ) -> Result<Everyday, Void> {
-    let golden = dir.join("golden.img");
-    judge::make_golden(&golden, GOLDEN_SECTORS, GOLDEN_SEED);
+    make_golden(dir);
     let segment = Segment::new(mtu, 1);
     let wire = Wire::listen(segment.server(), Segment::SERVER);
+    let load = Load::light(1, GOLDEN_BASE);
     let script = [
-        "mark up\n await_disk e0.0\n mark attached \"$(dmesg | grep aoe:)\"\n",
-        &random_writes("e0.0", 1),
-        &filesystem("e0.0"),
+        "mark up; await_disk e0.0; mark attached \"$(dmesg | grep aoe:)\"\n",
+        &load.write("e0.0"),
+        &load.verify("e0.0"),
+        &script::filesystem("e0.0"),
     ]
     .concat();
     let plan = lab.initiator(dir, &segment, 0, &script);
-    make_tree(&plan.share().join("tree"), 3);
+    script::make_tree(&plan.share().join("tree"), 3);
     let target = target(&segment, dir);
-    let (guest, driver, mut server) = match attach {
+    let (mut guest, mut server) = match attach {
         Attach::Discovery => {
             let server = target.start();
-            let mut guest = plan.boot();
-            let driver = guest.await_mark("attached", Some(&wire))?;
-            (guest, driver, server)
+            (plan.boot(), server)
         }
         Attach::Advertisement => {
             let mut guest = plan.boot();
-            guest.await_mark("up", Some(&wire))?;
-            await_discovery(&wire);
-            let asked = wire.seen().discoveries;
-            let server = target.start();
-            let driver = guest.await_mark("attached", Some(&wire))?;
-            let seen = wire.seen();
-            assert!(seen.advertisements > 0, "nothing was announced: {seen:?}");
-            assert_eq!(seen.discoveries, asked, "attached only after asking again: {seen:?}");
-            (guest, driver, server)
+            let server = announce(&mut guest, &wire, &target)?;
+            (guest, server)
         }
     };
+    let driver = guest.await_mark("attached", Some(&wire))?;
     let guest = guest.wait(Some(&wire))?;
     server.assert_running();
     Ok(Everyday { guest, driver })
 }
 
-/// Waits until the driver has asked for disks, several times as it may, and fell silent.
-fn await_discovery(wire: &Wire) {
+/// Starts a server before a guest that has given up asking; its announcement must attach the disk.
+fn announce(guest: &mut Guest, wire: &Wire, target: &ServerPlan) -> Result<Server, Void> {
+    guest.await_mark("up", Some(wire))?;
     let deadline = Instant::now() + Duration::from_secs(20);
-    let quiet = |seen: Seen| seen.discoveries > 0 && seen.silent > Duration::from_secs(1);
-    while !quiet(wire.seen()) {
-        assert!(Instant::now() < deadline, "the driver never asked: {:?}", wire.seen());
+    let asked_in_vain = |seen: &Seen| seen.discoveries > 0 && seen.silent > Duration::from_secs(1);
+    let mut before = wire.seen();
+    while !asked_in_vain(&before) {
+        assert!(Instant::now() < deadline, "the driver does not ask: {before:?}");
         std::thread::sleep(Duration::from_millis(10));
+        before = wire.seen();
     }
+    let server = target.start();
+    guest.await_mark("attached", Some(wire))?;
+    let seen = wire.seen();
+    assert!(seen.advertisements > before.advertisements, "nothing was announced: {seen:?}");
+    assert_eq!(seen.discoveries, before.discoveries, "attached only after asking again: {seen:?}");
+    Ok(server)
 }
 
 /// Data bytes of the largest request the driver may send at `mtu`, as it logs them.
 pub fn data_frame(mtu: u16) -> String {
-    // 24 bytes of headers count towards the MTU without the 14 of Ethernet: 10 + 12.
+    // Of the MTU, 10 bytes go to the AoE header behind the Ethernet header, 12 to the ATA header.
     let sectors = (u32::from(mtu) - 22) / 512;
     format!("setting {} byte data frames", sectors * 512)
 }
 
-/// The reference target with one plain file as disk e`shelf`.`slot`.
-pub fn vblade(segment: &Segment, dir: &Path, address: (u16, u8), image: &Path) -> ServerPlan {
-    let program = crate::require::program("vblade").expect("vblade is installed");
-    let (shelf, slot) = (address.0.to_string(), address.1.to_string());
-    let image = image.display().to_string();
-    let arguments = [shelf.as_str(), slot.as_str(), Segment::SERVER, image.as_str()];
-    let log = dir.join(format!("vblade{shelf}.{slot}.log"));
-    ServerPlan::new(segment.server(), &program, arguments, log, "sectors")
+/// Several clients write at once, each to its disk; when all have written, each compares its own.
+///
+/// `disks` names the disk of each client; they may be equal. Client `i` writes with seed `i + 1`.
+pub fn crowd(
+    lab: &Lab,
+    dir: &Path,
+    mtu: u16,
+    disks: &[&str],
+    target: impl Fn(&Segment, &Path) -> Vec<ServerPlan>,
+) -> Result<Vec<Finished>, Void> {
+    make_golden(dir);
+    let segment = Segment::new(mtu, disks.len());
+    let wire = Wire::listen(segment.server(), Segment::SERVER);
+    let mut servers: Vec<_> = target(&segment, dir).iter().map(ServerPlan::start).collect();
+    let mut guests = Vec::new();
+    for ((index, disk), seed) in disks.iter().enumerate().zip(1..) {
+        let load = Load::light(seed, GOLDEN_BASE);
+        let script = [
+            &format!("await_disk {disk}\n"),
+            &load.write(disk),
+            "mark written; await go\n",
+            &load.verify(disk),
+        ]
+        .concat();
+        guests.push(lab.initiator(dir, &segment, index, &script).boot());
+    }
+    for guest in &mut guests {
+        guest.await_mark("written", Some(&wire))?;
+    }
+    for guest in &guests {
+        guest.tell("go");
+    }
+    let finished = guests.into_iter().map(|guest| guest.wait(Some(&wire))).collect();
+    servers.iter_mut().for_each(Server::assert_running);
+    finished
 }
 
-/// Kills and restarts a server while a guest's writes are under way.
-///
-/// Waits for the guest's count of acknowledged writes to pass each of `marks` first.
-pub fn crash_at(
-    server: &mut Server,
-    share: &Path,
-    marks: &[u64],
-    mut alive: impl FnMut() -> Result<(), Void>,
-) -> Result<(), Void> {
-    for &mark in marks {
-        while acknowledged(share) < mark {
-            alive()?;
+/// A client writes while its server is killed and started again and again; then it compares, and
+/// so does a second client with the same MAC after one more crash.
+pub fn crashes(
+    lab: &Lab,
+    dir: &Path,
+    mtu: u16,
+    target: impl Fn(&Segment, &Path) -> ServerPlan,
+) -> Result<[Finished; 2], Void> {
+    make_golden(dir);
+    let segment = Segment::new(mtu, 1);
+    let wire = Wire::listen(segment.server(), Segment::SERVER);
+    let load = Load::heavy(5, GOLDEN_BASE);
+    let mut server = target(&segment, dir).start();
+    let attach = "await_disk e0.0\n";
+    let writes = [attach, &load.write("e0.0"), &load.verify("e0.0")].concat();
+    let writer = lab.initiator(&dir.join("writer"), &segment, 0, &writes);
+    let mut guest = writer.boot();
+    let progress = writer.share().join("progress");
+    for quarter in 1..4 {
+        while acknowledged(&progress) < load.writes / 4 * quarter {
+            guest.check("progress", Some(&wire))?;
             std::thread::sleep(Duration::from_millis(2));
         }
         server.kill();
         server.restart();
     }
-    Ok(())
+    let first = guest.wait(Some(&wire))?;
+    server.kill();
+    server.restart();
+    let reads = [attach, &load.verify("e0.0")].concat();
+    let reader = lab.initiator(&dir.join("reader"), &segment, 0, &reads).boot();
+    let second = reader.wait(Some(&wire))?;
+    server.assert_running();
+    Ok([first, second])
 }
 
-/// Writes a guest's `disk-worker` has seen acknowledged.
-pub fn acknowledged(share: &Path) -> u64 {
-    let text = fs::read_to_string(share.join("progress")).unwrap_or_default();
+/// Writes that a guest's `disk-worker` has seen acknowledged.
+fn acknowledged(progress: &Path) -> u64 {
+    let text = fs::read_to_string(progress).unwrap_or_default();
     text.trim().parse().unwrap_or(0)
+}
+
+/// What [`union`] saw.
+#[derive(Debug)]
+pub struct Union {
+    /// How the guest's script ended.
+    pub guest: Finished,
+    /// Whether the read-only disk took a write.
+    pub write_accepted: bool,
+    /// Whether the image under the read-only disk is as before.
+    pub base: Result<(), judge::Verdict>,
+}
+
+/// File name of the read-only image in [`union`].
+pub const TREE: &str = "tree.img";
+
+/// A client joins the read-only disk e0.0 (file [`TREE`]) and the blank disk e0.1 by overlayfs.
+pub fn union(
+    lab: &Lab,
+    dir: &Path,
+    mtu: u16,
+    target: impl Fn(&Segment, &Path) -> Vec<ServerPlan>,
+) -> Result<Union, Void> {
+    let segment = Segment::new(mtu, 1);
+    let wire = Wire::listen(segment.server(), Segment::SERVER);
+    let script = ["await_disk e0.0; await_disk e0.1\n", &script::union_of("e0.0", "e0.1")].concat();
+    let mut plan = lab.initiator(dir, &segment, 0, &script);
+    plan.modules.push("overlay".into());
+    let tree = plan.share().join("tree");
+    script::make_tree(&tree, 4);
+    let image = dir.join(TREE);
+    make_filesystem(&image, &tree);
+    let before = fs::read(&image).expect("the image can be read");
+    let servers: Vec<_> = target(&segment, dir).iter().map(ServerPlan::start).collect();
+    let guest = plan.boot().wait(Some(&wire))?;
+    drop(servers);
+    let write_accepted = guest.share.join("accepted").exists();
+    let refused = guest.share.join("refused").exists();
+    assert_ne!(write_accepted, refused, "the guest never tried:\n{}", guest.console);
+    Ok(Union { guest, write_accepted, base: judge::unchanged(&before, &image) })
+}
+
+/// Makes an ext4 image of 64 MiB that holds a tree.
+fn make_filesystem(image: &Path, tree: &Path) {
+    let program = require::program("mke2fs").expect("mke2fs is installed");
+    let output = Command::new(program)
+        .args(["-q", "-F", "-t", "ext4", "-d"])
+        .arg(tree)
+        .arg(image)
+        .arg("64M")
+        .output()
+        .expect("mke2fs starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

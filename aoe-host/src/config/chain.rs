@@ -39,7 +39,7 @@ pub struct ExportWord {
     /// In place of the server's overlay limit.
     #[serde(default)]
     pub limit: Option<ByteSize>,
-    /// A name for messages and the overlay's file.
+    /// A name for messages.
     #[serde(default)]
     pub name: Option<String>,
 }

@@ -27,6 +27,7 @@ mod words;
 
 pub use chain::{ExportWord, LayerWord};
 pub use names::{ClientWord, NAME_LEN_MAX, check_name};
+pub(crate) use resolve::{default_control, default_overlays};
 pub use words::{BindWord, ServeWords};
 
 /// Smallest buffer count with which the Linux initiator works at all. [AoE 4.2]
@@ -75,7 +76,7 @@ pub struct Export {
     pub top: Top,
     /// Read-only layers below the top, from upper to base; at least one.
     pub backing: Vec<Layer>,
-    /// A name for messages and for the overlay's file.
+    /// A name for messages.
     pub name: Option<String>,
     /// Only these initiators see the export; empty: all that may see anything.
     pub macs: Vec<Mac>,
@@ -185,7 +186,7 @@ pub enum FreezeWord {
 }
 
 impl Export {
-    /// What the export is called in messages and file names: its name, or its address.
+    /// What the export is called in messages: its name, or its address.
     pub fn label(&self) -> String {
         self.name.clone().unwrap_or_else(|| self.address.to_string())
     }

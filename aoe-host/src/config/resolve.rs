@@ -363,15 +363,7 @@ fn check_files(exports: &[Export]) -> Result<()> {
             .advice("freeze the overlay first, or use another one"));
         }
     }
-    let labels: Vec<_> =
-        exports.iter().filter(|export| export.top == Top::Own).map(Export::label).collect();
-    match first_duplicate(&labels) {
-        Some(name) => Err(HostError::usage(
-            "serve",
-            format!("two exports are called `{name}` and would share an overlay"),
-        )),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 fn warnings_of(config: &ServeConfig) -> Vec<String> {

@@ -146,7 +146,6 @@ fn contradictions_are_refused_by_name() {
         ("g -i e --export 0.1=a,h --export 0.2=a,h", "writes to the same overlay"),
         ("g -i e --export 0.1=a,h --export 0.2=b,a", "writes to a file that is a layer"),
         ("g -i e --export 0.1=a,h,h", "twice"),
-        ("g -i e --export 0.1=h,name=x --export 0.2=h,name=x", "called `x`"),
     ] {
         refused(line, what);
     }

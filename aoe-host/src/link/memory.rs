@@ -10,10 +10,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use aoe_proto::wire::{ETHERNET_LEN, ETHERTYPE};
+
 use super::state::append_changes;
-use super::{
-    ETHERNET_HEADER_LEN, ETHERTYPE_AOE, InterfaceState, Link, LinkCounters, LinkEvent, SendReport,
-};
+use super::{InterfaceState, Link, LinkCounters, LinkEvent, SendReport};
 use crate::values::Mac;
 
 /// A switch with any number of ports. Cloning gives another handle of the same switch.
@@ -158,7 +158,7 @@ impl Socket {
         if !self.state.up || !is_untagged_aoe(frame) {
             return;
         }
-        if frame.len() > self.state.mtu.saturating_add(ETHERNET_HEADER_LEN) {
+        if frame.len() > self.state.mtu.saturating_add(ETHERNET_LEN) {
             self.counters.receive_truncated += 1;
             return;
         }
@@ -238,7 +238,7 @@ impl Link for Port {
             if !port.state.up {
                 report.dropped += 1;
                 port.counters.send_link_down += 1;
-            } else if frame.len() > port.state.mtu.saturating_add(ETHERNET_HEADER_LEN) {
+            } else if frame.len() > port.state.mtu.saturating_add(ETHERNET_LEN) {
                 report.too_long += 1;
                 port.counters.send_too_long += 1;
             } else {
@@ -288,7 +288,7 @@ fn destination_of(frame: &[u8]) -> Option<Mac> {
 }
 
 fn is_untagged_aoe(frame: &[u8]) -> bool {
-    frame.get(12..ETHERNET_HEADER_LEN) == Some(&ETHERTYPE_AOE.to_be_bytes())
+    frame.get(12..ETHERNET_LEN) == Some(&ETHERTYPE.to_be_bytes())
 }
 
 #[cfg(test)]
@@ -300,7 +300,7 @@ mod tests {
     }
 
     fn frame(to: Mac, from: Mac, payload: &[u8]) -> Vec<u8> {
-        [&to.0[..], &from.0, &ETHERTYPE_AOE.to_be_bytes(), payload].concat()
+        [&to.0[..], &from.0, &ETHERTYPE.to_be_bytes(), payload].concat()
     }
 
     fn send(port: &mut Port, frame: &[u8]) -> SendReport {

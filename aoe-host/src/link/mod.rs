@@ -28,12 +28,6 @@ mod state;
 
 pub use state::InterfaceState;
 
-/// The `EtherType` of AoE. [AoE 1]
-pub const ETHERTYPE_AOE: u16 = 0x88A2;
-
-/// Octets before the payload of an untagged Ethernet frame.
-pub const ETHERNET_HEADER_LEN: usize = 14;
-
 /// Raw Ethernet, reduced to the frames an AoE station should see. See the module's invariants.
 pub trait Link {
     /// The interface's name, for messages.

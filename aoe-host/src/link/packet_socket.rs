@@ -14,9 +14,10 @@ use core::ptr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
+use aoe_proto::wire::ETHERTYPE;
 use rustix::net::sockopt;
 
-use super::{ETHERTYPE_AOE, InterfaceState};
+use super::InterfaceState;
 use crate::values::Mac;
 
 /// Receive and send buffers asked for: room for a window of jumbo frames of hundreds of
@@ -62,7 +63,7 @@ impl PacketSocket {
         // SAFETY: `sockaddr_ll` consists of integers only; all zero is a valid value.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         address.sll_family = constant_u16(libc::AF_PACKET);
-        address.sll_protocol = ETHERTYPE_AOE.to_be();
+        address.sll_protocol = ETHERTYPE.to_be();
         address.sll_ifindex = i32::try_from(index).map_err(io::Error::other)?;
         let len = socklen_of::<libc::sockaddr_ll>()?;
         // SAFETY: the pointer and `len` describe `address`, which outlives the call; `bind` reads
@@ -206,7 +207,7 @@ fn aoe_filter() -> [libc::sock_filter; 12] {
     const DROP: u32 = 0;
     [
         /* 0 */ load(libc::BPF_H, ETHERTYPE_AT),
-        /* 1 */ jump_if_equal(u32::from(ETHERTYPE_AOE), 0, 9),
+        /* 1 */ jump_if_equal(u32::from(ETHERTYPE), 0, 9),
         /* 2 */ load(libc::BPF_W, ancillary(libc::SKF_AD_PKTTYPE)),
         /* 3 */ jump_if_equal(PACKET_HOST, 1, 0),
         /* 4 */ jump_if_equal(PACKET_BROADCAST, 0, 6),

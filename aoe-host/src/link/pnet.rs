@@ -10,17 +10,18 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use aoe_proto::wire::ETHERNET_LEN;
 use pnet::datalink::{self, Channel, Config, DataLinkReceiver, DataLinkSender, NetworkInterface};
 
 use super::packet_socket::PacketSocket;
 use super::state::append_changes;
-use super::{ETHERNET_HEADER_LEN, InterfaceState, Link, LinkCounters, LinkEvent, SendReport};
+use super::{InterfaceState, Link, LinkCounters, LinkEvent, SendReport};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::values::Mac;
 
 /// Largest frame ever taken: the loopback interface's MTU and a header. A frame that fills the
 /// buffer, one octet longer than this, was cut and is thrown away. [AoE 9.10]
-const FRAME_LEN_MAX: usize = 65_536 + ETHERNET_HEADER_LEN;
+const FRAME_LEN_MAX: usize = 65_536 + ETHERNET_LEN;
 
 /// How long one frame may wait for room in the send queue before it is given up.
 const SEND_TIMEOUT: Duration = Duration::from_millis(10);

@@ -5,14 +5,14 @@
 use core::error::Error;
 use core::fmt;
 
+pub use aoe_proto::{Address, Mac};
+
 pub use address::{address_after, parse_address};
 pub use mac::{parse_mac, parse_mac_set};
-pub use proto::{Address, Mac};
 pub use size::{ByteSize, human_bytes};
 
 mod address;
 mod mac;
-mod proto;
 pub mod serde_text;
 mod size;
 

@@ -224,3 +224,157 @@ impl<'p> Identify<'p> {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::{AtaText, Identity};
+    use crate::wire::Address;
+
+    fn config(sectors: u64) -> TargetConfig {
+        let identity = Identity {
+            serial: AtaText::new("serial-0001").unwrap(),
+            revision: AtaText::new("0.1").unwrap(),
+            model: AtaText::new("a model").unwrap(),
+            wwn: Some(0x5001_0203_0405_0607),
+        };
+        TargetConfig { identity, ..TargetConfig::new(Address::new(7, 3).unwrap(), sectors) }
+    }
+
+    fn page(config: &TargetConfig) -> Page {
+        let mut page = [0xa5; SECTOR_BYTES];
+        fill(&mut page, config, 2);
+        page
+    }
+
+    #[test]
+    fn every_word_of_a_large_disk() {
+        let sectors = 0x0000_1234_5678_9abc;
+        let page = page(&TargetConfig {
+            trim: TrimSupport::Zeroing,
+            physical_sector_log2: 3,
+            ..config(sectors)
+        });
+        let expected = [
+            (0, 0x0040),
+            (1, 16_383),
+            (3, 16),
+            (6, 63),
+            (47, 0x8000),
+            (49, 0x0f00),
+            (50, 0x4000),
+            (53, 7),
+            (54, 16_383),
+            (55, 16),
+            (56, 63),
+            (57, 0xfc10),
+            (58, 0x00fb),
+            (60, 0xffff),
+            (61, 0x0fff),
+            (63, 7),
+            (64, 3),
+            (65, 120),
+            (66, 120),
+            (67, 120),
+            (68, 120),
+            (69, 0x4020),
+            (80, 0x01f0),
+            (82, 0x0029),
+            (83, 0x7400),
+            (84, 0x4140),
+            (85, 0x0029),
+            (86, 0x3400),
+            (87, 0x4140),
+            (88, 0x003f),
+            (93, 0x400b),
+            (100, 0x9abc),
+            (101, 0x5678),
+            (102, 0x1234),
+            (103, 0),
+            (105, 2),
+            (106, 0x6003),
+            (108, 0x5001),
+            (109, 0x0203),
+            (110, 0x0405),
+            (111, 0x0607),
+            (119, 0x4000),
+            (120, 0x4000),
+            (169, 1),
+            (209, 0x4000),
+            (217, 1),
+        ];
+        let text = |index| matches!(index, 10..=19 | 23..=26 | 27..=46);
+        let identify = Identify::new(&page);
+        for index in (0..255).filter(|index| !text(*index)) {
+            let value = expected.iter().find(|(at, _)| *at == index).map_or(0, |(_, value)| *value);
+            assert_eq!(identify.word(index), value, "word {index}");
+        }
+        assert_eq!(identify.word(255) & 0xff, 0xa5);
+        assert_eq!(page.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+    }
+
+    #[test]
+    fn text_is_swapped_and_padded() {
+        let page = page(&config(1000));
+        assert_eq!(&page[20..40], b"esirla0-00 1        ");
+        assert_eq!(&page[46..54], b".0 1    ");
+        let identify = Identify::new(&page);
+        assert_eq!(&identify.serial(), b"serial-0001         ");
+        assert_eq!(&identify.revision(), b"0.1     ");
+        assert_eq!(&identify.model()[..8], b"a model ");
+    }
+
+    #[test]
+    fn sizes_and_geometries() {
+        for (sectors, cylinders, heads, per_track) in [
+            (1, 1, 1, 1),
+            (1007, 1007, 1, 1),
+            (1008, 1, 16, 63),
+            (16_383 * 1008, 16_383, 16, 63),
+            (1 << 28, 16_383, 16, 63),
+            ((1 << 48) - 1, 16_383, 16, 63),
+        ] {
+            let page = page(&config(sectors));
+            let identify = Identify::new(&page);
+            assert_eq!(identify.sectors(), sectors);
+            let [c, h, s] = [54, 55, 56].map(|index| u64::from(identify.word(index)));
+            assert_eq!((c, h, s), (cylinders, heads, per_track), "{sectors}");
+            assert!(c * h * s <= sectors);
+            let lba28 = u64::from(identify.word(61)) << 16 | u64::from(identify.word(60));
+            assert_eq!(lba28, sectors.min(0x0fff_ffff));
+            assert!(identify.is_sealed() && identify.has_lba48());
+        }
+    }
+
+    #[test]
+    fn options_that_are_off_leave_no_trace() {
+        let mut off = config(1000);
+        off.identity.wwn = None;
+        let without = page(&off);
+        let identify = Identify::new(&without);
+        for index in [69, 105, 106, 108, 109, 110, 111, 169, 209] {
+            assert_eq!(identify.word(index), 0, "word {index}");
+        }
+        assert_eq!((identify.word(84), identify.word(87)), (0x4040, 0x4040));
+        assert_eq!((identify.has_trim(), identify.wwn()), (false, None));
+        let wwn = Identify::new(&page(&config(1000))).wwn();
+        assert_eq!(wwn, Some(0x5001_0203_0405_0607));
+    }
+
+    #[test]
+    fn trim_without_zeros_and_with_large_frames() {
+        let mut page = [0xa5; SECTOR_BYTES];
+        fill(&mut page, &TargetConfig { trim: TrimSupport::Plain, ..config(1000) }, 16);
+        let identify = Identify::new(&page);
+        assert_eq!((identify.word(69), identify.word(105), identify.word(169)), (0, 8, 1));
+        assert!(identify.has_trim());
+    }
+
+    #[test]
+    fn a_damaged_page_is_not_sealed() {
+        let mut page = page(&config(1000));
+        page[200] ^= 1;
+        assert!(!Identify::new(&page).is_sealed());
+        assert!(!Identify::new(&[0; 512]).is_sealed(), "no signature, though the sum is zero");
+    }
+}

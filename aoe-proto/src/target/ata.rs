@@ -7,7 +7,7 @@ use crate::error::Refusal;
 use crate::incoming::Incoming;
 use crate::link::LinkLimits;
 use crate::sectors::{SECTOR_BYTES, SectorRange};
-use crate::wire::{AoeError, AtaArg, AtaFlags};
+use crate::wire::{AoeError, AtaArg, AtaFlags, TrimEntry};
 
 /// Features bit 0 of DATA SET MANAGEMENT.
 const FEATURE_TRIM: u8 = 0x01;
@@ -111,10 +111,10 @@ impl Target {
         }
         let len = usize::from(arg.count) * SECTOR_BYTES;
         let data = payload.get(..len).ok_or(AtaError::Aborted)?;
-        let (entries, _) = data.as_chunks::<TRIM_ENTRY_LEN>();
+        let (entries, _) = data.as_chunks();
         let disk_sectors = self.config.sectors;
-        let outside = |entry: &[u8; TRIM_ENTRY_LEN]| {
-            let (lba, count) = trim_entry(*entry);
+        let outside = |entry: &[u8; TrimEntry::LEN]| {
+            let TrimEntry { lba, count } = TrimEntry::from_bytes(*entry);
             count != 0 && SectorRange::new(lba, count, disk_sectors).is_none()
         };
         if entries.iter().any(outside) {
@@ -160,20 +160,11 @@ impl Target {
     }
 }
 
-const TRIM_ENTRY_LEN: usize = 8;
-
-/// First LBA and number of sectors of an entry.
-#[inline]
-fn trim_entry(entry: [u8; TRIM_ENTRY_LEN]) -> (u64, u16) {
-    let [l0, l1, l2, l3, l4, l5, c0, c1] = entry;
-    (u64::from_le_bytes([l0, l1, l2, l3, l4, l5, 0, 0]), u16::from_le_bytes([c0, c1]))
-}
-
 /// The ranges of a TRIM command, in the order of the frame; they may overlap. All of them were
 /// checked before the first one comes out, unused entries are left out. `[AoE 5.5]`
 #[derive(Clone, Debug)]
 pub struct TrimRanges<'f> {
-    entries: &'f [[u8; TRIM_ENTRY_LEN]],
+    entries: &'f [[u8; TrimEntry::LEN]],
     disk_sectors: u64,
 }
 
@@ -184,7 +175,7 @@ impl Iterator for TrimRanges<'_> {
     fn next(&mut self) -> Option<SectorRange> {
         while let Some((first, rest)) = self.entries.split_first() {
             self.entries = rest;
-            let (lba, count) = trim_entry(*first);
+            let TrimEntry { lba, count } = TrimEntry::from_bytes(*first);
             if let Some(range) = SectorRange::new(lba, count, self.disk_sectors) {
                 return Some(range);
             }

@@ -192,3 +192,32 @@ impl fmt::Display for ConfigError {
 }
 
 impl core::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_padded_or_refused() {
+        assert_eq!(AtaText::<4>::new("ab").unwrap().as_bytes(), b"ab  ");
+        assert_eq!(AtaText::<4>::new("abcd").unwrap().as_bytes(), b"abcd");
+        assert_eq!(AtaText::<4>::new("abcde"), Err(TextError::TooLong { max: 4 }));
+        assert_eq!(AtaText::<4>::new("a\n"), Err(TextError::NotPrintable));
+        assert_eq!(AtaText::<4>::new("é"), Err(TextError::NotPrintable));
+        assert_eq!(AtaText::<4>::default().as_bytes(), b"    ");
+    }
+
+    #[test]
+    fn configurations_that_cannot_work() {
+        let config = TargetConfig::new(Address::new(0, 0).unwrap(), 1);
+        assert_eq!(config.validate(), Ok(()));
+        let buffers = TargetConfig { buffer_count: 1, ..config };
+        assert_eq!(buffers.validate(), Err(ConfigError::BufferCount { min: 2 }));
+        for sectors in [0, 1 << 48] {
+            let size = TargetConfig { sectors, ..config };
+            assert_eq!(size.validate(), Err(ConfigError::Sectors { max: DISK_SECTORS_MAX }));
+        }
+        let physical = TargetConfig { physical_sector_log2: 16, ..config };
+        assert_eq!(physical.validate(), Err(ConfigError::PhysicalSector { max_log2: 15 }));
+    }
+}

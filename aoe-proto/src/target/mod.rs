@@ -202,3 +202,6 @@ impl Target {
         Action::Reply(Reply::new(Route::answering(request, self.config.address), body))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use crate::sectors::SECTOR_BYTES;
 use crate::target::config::TargetConfig;
 use crate::target::state::{StateChange, TargetState};
 use crate::wire::ata::{ATA_DATA_OFFSET, AtaArg, AtaFlags};
+use crate::wire::frame::{FrameWriter, copy};
 use crate::wire::{
     Address, AoeError, Command, ConfigArg, ConfigCommand, Directive, DirectiveCommand,
     FRAME_LEN_MIN, HEADER_LEN, Header, Mac, MaskArg, MaskCommand, MaskError, ReserveArg,
@@ -182,7 +183,7 @@ impl AtaReply {
         error: AtaError,
         residue: u8,
     ) -> Result<usize, BufferTooSmall> {
-        let mut frame = Frame::new(buf, 0)?;
+        let mut frame = FrameWriter::new(buf, 0)?;
         frame.put(&self.head(error.status(), error.error(), residue));
         Ok(frame.finish())
     }
@@ -296,7 +297,7 @@ impl Reply {
                     command,
                     string_len: u16::try_from(string.len()).unwrap_or(u16::MAX),
                 };
-                let mut frame = Frame::new(buf, HEADER_LEN + 8 + string.len())?;
+                let mut frame = FrameWriter::new(buf, HEADER_LEN + 8 + string.len())?;
                 frame.put(&self.route.header(Command::Config, error));
                 frame.put(&arg.to_bytes());
                 frame.put(string);
@@ -305,7 +306,7 @@ impl Reply {
             Body::Mask { command } => {
                 let count = u8::try_from(state.mask.len()).unwrap_or(u8::MAX);
                 let arg = MaskArg { command, error: MaskError::None, count };
-                let mut frame = Frame::new(buf, HEADER_LEN + 4 + 8 * state.mask.len())?;
+                let mut frame = FrameWriter::new(buf, HEADER_LEN + 4 + 8 * state.mask.len())?;
                 frame.put(&self.route.header(Command::MacMask, None));
                 frame.put(&arg.to_bytes());
                 for mac in &state.mask {
@@ -324,7 +325,7 @@ impl Reply {
             }
             Body::Reserve { command, error } => {
                 let count = u8::try_from(state.reserve.len()).unwrap_or(u8::MAX);
-                let mut frame = Frame::new(buf, HEADER_LEN + 2 + 6 * state.reserve.len())?;
+                let mut frame = FrameWriter::new(buf, HEADER_LEN + 2 + 6 * state.reserve.len())?;
                 frame.put(&self.route.header(Command::Reserve, error));
                 frame.put(&ReserveArg { command, count }.to_bytes());
                 for mac in &state.reserve {
@@ -347,7 +348,7 @@ impl Reply {
         buf: &mut [u8],
         argument: &[u8],
     ) -> Result<usize, BufferTooSmall> {
-        let mut frame = Frame::new(buf, HEADER_LEN + argument.len())?;
+        let mut frame = FrameWriter::new(buf, HEADER_LEN + argument.len())?;
         frame.put(&self.route.header(command, error));
         frame.put(argument);
         Ok(frame.finish())
@@ -362,12 +363,11 @@ impl Reply {
         buf: &mut [u8],
     ) -> Result<usize, BufferTooSmall> {
         let arg = AtaArg { flags, lba, command_status: STATUS_READY, ..AtaArg::default() };
-        let mut frame = Frame::new(buf, ATA_DATA_OFFSET + SECTOR_BYTES)?;
+        let mut frame = FrameWriter::new(buf, ATA_DATA_OFFSET + SECTOR_BYTES)?;
         frame.put(&self.route.header(Command::Ata, None));
         frame.put(&arg.to_bytes());
-        if let Some(page) = frame.rest.first_chunk_mut::<SECTOR_BYTES>() {
+        if let Some(page) = frame.take(SECTOR_BYTES).and_then(|page| page.first_chunk_mut()) {
             identify::fill(page, config, sectors_max);
-            frame.rest = &mut [];
         }
         Ok(frame.finish())
     }
@@ -382,44 +382,4 @@ pub(super) const fn registers(arg: &AtaArg, outcome: Result<u8, AtaError>) -> At
         Err(error) => (error.status(), error.error(), arg.count),
     };
     AtaArg { flags: arg.flags, error_feature: error, count, command_status: status, lba: arg.lba }
-}
-
-/// Fills a frame from front to back, and its rest with zeros. `[AoE 2.7]`
-struct Frame<'b> {
-    rest: &'b mut [u8],
-    len: usize,
-}
-
-impl<'b> Frame<'b> {
-    /// A frame of `len` bytes, or the minimum.
-    #[inline]
-    fn new(buf: &'b mut [u8], len: usize) -> Result<Self, BufferTooSmall> {
-        let needed = len.max(FRAME_LEN_MIN);
-        let rest = buf.get_mut(..needed).ok_or(BufferTooSmall { needed })?;
-        Ok(Self { rest, len: needed })
-    }
-
-    /// Appends bytes; those that do not fit are cut off, which the length given to `new` excludes.
-    #[inline]
-    fn put(&mut self, bytes: &[u8]) {
-        let rest = core::mem::take(&mut self.rest);
-        if let Some((front, back)) = rest.split_at_mut_checked(bytes.len()) {
-            copy(front, bytes);
-            self.rest = back;
-        }
-    }
-
-    #[inline]
-    fn finish(self) -> usize {
-        self.rest.fill(0);
-        self.len
-    }
-}
-
-/// Copies without a length that could differ.
-#[inline]
-fn copy<'a>(to: &mut [u8], from: impl IntoIterator<Item = &'a u8>) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = *from;
-    }
 }

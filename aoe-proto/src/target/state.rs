@@ -156,3 +156,63 @@ impl fmt::Display for StateError {
 }
 
 impl core::error::Error for StateError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> TargetState {
+        let mut state = TargetState::new();
+        state.set_config_string(b"xy").unwrap();
+        state.mask.push(Mac([2, 0, 0, 0, 0, 1])).unwrap();
+        state.reserve.push(Mac([2, 0, 0, 0, 0, 2])).unwrap();
+        state.reserve.push(Mac([2, 0, 0, 0, 0, 3])).unwrap();
+        state
+    }
+
+    const BYTES: &[u8] =
+        b"AoE\x01\x00\x02\x01\x02xy\x02\0\0\0\0\x01\x02\0\0\0\0\x02\x02\0\0\0\0\x03";
+
+    #[test]
+    fn both_directions() {
+        let mut out = [0xa5; TargetState::ENCODED_LEN_MAX];
+        let len = state().encode(&mut out).unwrap();
+        assert_eq!(&out[..len], BYTES);
+        assert_eq!(TargetState::decode(BYTES), Ok(state()));
+        assert_eq!(TargetState::decode(b"AoE\x01\0\0\0\0"), Ok(TargetState::new()));
+    }
+
+    #[test]
+    fn the_longest_state_fits() {
+        let mut state = TargetState::new();
+        state.set_config_string(&[1; CONFIG_STRING_MAX]).unwrap();
+        while state.mask.push(Mac([2; 6])).is_ok() {}
+        while state.reserve.push(Mac([4; 6])).is_ok() {}
+        let mut out = [0; TargetState::ENCODED_LEN_MAX];
+        assert_eq!(state.encode(&mut out), Ok(out.len()));
+        assert_eq!(TargetState::decode(&out), Ok(state.clone()));
+        let needed = out.len();
+        assert_eq!(state.encode(&mut out[1..]), Err(BufferTooSmall { needed }));
+        assert_eq!(state.set_config_string(&[0; 1025]), None);
+        assert_eq!(state.config_string().len(), CONFIG_STRING_MAX);
+    }
+
+    #[test]
+    fn damaged_encodings_are_refused() {
+        for len in 0..BYTES.len() {
+            assert!(TargetState::decode(&BYTES[..len]).is_err(), "{len}");
+        }
+        let mut longer = std::vec::Vec::from(BYTES);
+        longer.push(0);
+        assert_eq!(TargetState::decode(&longer), Err(StateError::Length));
+        let mut other = std::vec::Vec::from(BYTES);
+        other[3] = 2;
+        assert_eq!(TargetState::decode(&other), Err(StateError::Unknown));
+        let mut string = std::vec![0; 8 + 1025];
+        string[..8].copy_from_slice(b"AoE\x01\x04\x01\0\0");
+        assert_eq!(TargetState::decode(&string), Err(StateError::Limit));
+        let mut mask = std::vec![0; 8 + 6 * 186];
+        mask[..8].copy_from_slice(b"AoE\x01\0\0\xba\0");
+        assert_eq!(TargetState::decode(&mask), Err(StateError::Limit));
+    }
+}

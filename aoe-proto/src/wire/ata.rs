@@ -96,3 +96,67 @@ impl AtaArg {
         [l0, l1, l2, l3, l4, l5]
     }
 }
+
+/// One entry of DATA SET MANAGEMENT data: LBA and number of sectors, little-endian. `[AoE 5.5]`
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct TrimEntry {
+    /// First sector, 48 bits.
+    pub lba: u64,
+    /// Number of sectors; 0 marks an unused entry.
+    pub count: u16,
+}
+
+impl TrimEntry {
+    /// Bytes of an entry.
+    pub const LEN: usize = 8;
+
+    /// Reads an entry.
+    #[inline]
+    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        let [l0, l1, l2, l3, l4, l5, c0, c1] = bytes;
+        Self {
+            lba: u64::from_le_bytes([l0, l1, l2, l3, l4, l5, 0, 0]),
+            count: u16::from_le_bytes([c0, c1]),
+        }
+    }
+
+    /// The 8 bytes; LBA bits above 47 are cut off.
+    #[inline]
+    pub const fn to_bytes(self) -> [u8; Self::LEN] {
+        let [l0, l1, l2, l3, l4, l5, _, _] = self.lba.to_le_bytes();
+        let [c0, c1] = self.count.to_le_bytes();
+        [l0, l1, l2, l3, l4, l5, c0, c1]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: [u8; 14] =
+        [0x41, 0x01, 0x02, 0x34, 0x10, 0x20, 0x30, 0xe4, 0x50, 0x60, 0x99, 0x99, 0xaa, 0xbb];
+
+    #[test]
+    fn both_directions() {
+        let (arg, data) = AtaArg::parse(&BYTES).unwrap();
+        assert!(arg.flags.contains(AtaFlags::EXTENDED.union(AtaFlags::WRITE)));
+        assert!(!arg.flags.contains(AtaFlags::ASYNC));
+        assert_eq!((arg.error_feature, arg.count, arg.command_status), (1, 2, 0x34));
+        assert_eq!(arg.lba48(), 0x6050_e430_2010);
+        assert_eq!(arg.lba28(), 0x0430_2010);
+        assert_eq!(data, [0xaa, 0xbb]);
+        let mut expected = BYTES;
+        expected[10..12].fill(0);
+        assert_eq!(arg.to_bytes(), expected[..12], "reserved bytes are zero");
+        assert_eq!(AtaArg::lba_registers(0xffff_6050_e430_2010), arg.lba);
+        assert_eq!(AtaArg::parse(&BYTES[..11]), None);
+    }
+
+    #[test]
+    fn trim_entries_are_little_endian() {
+        let bytes = [6, 5, 4, 3, 2, 1, 0x02, 0x01];
+        let entry = TrimEntry { lba: 0x0102_0304_0506, count: 0x0102 };
+        assert_eq!(TrimEntry::from_bytes(bytes), entry);
+        assert_eq!(entry.to_bytes(), bytes);
+    }
+}

@@ -76,3 +76,37 @@ impl ConfigArg {
         [b0, b1, f0, f1, self.sector_count, version_command, n0, n1]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: [u8; 11] = [0x01, 0x02, 0x40, 0x19, 0x11, 0x13, 0x00, 0x03, b'a', b'b', b'c'];
+
+    #[test]
+    fn both_directions() {
+        let (arg, rest) = ConfigArg::parse(&BYTES).unwrap();
+        let expected = ConfigArg {
+            buffer_count: 0x0102,
+            firmware: 0x4019,
+            sector_count: 0x11,
+            version: 1,
+            command: ConfigCommand::Set,
+            string_len: 3,
+        };
+        assert_eq!(arg, expected);
+        assert_eq!(arg.string(rest), Some(&b"abc"[..]));
+        assert_eq!(arg.to_bytes(), BYTES[..8]);
+        assert_eq!(ConfigArg::parse(&BYTES[..7]), None);
+    }
+
+    #[test]
+    fn lengths_that_lie() {
+        let arg = |string_len| ConfigArg { string_len, ..ConfigArg::parse(&BYTES).unwrap().0 };
+        assert_eq!(arg(4).string(b"abc"), None);
+        assert_eq!(arg(0).string(b"abc"), Some(&b""[..]));
+        assert_eq!(arg(1024).string(&[7; 2000]).map(<[u8]>::len), Some(1024));
+        assert_eq!(arg(1025).string(&[7; 2000]), None);
+        assert_eq!(arg(u16::MAX).string(&[7; 2000]), None);
+    }
+}

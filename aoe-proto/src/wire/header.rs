@@ -162,3 +162,76 @@ impl Header {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A response of e258.3 with error 6, to every field its own value.
+    const FRAME: [u8; 26] = [
+        0x02, 0x11, 0x12, 0x13, 0x14, 0x15, 0x02, 0x21, 0x22, 0x23, 0x24, 0x25, 0x88, 0xa2, 0x1c,
+        0x06, 0x01, 0x02, 0x03, 0x01, 0xde, 0xad, 0xbe, 0xef, 0x77, 0x78,
+    ];
+
+    fn header() -> Header {
+        Header {
+            dst: Mac([0x02, 0x11, 0x12, 0x13, 0x14, 0x15]),
+            src: Mac([0x02, 0x21, 0x22, 0x23, 0x24, 0x25]),
+            version: 1,
+            response: true,
+            error: Some(AoeError::TargetReserved),
+            address: AddressPattern { shelf: 0x0102, slot: 3 },
+            command: Command::Config,
+            tag: Tag([0xde, 0xad, 0xbe, 0xef]),
+        }
+    }
+
+    #[test]
+    fn both_directions() {
+        let (parsed, argument) = Header::parse(&FRAME).unwrap();
+        assert_eq!(parsed, header());
+        assert_eq!(argument, [0x77, 0x78]);
+        assert_eq!(header().to_bytes(), FRAME[..24]);
+    }
+
+    #[test]
+    fn an_error_byte_without_the_flag_means_nothing() {
+        let mut frame = FRAME;
+        frame[14] = 0x23;
+        let (parsed, _) = Header::parse(&frame).unwrap();
+        assert_eq!((parsed.version, parsed.response, parsed.error), (2, false, None));
+        assert_eq!(parsed.to_bytes()[14..16], [0x20, 0]);
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        for len in 0..24 {
+            assert_eq!(Header::parse(&FRAME[..len]), Err(Refusal::TooShort { len }));
+        }
+        assert_eq!(Header::parse(&FRAME[..24]).unwrap().1, []);
+    }
+
+    #[test]
+    fn another_ethernet_type() {
+        let mut frame = FRAME;
+        frame[12..14].copy_from_slice(&[0x08, 0x00]);
+        assert_eq!(Header::parse(&frame), Err(Refusal::NotAoe { ethertype: 0x0800 }));
+        assert_eq!(Header::parse(&frame[..14]), Err(Refusal::NotAoe { ethertype: 0x0800 }));
+    }
+
+    #[test]
+    fn codes_have_their_numbers() {
+        for (code, command) in
+            [(0, Command::Ata), (1, Command::Config), (2, Command::MacMask), (3, Command::Reserve)]
+        {
+            assert_eq!((Command::from(code), u8::from(command)), (command, code));
+        }
+        assert_eq!(Command::from(4), Command::Other(4));
+        for code in 0..=u8::MAX {
+            assert_eq!(u8::from(Command::from(code)), code);
+            assert_eq!(u8::from(AoeError::from(code)), code);
+        }
+        assert_eq!(AoeError::from(4), AoeError::ConfigStringPresent);
+        assert_eq!(AoeError::from(5), AoeError::UnsupportedVersion);
+    }
+}

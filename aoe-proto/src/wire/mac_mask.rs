@@ -119,3 +119,34 @@ impl Iterator for Directives<'_> {
         Some(Directive::from_bytes(*first))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: [u8; 20] =
+        [0x99, 0x01, 0x03, 0x02, 0x99, 0x01, 2, 0, 0, 0, 0, 1, 0x00, 0x02, 2, 0, 0, 0, 0, 2];
+
+    #[test]
+    fn both_directions() {
+        let (arg, rest) = MaskArg::parse(&BYTES).unwrap();
+        let expected = MaskArg { command: MaskCommand::Edit, error: MaskError::ListFull, count: 2 };
+        assert_eq!(arg, expected);
+        assert_eq!(arg.to_bytes(), [0, 1, 3, 2]);
+        let mut directives = arg.directives(rest).unwrap();
+        let add = Directive { command: DirectiveCommand::Add, mac: Mac([2, 0, 0, 0, 0, 1]) };
+        assert_eq!(directives.next(), Some(add));
+        assert_eq!(add.to_bytes(), [0, 1, 2, 0, 0, 0, 0, 1]);
+        assert_eq!(directives.next().unwrap().command, DirectiveCommand::Delete);
+        assert_eq!(directives.next(), None);
+    }
+
+    #[test]
+    fn counts_that_lie() {
+        let (arg, rest) = MaskArg::parse(&BYTES).unwrap();
+        assert!(MaskArg { count: 3, ..arg }.directives(rest).is_none());
+        assert!(arg.directives(&rest[..15]).is_none());
+        assert_eq!(MaskArg { count: 0, ..arg }.directives(&[]).unwrap().next(), None);
+        assert_eq!(MaskArg::parse(&BYTES[..3]), None);
+    }
+}

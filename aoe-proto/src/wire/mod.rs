@@ -14,12 +14,13 @@ pub mod addr;
 pub mod ata;
 mod code;
 pub mod config;
+pub(crate) mod frame;
 pub mod header;
 pub mod mac_mask;
 pub mod reserve;
 
 pub use addr::{Address, AddressPattern, Mac};
-pub use ata::{AtaArg, AtaFlags};
+pub use ata::{AtaArg, AtaFlags, TrimEntry};
 pub use config::{CONFIG_STRING_MAX, ConfigArg, ConfigCommand};
 pub use header::{
     AoeError, Command, ETHERNET_LEN, ETHERTYPE, FRAME_LEN_MIN, HEADER_LEN, Header, Tag, VERSION,

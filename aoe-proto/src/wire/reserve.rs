@@ -75,3 +75,29 @@ impl Iterator for Macs<'_> {
 }
 
 impl ExactSizeIterator for Macs<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    const BYTES: [u8; 14] = [0x02, 0x02, 2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+
+    #[test]
+    fn both_directions() {
+        let (arg, rest) = ReserveArg::parse(&BYTES).unwrap();
+        assert_eq!(arg, ReserveArg { command: ReserveCommand::ForceSet, count: 2 });
+        assert_eq!(arg.to_bytes(), BYTES[..2]);
+        let macs: Vec<_> = arg.macs(rest).unwrap().collect();
+        assert_eq!(macs, [Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])]);
+    }
+
+    #[test]
+    fn counts_that_lie() {
+        let (arg, rest) = ReserveArg::parse(&BYTES).unwrap();
+        assert!(ReserveArg { count: 3, ..arg }.macs(rest).is_none());
+        assert!(arg.macs(&rest[..11]).is_none());
+        assert_eq!(arg.macs(rest).unwrap().len(), 2);
+        assert_eq!(ReserveArg::parse(&BYTES[..1]), None);
+    }
+}

@@ -248,6 +248,8 @@ pub enum UpdateError<E> {
     NotFresh,
     /// The image would be its own parent.
     OwnParent,
+    /// The storage holds another image now, or the image was rolled back meanwhile.
+    OtherImage,
     /// The parent's window is empty or wraps around.
     BadWindow,
     /// The label is too long.
@@ -266,6 +268,7 @@ impl<E> fmt::Display for UpdateError<E> {
             Self::Mode(e) => e.fmt(f),
             Self::NotFresh => f.write_str("the new layer identity is not fresh"),
             Self::OwnParent => f.write_str("an image cannot be its own parent"),
+            Self::OtherImage => f.write_str("the storage holds another image now"),
             Self::BadWindow => f.write_str("the window into the parent is empty or too large"),
             Self::LabelTooLong { len } => {
                 write!(f, "the label has {len} bytes, more than {LABEL_LEN}")
@@ -470,18 +473,26 @@ pub fn open_writable<S: Storage>(
 /// drop the overlay. After a failed sync do not: the next opening must know.
 ///
 /// # Errors
-/// The medium's; the image then counts as not closed.
+/// [`UpdateError`]; the image then counts as not closed. [`UpdateError::OtherImage`] if the storage
+/// no longer holds the image that the overlay was opened from.
 pub fn close<S: Storage>(
     storage: &mut S,
     overlay: &Writable,
     scratch: &mut Page,
-) -> Result<(), S::Error> {
-    let Some(mut header) = overlay.closing() else { return Ok(()) };
+) -> Result<(), UpdateError<S::Error>> {
     // Everything the header vouches for is durable before it says so.
-    storage.sync()?;
+    storage.sync().map_err(UpdateError::Storage)?;
+    let Opened { mut header, .. } = open(storage, scratch).map_err(UpdateError::Open)?;
+    let rules = overlay.rules();
+    if header.page_id != rules.page_id || header.epoch != rules.epoch {
+        return Err(UpdateError::OtherImage);
+    }
+    if !overlay.closing(&mut header) {
+        return Ok(());
+    }
     header.sequence = header.sequence.wrapping_add(1);
-    put(storage, &header, scratch)?;
-    storage.sync()
+    put(storage, &header, scratch).map_err(UpdateError::Storage)?;
+    storage.sync().map_err(UpdateError::Storage)
 }
 
 /// Changes a header in both slots, durably one after the other: afterwards damage to one slot

@@ -2,7 +2,7 @@
 
 use super::geometry::{Geometry, PAGE_SECTORS, SECTORS_PER_PAGE, STATES_LEN};
 use super::header::Header;
-use super::page::{self, FRESH, Rules};
+use super::page::{self, FRESH, Rules, SEALED};
 use super::states::{self, ABSENT, DATA, ZERO};
 use crate::format::{
     Applied, Cleared, IndexEntry, Load, Located, Map, Overlay, Place, Placed, Run, Sealed, State,
@@ -155,20 +155,23 @@ impl Writable {
         self.data_sectors = Some(sectors);
     }
 
-    /// The header of an orderly end; `None` if the storage has it already.
-    pub(super) fn closing(&self) -> Option<Header> {
-        if self.header.clean {
-            return None;
+    /// Makes `header`, as it is on the storage, that of an orderly end. False if it is already.
+    pub(super) fn closing(&self, header: &mut Header) -> bool {
+        if header.clean {
+            return false;
         }
-        let mut header = self.header.clone();
-        if self.begun {
+        if header.session == self.volume.rules.session {
             // Slots torn in this session would have been torn by a cut, and there was none.
             header.clean = true;
         } else {
             header.settle();
         }
         header.data_sectors = self.data_sectors;
-        Some(header)
+        true
+    }
+
+    pub(super) const fn rules(&self) -> &Rules {
+        &self.volume.rules
     }
 
     /// Moves the counter by what a change of state adds and takes.
@@ -224,7 +227,7 @@ impl Overlay for Writable {
     fn clear(
         &mut self,
         extent: Extent,
-        keep_reading_below: bool,
+        _keep_reading_below: bool,
         pages: &PagePool<'_>,
         _index: &[IndexEntry],
     ) -> Cleared {
@@ -232,23 +235,16 @@ impl Overlay for Writable {
         let Some(bytes) = pages.lookup(self.volume.storage, piece.page) else {
             return Cleared::Load(piece.page);
         };
-        let mark = |sectors: usize| Cleared::Mark {
-            sectors: sectors as u64,
-            offset: self.volume.geometry.sector_offset(piece.start),
-        };
+        // Also where nothing is held: a trimmed sector reads as zeros, whatever lies below, and a
+        // range that is marked as a whole can be punched as a whole.
         let states = page::states(bytes);
-        match states::run(states, piece.first, piece.sectors) {
-            Some((ZERO, sectors)) => Cleared::Skip { sectors: sectors as u64 },
-            // Nothing of its own to give back.
-            Some((ABSENT, sectors)) if keep_reading_below => {
-                Cleared::Skip { sectors: sectors as u64 }
-            }
-            Some((DATA, sectors)) if keep_reading_below => mark(sectors),
-            Some((ABSENT | DATA, _)) => mark(piece.sectors),
-            _ => {
-                let offset = piece.state_offset(self.volume.geometry, page::sequence(bytes));
-                Cleared::Corrupt { offset }
-            }
+        if states::count(states, piece.first, piece.sectors).corrupt > 0 {
+            let offset = piece.state_offset(self.volume.geometry, page::sequence(bytes));
+            return Cleared::Corrupt { offset };
+        }
+        Cleared::Mark {
+            sectors: piece.sectors as u64,
+            offset: self.volume.geometry.sector_offset(piece.start),
         }
     }
 
@@ -265,9 +261,15 @@ impl Overlay for Writable {
         };
         match pages.state(id) {
             FrameState::Open => {}
-            FrameState::Clean | FrameState::Preparing | FrameState::Sealed => {
+            FrameState::Clean => {
+                // Its latest publication went well.
+                let note = pages.aux(id) & !SEALED;
+                pages.set_aux(id, note);
                 return Applied::Open(piece.page);
             }
+            FrameState::Preparing => return Applied::Open(piece.page),
+            // The sequence of a newer version depends on how the publication ends.
+            FrameState::Sealed => return Applied::AfterCommit,
             FrameState::Free | FrameState::Loading | FrameState::Scratch => {
                 return Applied::Load(piece.page);
             }
@@ -296,9 +298,7 @@ impl Overlay for Writable {
     fn zeroed(&mut self, _offset: u64) {}
 
     fn seal(&mut self, page: u64, note: &mut u64, bytes: &mut [u8; PAGE_LEN]) -> Sealed {
-        // The version that was torn is being replaced.
-        *note = 0;
-        let slot = self.volume.rules.seal(page, bytes);
+        let slot = self.volume.rules.seal(page, note, bytes);
         let offset = self.volume.geometry.slot_offset(page, slot);
         Sealed { offset, len: super::geometry::SLOT_LEN, stage: 0 }
     }
@@ -313,15 +313,15 @@ impl Overlay for Writable {
     }
 
     fn preamble(&mut self, bytes: &mut [u8; PAGE_LEN]) -> Option<Sealed> {
-        if self.begun {
-            return None;
+        // Asked again, the first write failed: the same header goes to the same slot.
+        if !self.begun {
+            self.begun = true;
+            self.header.torn_until = self.volume.rules.torn_until;
+            self.header.session = self.volume.rules.session;
+            self.header.clean = false;
+            self.header.data_sectors = None;
+            self.header.sequence = self.header.sequence.wrapping_add(1);
         }
-        self.begun = true;
-        self.header.torn_until = self.volume.rules.torn_until;
-        self.header.session = self.volume.rules.session;
-        self.header.clean = false;
-        self.header.data_sectors = None;
-        self.header.sequence = self.header.sequence.wrapping_add(1);
         self.header.emit(bytes);
         let offset = Geometry::header_offset(self.header.sequence);
         Some(Sealed { offset, len: super::geometry::SLOT_LEN, stage: 0 })

@@ -16,6 +16,9 @@ const SEQUENCE_LIMIT: u64 = 1 << 56;
 pub(super) const FRESH: u64 = 1 << 63;
 /// Note of a page: the older slot counts, because a power cut tore the newer one.
 pub(super) const FELL_BACK: u64 = 1 << 62;
+/// Note of a page: sealed, and not yet known to have reached the storage. Sealing it again repeats
+/// the sequence, so that a failed write cannot turn the next one on the slot that counts.
+pub(super) const SEALED: u64 = 1 << 61;
 /// Between the steps of a load: verdict on slot 0, above the bits of its sequence.
 const KIND: u64 = 3 << 56;
 const KIND_NEVER: u64 = 1 << 56;
@@ -143,7 +146,7 @@ impl Rules {
         session <= self.torn_until
     }
 
-    /// Which slot counts: the table of [FORMAT 6.3], row by row. Of slot 0 only its kind and
+    /// Which slot counts: the table of [FORMAT 5.6], row by row. Of slot 0 only its kind and
     /// sequence are known by now.
     fn decide(&self, first: First, second: Verdict) -> Choice {
         match (first, second) {
@@ -267,10 +270,18 @@ impl Rules {
     }
 
     /// Makes `bytes` the next version of the page and says which slot it goes to.
-    pub(super) fn seal(&self, page: u64, bytes: &mut [u8; PAGE_LEN]) -> u64 {
-        let sequence = sequence(bytes).wrapping_add(1);
+    pub(super) fn seal(&self, page: u64, note: &mut u64, bytes: &mut [u8; PAGE_LEN]) -> u64 {
+        if *note & FRESH != 0 {
+            // Opened, but its preparation failed: there is nothing in it, and slot 0 comes first.
+            self.prepare(page, bytes);
+            return 0;
+        }
+        let step = u64::from(*note & SEALED == 0);
+        let sequence = sequence(bytes).wrapping_add(step);
         self.write_head(page, PageHead { sequence, ..self.empty() }, bytes);
         stamp_crc(bytes);
+        // A torn slot is being replaced, so `FELL_BACK` ends.
+        *note = SEALED;
         sequence & 1
     }
 }

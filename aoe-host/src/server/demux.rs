@@ -1,0 +1,375 @@
+//! From a frame to the disk it is for: by shelf and slot, then by who asks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use aoe_proto::{Address, Incoming, LinkLimits, Mac, Target, TargetState};
+use cow_core::format::Layer;
+
+use super::disk::{Disk, DiskSpec, Overlay};
+use super::status::Unknown;
+use super::{Edge, Export, ExportSpec, GUESTS_MAX, Newcomers, Opened, Report, Server, Sharing};
+
+/// Why an export or client could not be added.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum AddError {
+    /// The address is exported already.
+    AddressInUse,
+    /// The target's configuration breaks a rule, or the size is impossible.
+    Invalid,
+    /// There is no such export, or it does not have a disk for each client.
+    NotPerClient,
+    /// The machine belongs to a client of this export already.
+    MacInUse(Mac),
+}
+
+impl core::fmt::Display for AddError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::AddressInUse => f.write_str("the address is exported already"),
+            Self::Invalid => f.write_str("the disk's size or target configuration is impossible"),
+            Self::NotPerClient => f.write_str("no export with a disk for each client there"),
+            Self::MacInUse(mac) => write!(f, "{mac} belongs to another client"),
+        }
+    }
+}
+
+impl core::error::Error for AddError {}
+
+impl Server<'_> {
+    /// Adds an address. Returns the number of its disk, if it has a single one.
+    ///
+    /// # Errors
+    /// [`AddError`]; nothing was added then.
+    pub fn add_export(&mut self, spec: ExportSpec) -> Result<Option<u32>, AddError> {
+        if self.by_address.contains_key(&spec.address) {
+            return Err(AddError::AddressInUse);
+        }
+        let export = self.exports.len();
+        let (sharing, disk) = match spec.per_client {
+            Some(newcomers) => {
+                Target::new(spec.disk.target).map_err(|_invalid| AddError::Invalid)?;
+                let by_mac = HashMap::new();
+                let (template, unknown) = (spec.disk, Vec::new());
+                (Sharing::PerClient { by_mac, newcomers, template, unknown }, None)
+            }
+            None => {
+                let disk = self.add_disk(spec.disk, export, &spec.layers, spec.sectors)?;
+                (Sharing::One(disk), Some(disk))
+            }
+        };
+        self.exports.push(Export {
+            address: spec.address,
+            layers: spec.layers,
+            sectors: spec.sectors,
+            macs: spec.macs,
+            sharing,
+            broken: false,
+        });
+        self.by_address.insert(spec.address, export);
+        Ok(disk)
+    }
+
+    /// Gives a client its disk at an address: `spec` names its overlay, `macs` its machine's
+    /// interfaces. Returns the disk's number.
+    ///
+    /// # Errors
+    /// [`AddError`].
+    pub fn add_client(
+        &mut self,
+        address: Address,
+        macs: &[Mac],
+        spec: DiskSpec,
+    ) -> Result<u32, AddError> {
+        let number = *self.by_address.get(&address).ok_or(AddError::NotPerClient)?;
+        let export = self.exports.get(number).ok_or(AddError::NotPerClient)?;
+        let Sharing::PerClient { by_mac, .. } = &export.sharing else {
+            return Err(AddError::NotPerClient);
+        };
+        if let Some(taken) = macs.iter().find(|m| by_mac.contains_key(m)) {
+            return Err(AddError::MacInUse(*taken));
+        }
+        let (layers, sectors) = (Arc::clone(&export.layers), export.sectors);
+        let disk = self.add_disk(spec, number, &layers, sectors)?;
+        if let Some(Export { sharing: Sharing::PerClient { by_mac, unknown, .. }, .. }) =
+            self.exports.get_mut(number)
+        {
+            by_mac.extend(macs.iter().map(|m| (*m, disk)));
+            unknown.retain(|u| !macs.contains(&u.mac));
+        }
+        Ok(disk)
+    }
+
+    /// Puts saved protocol state back.
+    pub fn restore_state(&mut self, disk: u32, state: TargetState) {
+        if let Some(disk) = self.disk_mut(disk) {
+            disk.target.restore(state);
+        }
+    }
+
+    /// Gives a disk its overlay before it is served. False if they do not fit.
+    pub fn open_overlay(&mut self, disk: u32, opened: Opened, edge: &mut impl Edge) -> bool {
+        self.overlay_ready(disk, Some(opened), edge);
+        self.disk_mut(disk).is_some_and(|d| d.has_overlay())
+    }
+
+    /// Takes a disk away, with its overlay, for closing it. `None` while it has work under way:
+    /// commit and try again. Its client is unknown afterwards.
+    pub fn remove_disk(
+        &mut self,
+        number: u32,
+    ) -> Option<(DiskSpec, Option<cow_core::format::Top>)> {
+        if !self.disk_mut(number)?.is_drained() {
+            return None;
+        }
+        let disk = self.disks.get_mut(number as usize)?.take()?;
+        self.active.retain(|n| *n != number);
+        if let Some(Export { sharing: Sharing::PerClient { by_mac, .. }, .. }) =
+            self.exports.get_mut(disk.export)
+        {
+            by_mac.retain(|_, d| *d != number);
+        }
+        Some((disk.spec, disk.engine.into_overlay()))
+    }
+
+    /// Binds one more interface of a machine to a client's disk, or moves it there.
+    pub fn bind_mac(&mut self, number: u32, mac: Mac) {
+        let Some(export) = self.disk_mut(number).map(|d| d.export) else { return };
+        if let Some(Export { sharing: Sharing::PerClient { by_mac, unknown, .. }, .. }) =
+            self.exports.get_mut(export)
+        {
+            by_mac.insert(mac, number);
+            unknown.retain(|u| u.mac != mac);
+        }
+    }
+
+    /// Somebody changed a frozen layer under these addresses: data are refused from now on.
+    pub fn backing_changed(&mut self, address: Address, edge: &mut impl Edge) {
+        let number = self.by_address.get(&address).copied();
+        if let Some(export) = number.and_then(|n| self.exports.get_mut(n))
+            && !core::mem::replace(&mut export.broken, true)
+        {
+            edge.report(Report::BackingChanged { address });
+        }
+    }
+
+    /// Posts the answer nobody asked for, of every target for every link (or one). [AoE 4.3]
+    pub fn advertise(&mut self, only: Option<usize>) {
+        for link in 0..self.links.len() {
+            let Some(limits) = self.links.get(link).and_then(|l| l.limits) else { continue };
+            if only.is_some_and(|o| o != link) {
+                continue;
+            }
+            for export in 0..self.exports.len() {
+                self.advertise_export(link, limits, export);
+            }
+        }
+    }
+
+    fn advertise_export(&mut self, link: usize, limits: LinkLimits, number: usize) {
+        let Some(own_mac) = self.links.get(link).map(|l| l.mac) else { return };
+        let Some(export) = self.exports.get(number) else { return };
+        let mut sends: Vec<(Option<u32>, Mac)> = Vec::new();
+        match &export.sharing {
+            Sharing::One(disk) => {
+                let Some(target) = self.disks.get(*disk as usize).and_then(|d| d.as_deref()) else {
+                    return;
+                };
+                sends.extend(target.target.audience().map(|mac| (Some(*disk), mac)));
+            }
+            Sharing::PerClient { by_mac, newcomers, .. } => {
+                if matches!(newcomers, Newcomers::Auto { .. }) {
+                    sends.push((None, Mac::BROADCAST));
+                }
+                sends.extend(by_mac.iter().map(|(mac, disk)| (Some(*disk), *mac)));
+            }
+        }
+        // Whoever may not see the target must not hear of it either.
+        let listed = if export.macs.is_empty() { &self.allow } else { &export.macs };
+        let sends = sends.into_iter().flat_map(|(disk, mac)| {
+            let expand = mac == Mac::BROADCAST && !listed.is_empty();
+            let to: Vec<Mac> = if expand { listed.clone() } else { vec![mac] };
+            to.into_iter().map(move |mac| (disk, mac))
+        });
+        let template = match &export.sharing {
+            Sharing::PerClient { template, .. } => Target::new(template.target).ok(),
+            Sharing::One(_) => None,
+        };
+        for (disk, mac) in sends.collect::<Vec<_>>() {
+            let target = disk
+                .and_then(|d| self.disks.get(d as usize)?.as_deref())
+                .map(|d| &d.target)
+                .or(template.as_ref());
+            let (Some(target), Some(mut buf)) = (target, self.frames.take()) else { continue };
+            let reply = target.advertisement(mac, own_mac, limits);
+            match target.emit(&reply, &mut buf.bytes) {
+                Ok(len) => {
+                    buf.len = len;
+                    self.frames.post(link, buf);
+                }
+                Err(_) => self.frames.give(buf),
+            }
+        }
+    }
+
+    /// The addresses exported, for asking whether somebody else answers for them.
+    pub fn addresses(&self) -> impl Iterator<Item = Address> + '_ {
+        self.exports.iter().map(|e| e.address)
+    }
+
+    pub(super) fn demultiplex(
+        &mut self,
+        link: usize,
+        limits: LinkLimits,
+        request: &Incoming<'_>,
+        edge: &mut impl Edge,
+    ) {
+        if !self.allow.is_empty() && !self.allow.contains(&request.src()) {
+            self.totals.ignored += 1;
+            return;
+        }
+        if let Some(address) = request.address().exact() {
+            match self.by_address.get(&address) {
+                Some(&export) => self.for_export(export, link, limits, request, edge),
+                None => self.totals.ignored += 1,
+            }
+            return;
+        }
+        for export in 0..self.exports.len() {
+            let matches = |e: &Export| request.address().matches(e.address);
+            if self.exports.get(export).is_some_and(matches) {
+                self.for_export(export, link, limits, request, edge);
+            }
+        }
+    }
+
+    fn for_export(
+        &mut self,
+        export: usize,
+        link: usize,
+        limits: LinkLimits,
+        request: &Incoming<'_>,
+        edge: &mut impl Edge,
+    ) {
+        let Some(number) = self.disk_for(export, request.src(), edge) else {
+            self.totals.ignored += 1;
+            return;
+        };
+        let now = self.now;
+        let Some(disk) = self.disk_mut(number) else { return };
+        disk.counts.last_seen = Some(now);
+        disk.counts.last_mac = Some(request.src());
+        let action = disk.target.handle(request, limits);
+        self.perform(number, link, action, edge);
+    }
+
+    /// Which disk a machine sees at an export, if any.
+    fn disk_for(&mut self, export: usize, mac: Mac, edge: &mut impl Edge) -> Option<u32> {
+        let now = self.now;
+        let guests = self.disks.len();
+        let e = self.exports.get_mut(export)?;
+        if !e.macs.is_empty() && !e.macs.contains(&mac) {
+            return None;
+        }
+        let address = e.address;
+        let (by_mac, newcomers, template, unknown) = match &mut e.sharing {
+            Sharing::One(disk) => return Some(*disk),
+            Sharing::PerClient { by_mac, newcomers, template, unknown } => {
+                (by_mac, *newcomers, template, unknown)
+            }
+        };
+        if let Some(disk) = by_mac.get(&mac) {
+            return Some(*disk);
+        }
+        match newcomers {
+            Newcomers::Auto { max } if by_mac.len() < max && guests < GUESTS_MAX => {
+                let spec = newcomer(template, address, mac);
+                let (layers, sectors) = (Arc::clone(&e.layers), e.sectors);
+                let disk = self.add_disk(spec, export, &layers, sectors).ok()?;
+                self.bind_mac(disk, mac);
+                Some(disk)
+            }
+            Newcomers::Auto { .. } | Newcomers::Refuse => {
+                if let Some(known) = unknown.iter_mut().find(|u| u.mac == mac) {
+                    known.last_seen = now;
+                    known.requests += 1;
+                } else if unknown.len() < GUESTS_MAX {
+                    unknown.push(Unknown { address, mac, last_seen: now, requests: 1 });
+                    edge.report(Report::UnknownClient { address, mac });
+                }
+                None
+            }
+        }
+    }
+
+    fn add_disk(
+        &mut self,
+        spec: DiskSpec,
+        export: usize,
+        layers: &Arc<[Layer<'static>]>,
+        sectors: u64,
+    ) -> Result<u32, AddError> {
+        let disk = Disk::new(spec, export, Arc::clone(layers), sectors).ok_or(AddError::Invalid)?;
+        let free = self.disks.iter().position(Option::is_none).unwrap_or(self.disks.len());
+        let number = u32::try_from(free).map_err(|_full| AddError::Invalid)?;
+        match self.disks.get_mut(free) {
+            Some(slot) => *slot = Some(Box::new(disk)),
+            None => self.disks.push(Some(Box::new(disk))),
+        }
+        Ok(number)
+    }
+}
+
+/// The disk of a machine nobody named: named after its address, so that it is found again.
+fn newcomer(template: &DiskSpec, address: Address, mac: Mac) -> DiskSpec {
+    let label = client_label(mac);
+    let mut spec = template.clone();
+    if let Overlay::File(pattern) = &template.overlay {
+        spec.overlay = Overlay::File(client_overlay(pattern, &label));
+    }
+    spec.target.identity = identity_of(address, &label);
+    spec.label = label;
+    spec
+}
+
+/// The name of a client that only its address is known of.
+pub fn client_label(mac: Mac) -> String {
+    mac.to_string().replace(':', "")
+}
+
+/// The overlay of one client of an export whose template overlay is `pattern`: in the same
+/// directory, `LABEL.cow`, or `LABEL-STEM.cow` where the pattern's stem is not empty.
+pub fn client_overlay(pattern: &std::path::Path, label: &str) -> std::path::PathBuf {
+    let stem = pattern.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = match stem.as_str() {
+        "" | "clients" => format!("{label}.cow"),
+        other => format!("{label}-{other}.cow"),
+    };
+    pattern.with_file_name(name)
+}
+
+/// Serial number and world wide name of a disk, the same at every start: from its address and
+/// label only.
+pub fn identity_of(address: Address, label: &str) -> aoe_proto::Identity {
+    use aoe_proto::target::AtaText;
+    use sha2::{Digest, Sha256};
+
+    let mut hash = Sha256::new();
+    hash.update(address.to_string());
+    hash.update([0]);
+    hash.update(label);
+    let digest: [u8; 32] = hash.finalize().into();
+    let [a, b, c, d, e, f, g, h, i, j, ..] = digest;
+    let serial: String =
+        [a, b, c, d, e, f, g, h, i, j].iter().map(|b| format!("{b:02X}")).collect();
+    // NAA 3: locally assigned.
+    let wwn = u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 4 | 3 << 60;
+    aoe_proto::Identity {
+        serial: AtaText::new(&serial).unwrap_or_default(),
+        revision: AtaText::new(env!("CARGO_PKG_VERSION").get(..8).unwrap_or("0.1.0"))
+            .unwrap_or_default(),
+        model: AtaText::new("cowblade overlay").unwrap_or_default(),
+        wwn: Some(wwn),
+    }
+}

@@ -1,0 +1,388 @@
+//! The server loop, deterministic: frames, time and storage outcomes in; frames, operations and
+//! reports out. Threads, sockets and clocks are behind [`Edge`].
+//!
+//! ```text
+//!  frame --> demux: address, client --> Target::handle --> Action
+//!                                                            |
+//!  outbox <-- reply around the data <-- Pending <-- Engine <-+
+//!    |                                                |
+//!  Server::send                              Edge::start (IoDriver)
+//! ```
+//!
+//! Invariants:
+//! 1. Requests of one disk enter its engine in the order in which their frames arrived.
+//! 2. A frame that finds no room (buffers, slots) is dropped and counted, never answered wrongly.
+//! 3. Every request that was taken is answered exactly once, or its client is gone.
+//! 4. No request allocates once the buffers are warm.
+
+mod demux;
+mod disk;
+mod frames;
+pub mod io;
+mod requests;
+mod status;
+
+use core::time::Duration;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use aoe_proto::{Address, ForeignAnswer, Incoming, LinkLimits, Mac, Refusal, TargetState};
+use cow_core::engine::{IoFailure, Note};
+use cow_core::format::{IndexEntry, Layer, Top};
+use cow_core::pages::PagePool;
+
+pub use demux::{AddError, client_label, client_overlay, identity_of};
+pub use disk::{DiskSpec, Durability, Overlay};
+pub use frames::FRAMES_MAX;
+pub use io::{Completion, IoDriver, Job, Memory};
+pub use status::{DiskStatus, Unknown};
+
+use disk::Disk;
+use frames::Frames;
+use requests::Requests;
+
+/// Most initiators kept without being registered, served or only listed. A forged source address
+/// costs nothing to send, so their number must not follow the traffic.
+pub const GUESTS_MAX: usize = 1024;
+
+/// How often a disk in `writeback` mode publishes what it has acknowledged: the "last seconds"
+/// that a power cut may take.
+pub const WRITEBACK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the loop causes in the world.
+pub trait Edge: IoDriver {
+    /// Creates the overlay of a disk that is about to be written for the first time, and answers
+    /// with [`Server::overlay_ready`], at once or later.
+    fn create_overlay(&mut self, disk: u32, spec: &DiskSpec);
+
+    /// Keeps a note of `disk` so that it outlives the process.
+    ///
+    /// # Errors
+    /// When it cannot be kept; the write is then not acknowledged.
+    fn note(&mut self, disk: u32, note: Note) -> Result<(), IoFailure>;
+
+    /// Notes so far belong to the commit that begins now.
+    fn notes_sealed(&mut self, disk: u32);
+
+    /// Notes before the last seal are published.
+    fn notes_durable(&mut self, disk: u32);
+
+    /// Saves what the network changed about a disk.
+    fn persist(&mut self, disk: u32, spec: &DiskSpec, state: &TargetState);
+
+    /// Tells the operator.
+    fn report(&mut self, report: Report<'_>);
+}
+
+/// Something the operator should know.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Report<'a> {
+    /// Another machine answers for one of our addresses: initiators will write to both in turn.
+    Duplicate {
+        /// Our address.
+        address: Address,
+        /// The other machine.
+        mac: Mac,
+    },
+    /// A machine nobody registered asks for a disk of its own.
+    UnknownClient {
+        /// The address it asked for.
+        address: Address,
+        /// The machine.
+        mac: Mac,
+    },
+    /// A request failed in storage.
+    Failed {
+        /// The disk's label.
+        disk: &'a str,
+        /// Why.
+        failure: cow_core::engine::Failure,
+    },
+    /// The overlay of a disk takes no more writes.
+    ReadOnly {
+        /// The disk's label.
+        disk: &'a str,
+    },
+    /// The frozen layers under an export were changed by somebody: nothing is served from them.
+    BackingChanged {
+        /// The export.
+        address: Address,
+    },
+}
+
+/// One interface.
+#[derive(Clone, Copy, Debug)]
+struct LinkState {
+    mac: Mac,
+    /// `None` while the MTU is too small for any target.
+    limits: Option<LinkLimits>,
+}
+
+/// What is behind one address.
+#[derive(Debug)]
+struct Export {
+    address: Address,
+    layers: Arc<[Layer<'static>]>,
+    sectors: u64,
+    macs: Vec<Mac>,
+    sharing: Sharing,
+    /// Somebody changed a frozen layer: every request for data fails.
+    broken: bool,
+}
+
+#[derive(Debug)]
+enum Sharing {
+    /// One disk for everybody.
+    One(u32),
+    /// A disk for each client, by source address.
+    PerClient {
+        by_mac: HashMap<Mac, u32>,
+        newcomers: Newcomers,
+        template: DiskSpec,
+        unknown: Vec<Unknown>,
+    },
+}
+
+/// What happens to a source address that no client has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Newcomers {
+    /// It is listed and not answered.
+    Refuse,
+    /// It gets a disk, whose overlay is created at its first write, while there are fewer than
+    /// so many clients.
+    Auto {
+        /// Most disks of this export.
+        max: usize,
+    },
+}
+
+/// How an export is made.
+#[derive(Debug)]
+pub struct ExportSpec {
+    /// Shelf and slot.
+    pub address: Address,
+    /// Frozen layers, top first.
+    pub layers: Arc<[Layer<'static>]>,
+    /// Size of the disk.
+    pub sectors: u64,
+    /// Only these may see it; empty: everybody.
+    pub macs: Vec<Mac>,
+    /// Its disk, or the pattern of each client's disk.
+    pub disk: DiskSpec,
+    /// `None`: one disk for everybody.
+    pub per_client: Option<Newcomers>,
+}
+
+/// An overlay that is ready to be used.
+#[derive(Debug)]
+pub struct Opened {
+    /// The overlay.
+    pub top: Top,
+    /// Its index memory.
+    pub index: Vec<IndexEntry>,
+    /// Sectors with space of their own already.
+    pub used: u64,
+    /// Mappings of an earlier process to be taken up.
+    pub notes: Vec<Note>,
+}
+
+/// Totals of the loop.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Totals {
+    /// Frames that were no request to this server.
+    pub ignored: u64,
+    /// Requests dropped because buffers or slots were used up.
+    pub overrun: u64,
+    /// Answers of other machines that claim one of our addresses.
+    pub duplicates: u64,
+}
+
+/// The loop's state: exports, disks, requests under way.
+#[derive(Debug)]
+pub struct Server<'m> {
+    pool: PagePool<'m>,
+    links: Vec<LinkState>,
+    exports: Vec<Export>,
+    by_address: HashMap<Address, usize>,
+    disks: Vec<Option<Box<Disk>>>,
+    active: Vec<u32>,
+    requests: Requests,
+    frames: Frames,
+    allow: Vec<Mac>,
+    totals: Totals,
+    now: Duration,
+    duplicate_reported: Option<Duration>,
+    next_commit: Duration,
+}
+
+impl<'m> Server<'m> {
+    /// A server with nothing to serve. Only stations in `allow` are answered, if there are any.
+    pub fn new(pool: PagePool<'m>, allow: Vec<Mac>) -> Self {
+        Self {
+            pool,
+            links: Vec::new(),
+            exports: Vec::new(),
+            by_address: HashMap::new(),
+            disks: Vec::new(),
+            active: Vec::new(),
+            requests: Requests::default(),
+            frames: Frames::default(),
+            allow,
+            totals: Totals::default(),
+            now: Duration::ZERO,
+            duplicate_reported: None,
+            next_commit: WRITEBACK_INTERVAL,
+        }
+    }
+
+    /// Adds an interface and returns its number.
+    pub fn add_link(&mut self, mac: Mac, mtu: usize) -> usize {
+        self.links.push(LinkState { mac, limits: None });
+        let link = self.links.len() - 1;
+        self.link_changed(link, mac, mtu);
+        link
+    }
+
+    /// The interface has this address and MTU now.
+    pub fn link_changed(&mut self, link: usize, mac: Mac, mtu: usize) {
+        let limits = LinkLimits::for_mtu(mtu);
+        if let Some(state) = self.links.get_mut(link) {
+            *state = LinkState { mac, limits };
+        }
+        if let Some(limits) = limits {
+            self.frames.grow(limits.frame_len_max());
+        }
+    }
+
+    /// Time passes. `now` counts from any origin and never goes back.
+    pub fn tick(&mut self, now: Duration, edge: &mut impl Edge) {
+        self.now = now;
+        if now >= self.next_commit {
+            self.next_commit = now.saturating_add(WRITEBACK_INTERVAL);
+            self.commit_written();
+        }
+        self.run(edge);
+    }
+
+    /// Takes one received frame. [`run`](Self::run) follows the batch.
+    pub fn receive(&mut self, link: usize, frame: &[u8], edge: &mut impl Edge) {
+        let Some(state) = self.links.get(link).copied() else { return };
+        let Some(limits) = state.limits else { return };
+        match Incoming::parse(frame, state.mac) {
+            Ok(request) => self.demultiplex(link, limits, &request, edge),
+            Err(Refusal::Response) => self.foreign(frame, state.mac, edge),
+            Err(_) => self.totals.ignored += 1,
+        }
+    }
+
+    /// Hands every answer to `transmit`, by link and in order.
+    pub fn send(&mut self, transmit: &mut dyn FnMut(usize, &mut dyn Iterator<Item = &[u8]>)) {
+        for link in 0..self.links.len() {
+            let outbox = self.frames.outbox();
+            if outbox.iter().any(|(l, _)| *l == link) {
+                let mut frames = outbox.iter().filter(|(l, _)| *l == link).map(|(_, b)| b.frame());
+                transmit(link, &mut frames);
+            }
+        }
+        self.frames.clear_outbox();
+    }
+
+    /// Does everything that can be done now. Answers wait for [`send`](Self::send).
+    pub fn run(&mut self, edge: &mut impl Edge) {
+        while let Some(number) = self.active.pop() {
+            let progressed = self.run_disk(number, edge);
+            if progressed {
+                self.wake_starved(number);
+            }
+        }
+    }
+
+    /// An operation that was started earlier has ended.
+    pub fn complete(&mut self, completion: &Completion) {
+        self.complete_operation(completion);
+        self.activate(completion.job.disk);
+    }
+
+    /// Totals since the start.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Nothing is under way on any disk, and nothing acknowledged waits to be published.
+    pub fn is_drained(&self) -> bool {
+        self.disks().all(|(_, d)| d.is_drained())
+    }
+
+    /// Begins to publish everything that was acknowledged, before the end.
+    pub fn commit_all(&mut self) {
+        self.commit_written();
+    }
+
+    fn commit_written(&mut self) {
+        for number in 0..self.disks.len() {
+            let Some(disk) = self.disks.get_mut(number).and_then(Option::as_mut) else { continue };
+            if disk.commit()
+                && let Ok(number) = u32::try_from(number)
+            {
+                self.activate(number);
+            }
+        }
+    }
+
+    /// Puts a disk on the list of those that may have something to do.
+    fn activate(&mut self, number: u32) {
+        if let Some(disk) = self.disk_mut(number)
+            && !disk.active
+        {
+            disk.active = true;
+            self.active.push(number);
+        }
+    }
+
+    /// Requests that waited for pages held by another disk are tried again.
+    fn wake_starved(&mut self, progressed: u32) {
+        for number in 0..self.disks.len() {
+            let Ok(number) = u32::try_from(number) else { return };
+            if number != progressed
+                && let Some(disk) = self.disk_mut(number)
+                && disk.starved
+            {
+                disk.starved = false;
+                disk.wake();
+                self.activate(number);
+            }
+        }
+    }
+
+    fn foreign(&mut self, frame: &[u8], own_mac: Mac, edge: &mut impl Edge) {
+        let answer = ForeignAnswer::parse(frame, own_mac);
+        let ours = |mac| self.links.iter().any(|l| l.mac == mac);
+        let Some(answer) =
+            answer.filter(|a| self.by_address.contains_key(&a.address) && !ours(a.src))
+        else {
+            self.totals.ignored += 1;
+            return;
+        };
+        self.totals.duplicates += 1;
+        // Once a minute: a busy duplicate answers thousands of times a second.
+        let quiet = self
+            .duplicate_reported
+            .is_some_and(|at| self.now < at.saturating_add(Duration::from_secs(60)));
+        if !quiet {
+            self.duplicate_reported = Some(self.now);
+            edge.report(Report::Duplicate { address: answer.address, mac: answer.src });
+        }
+    }
+
+    fn disk_mut(&mut self, number: u32) -> Option<&mut Disk> {
+        self.disks.get_mut(number as usize)?.as_deref_mut()
+    }
+
+    fn disks(&self) -> impl Iterator<Item = (u32, &Disk)> {
+        self.disks
+            .iter()
+            .enumerate()
+            .filter_map(|(number, disk)| Some((u32::try_from(number).ok()?, disk.as_deref()?)))
+    }
+}

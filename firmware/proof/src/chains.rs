@@ -1,0 +1,191 @@
+//! Drives chains of every writable format in memory, with inputs the optimiser cannot know.
+
+use core::hint::black_box;
+
+use cow_core::engine::{
+    Buffer, Durability, Engine, IoFailure, Kind, Lent, Note, Operation, Output, Request, RequestId,
+};
+use cow_core::format::native::{self, CreateOptions, Fresh};
+use cow_core::format::raw::Raw;
+use cow_core::format::{IndexEntry, Layer, Top, dm_snapshot};
+use cow_core::identity::{LayerId, ParentIdentity};
+use cow_core::pages::{Frame, Page, PagePool, StorageKey};
+use cow_core::storage::{ReadStorage, Storage};
+use cow_core::units::Extent;
+
+/// Sectors of the disk: two metadata pages of the native format.
+const SECTORS: u64 = 20_000;
+
+/// Bytes of the overlay's storage that exist; beyond, it is full.
+const STORE_LEN: usize = 64 << 10;
+
+/// A storage in memory that is as long as asked for and full from [`STORE_LEN`] on.
+struct Ram([u8; STORE_LEN]);
+
+impl embedded_io::ErrorType for Ram {
+    type Error = embedded_io::ErrorKind;
+}
+
+impl ReadStorage for Ram {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), Self::Error> {
+        let at = usize::try_from(offset).unwrap_or(usize::MAX);
+        let from = self.0.get(at..).unwrap_or(&[]);
+        for (n, to) in buf.iter_mut().enumerate() {
+            *to = from.get(n).copied().unwrap_or(0);
+        }
+        Ok(())
+    }
+
+    fn len_bytes(&self) -> Result<u64, Self::Error> {
+        Ok(black_box(1 << 40))
+    }
+}
+
+impl Storage for Ram {
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), Self::Error> {
+        let at = usize::try_from(offset).unwrap_or(usize::MAX);
+        let to = self.0.get_mut(at..).unwrap_or(&mut []);
+        if to.len() < data.len() {
+            return Err(embedded_io::ErrorKind::OutOfMemory);
+        }
+        to.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), Self::Error> {
+        if black_box(false) { Err(embedded_io::ErrorKind::Other) } else { Ok(()) }
+    }
+
+    fn extend(&mut self, _len: u64) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
+/// A chain of each kind takes one request of each kind. True if all were answered.
+pub fn run() -> bool {
+    let mut store = Ram([0; STORE_LEN]);
+    let mut page = Page::ZERO;
+    let native = read_only() && over_native(&mut store, &mut page);
+    store.0.fill(0);
+    native && over_store(&mut store)
+}
+
+fn read_only() -> bool {
+    drive(None, &mut [], &mut Ram([0; STORE_LEN]))
+}
+
+fn over_native(store: &mut Ram, page: &mut Page) -> bool {
+    let options = CreateOptions {
+        layer_id: LayerId(black_box([1; 16])),
+        sectors: black_box(SECTORS),
+        parent: ParentIdentity::None,
+        window: None,
+        hint: &[],
+        label: black_box(b"proof".as_slice()),
+        created_s: 0,
+        fresh: Fresh::Unknown,
+    };
+    if native::create(store, &options, page).is_err() {
+        return false;
+    }
+    let Ok(top) = native::open_writable(store, StorageKey(0), page) else { return false };
+    let answered = drive(Some(Top::Native(top)), &mut [], store);
+    let checked = native::open(store, page).is_ok();
+    let emptied = native::rollback(store, page).is_ok();
+    answered && checked && emptied
+}
+
+fn over_store(store: &mut Ram) -> bool {
+    let mut index = [IndexEntry::EMPTY; 64];
+    if dm_snapshot::create(store, black_box(8)).is_err() {
+        return false;
+    }
+    let Some(top) = open_store(store, &mut index) else { return false };
+    drive(Some(Top::DmSnapshot(top)), &mut index, store)
+}
+
+fn open_store(store: &mut Ram, index: &mut [IndexEntry]) -> Option<dm_snapshot::Writable> {
+    let mut page = Page::ZERO;
+    let opened = dm_snapshot::open(store, black_box(SECTORS), page.as_bytes_mut()).ok()?;
+    let loaded = dm_snapshot::load_index(store, &opened, index, page.as_bytes_mut()).ok()?;
+    dm_snapshot::Writable::new(StorageKey(0), &loaded).ok()
+}
+
+fn drive(overlay: Option<Top>, index: &mut [IndexEntry], store: &mut Ram) -> bool {
+    let mut pages = [const { Page::ZERO }; 2];
+    let mut frames = [const { Frame::EMPTY }; 2];
+    let Some(mut pool) = PagePool::new(&mut pages, &mut frames) else { return false };
+    let Some(raw) = Raw::new(StorageKey(1), black_box(1000)) else { return false };
+    let layers = [Layer::Raw(raw)];
+    let Some(mut engine) = Engine::<4>::new(overlay, SECTORS, durability()) else { return false };
+    let mut lent = Lent { pages: &mut pool, layers: black_box(&layers), index };
+    let Some(extent) = Extent::new(black_box(0), black_box(2)) else { return false };
+    let requests = [
+        Request::Read(extent),
+        Request::Write { extent, durable: black_box(true) },
+        Request::Zero(extent),
+        Request::Discard(extent),
+        Request::Map(extent),
+        Request::Restore(Note { extent, offset: None }),
+        Request::Flush,
+    ];
+    let mut data = [0_u8; 1024];
+    let mut answered = 0;
+    for request in requests {
+        if engine.submit(RequestId(0), black_box(request)).is_err() {
+            return false;
+        }
+        while let Some(output) = engine.poll(&mut lent) {
+            match output {
+                Output::Operation(o) => {
+                    let result = perform(&o, &mut lent, &mut data, store);
+                    engine.complete(&mut lent, o.ticket, result);
+                }
+                Output::Note { ticket, .. } => engine.complete(&mut lent, ticket, Ok(())),
+                Output::Done { .. } => answered += 1,
+                _ => {}
+            }
+        }
+        engine.commit();
+        engine.wake();
+    }
+    answered == 7 && engine.is_idle()
+}
+
+fn perform(
+    o: &Operation,
+    lent: &mut Lent<'_, '_>,
+    data: &mut [u8],
+    store: &mut Ram,
+) -> Result<(), IoFailure> {
+    use cow_core::blocking::{part, part_mut};
+    let failed = |_| IoFailure::Full;
+    match (o.kind, o.buffer) {
+        (Kind::Read, Buffer::Page { page, offset }) => {
+            let to = part_mut(lent.pages.bytes_mut(page), offset, o.len);
+            store.read_at(o.offset, to.ok_or(IoFailure::Medium)?).map_err(failed)
+        }
+        (Kind::Write, Buffer::Page { page, offset }) => {
+            let from = part(lent.pages.bytes(page), offset, o.len);
+            store.write_at(o.offset, from.ok_or(IoFailure::Medium)?).map_err(failed)
+        }
+        (Kind::Read, Buffer::Request { offset, .. }) => {
+            let to = part_mut(data, offset, o.len).ok_or(IoFailure::Medium)?;
+            store.read_at(o.offset, to).map_err(failed)
+        }
+        (Kind::Write, Buffer::Request { offset, .. }) => {
+            let from = part(data, offset, o.len).ok_or(IoFailure::Medium)?;
+            store.write_at(o.offset, from).map_err(failed)
+        }
+        (Kind::Sync, _) => store.sync().map_err(failed),
+        _ => Ok(()),
+    }
+}
+
+fn durability() -> Durability {
+    match black_box(0) {
+        0 => Durability::Safe,
+        1 => Durability::Writeback,
+        _ => Durability::Ephemeral,
+    }
+}

@@ -1,0 +1,43 @@
+//! Targets under test: the reference target, ours, and servers broken on purpose.
+
+use std::path::Path;
+
+use crate::net::Segment;
+use crate::require;
+use crate::server::ServerPlan;
+use crate::workspace;
+
+/// The reference target with one plain file as a disk.
+///
+/// `address` reads `SHELF.SLOT`; `options` go before it, as in `-r` or `-m MAC`.
+pub fn vblade(
+    segment: &Segment,
+    dir: &Path,
+    address: &str,
+    image: &Path,
+    options: &[&str],
+) -> ServerPlan {
+    let program = require::program("vblade").expect("vblade is installed");
+    let (shelf, slot) = address.split_once('.').expect("an address reads SHELF.SLOT");
+    let image = image.display().to_string();
+    let arguments = [options, &[shelf, slot, Segment::SERVER, &image]].concat();
+    let log = dir.join(format!("vblade-{}.log", segment.next_number()));
+    ServerPlan::new(segment.server(), &program, arguments, log, "sectors")
+}
+
+/// A server that forgets: each start serves a fresh copy of `image`.
+pub fn forgetful_vblade(segment: &Segment, dir: &Path, address: &str, image: &Path) -> ServerPlan {
+    let copy = dir.join("forgotten.img");
+    let mut plan = vblade(segment, dir, address, &copy, &[]);
+    let line =
+        format!("cp '{}' '{}' && exec {}", image.display(), copy.display(), plan.command.join(" "));
+    plan.command = ["sh", "-c", &line].map(Into::into).into();
+    plan
+}
+
+/// Our program with the given arguments; the interface is added.
+pub fn cowblade(segment: &Segment, dir: &Path, arguments: &[&str]) -> ServerPlan {
+    let arguments = [&["serve", "-i", Segment::SERVER], arguments].concat();
+    let log = dir.join(format!("cowblade-{}.log", segment.next_number()));
+    ServerPlan::new(segment.server(), workspace::cowblade(), arguments, log, "serving")
+}
