@@ -99,20 +99,16 @@ impl Model {
         self.sectors = sectors;
     }
 
-    /// Forgets how the sectors came to be what they are; every one must be certain.
-    pub fn settle(&mut self) {
-        for versions in self.versions.values_mut() {
-            let last = versions.last().copied();
-            versions.clear();
-            versions.extend(last.map(|v| Version {
-                submitted: 0,
-                acknowledged: Some(0),
-                durable: Some(0),
-                optional: false,
-                failed: false,
-                ..v
-            }));
+    /// The process is gone: what was not acknowledged has happened or not.
+    pub fn break_off(&mut self) {
+        for version in self.versions.values_mut().flatten() {
+            version.failed |= version.acknowledged.is_none();
         }
+    }
+
+    /// Never paints with this number or a smaller one again.
+    pub fn skip_paint(&mut self, painted: u64) {
+        self.painted = self.painted.max(painted);
     }
 
     /// The number that the next sector written is painted with.

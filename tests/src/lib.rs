@@ -37,6 +37,7 @@ pub mod script;
 pub mod server;
 pub mod target;
 pub mod sim;
+pub mod sim_life;
 pub mod sim_watch;
 pub mod wire;
 pub mod workspace;

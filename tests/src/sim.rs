@@ -234,6 +234,23 @@ impl<'a, 'p> Sim<'a, 'p> {
         self.drive()
     }
 
+    /// As [`run`](Self::run), but stops somewhere in the middle, perhaps with everything under way.
+    ///
+    /// # Errors
+    /// What went wrong first.
+    pub fn run_part(&mut self) -> Result<(), String> {
+        for chain in &mut self.chains {
+            chain.left = self.plan.requests;
+        }
+        let steps = self.dice.below(20 * (self.plan.requests * self.chains.len()) as u64 + 1);
+        for _ in 0..steps {
+            if self.step()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Goes on until every chain is idle.
     fn drive(&mut self) -> Result<(), String> {
         let steps = 20_000 + 4_000 * self.plan.requests * self.chains.len();
@@ -332,6 +349,10 @@ impl<'a, 'p> Sim<'a, 'p> {
     /// What went wrong first.
     pub fn restore(&mut self, chain: usize, notes: &[Note]) -> Result<(), String> {
         for note in notes {
+            if let Some(offset) = note.offset {
+                let key = self.chains[chain].top.1.0;
+                self.watch.restored(key, offset, note.extent.sectors());
+            }
             while !self.submit(chain, Request::Restore(*note)) {
                 if self.step()? {
                     break;
@@ -443,6 +464,7 @@ impl<'a, 'p> Sim<'a, 'p> {
     }
 
     fn begin(&mut self, chain: usize, o: Operation) -> Result<(), String> {
+        if std::env::var("TRACE").is_ok() { println!("{chain} {o:?}"); }
         let storage = self.storages.get(o.storage.0 as usize).ok_or("an unknown storage")?;
         let c = &mut self.chains[chain];
         let bytes = match (o.buffer, o.kind) {
@@ -567,6 +589,7 @@ impl<'a, 'p> Sim<'a, 'p> {
         };
         let target = target.ok_or("a buffer that went away")?;
         storage.read_at(o.offset, target).map_err(|e| format!("{o:?}: {e}"))?;
+        self.watch.read(o.storage.0, o.offset, target);
         Ok(Ok(()))
     }
 
