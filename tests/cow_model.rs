@@ -92,6 +92,6 @@ fn snapshot_stores_read_as_the_model() {
 }
 #[test]
 fn dbg() {
-    let r = live(101, 500, Format::Dm(8), 2);
+    let r = live(1, 500, Format::Native, 2);
     println!("{r:?}");
 }

@@ -297,7 +297,8 @@ impl<'a, 'p> Sim<'a, 'p> {
         for chain in 0..self.chains.len() {
             moved |= self.poll(chain)?;
         }
-        if moved || !self.flying.is_empty() || self.chains.iter().any(|c| c.left > 0) {
+        let more = |c: &Chain<'_>| c.left > 0 && c.engine.in_flight() < SLOTS;
+        if moved || !self.flying.is_empty() || self.chains.iter().any(more) {
             return Ok(false);
         }
         // Whoever waits for the pool may go on now that others have progressed; each needs a turn.
