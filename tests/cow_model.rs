@@ -29,7 +29,7 @@ fn base_len(sectors: u64, dice: &mut Dice) -> u64 {
         0 => 0,
         1 => bytes,
         2 => (bytes / 2).max(1),
-        3 => bytes + 1000,
+        3 => (bytes + 1000).min(MAX_SECTORS * 512),
         _ => bytes.saturating_sub(1 + dice.below(700)).max(1),
     }
 }
@@ -48,6 +48,7 @@ fn live(seed: u64, sectors: u64, format: Format, pages: usize) -> Result<(), Str
         let plan = Plan { longest, ..Plan::new(40, durability) };
         let ending = random_ending(durability, &mut dice);
         let step = format!("{durability:?}, up to {longest} sectors, {ending:?}");
+        if std::env::var("TRACE").is_ok() { println!("SESSION {step} {:?}", life.disks[0].top); }
         life.live(pages, plan, dice.roll(), ending).map_err(|e| format!("{step}: {e}"))?;
         match dice.below(4) {
             0 if ending == system_tests::sim_life::Ending::Close => {

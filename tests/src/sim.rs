@@ -110,7 +110,7 @@ struct Active {
     request: Request,
     buffer: Vec<u8>,
     contents: Vec<Content>,
-    allowed: Vec<Vec<Content>>,
+    order: u64,
     fills: Vec<(u32, u32)>,
     submitted: usize,
     acknowledged: bool,
@@ -390,14 +390,11 @@ impl<'a, 'p> Sim<'a, 'p> {
             return false;
         }
         c.submitted += 1;
-        let (mut buffer, mut contents, mut allowed) = (Vec::new(), Vec::new(), Vec::new());
+        if std::env::var("TRACE").is_ok() { println!("{chain} SUBMIT {id:?} {request:?}"); }
+        let (mut buffer, mut contents) = (Vec::new(), Vec::new());
         let bytes = |e: Extent| usize::try_from(e.bytes()).expect("fits");
         match request {
-            Request::Read(extent) => {
-                buffer = vec![0xee; bytes(extent)];
-                let sectors = extent.start().get()..extent.end().get();
-                allowed = sectors.map(|lba| c.model.expected(lba)).collect();
-            }
+            Request::Read(extent) => buffer = vec![0xee; bytes(extent)],
             Request::Write { extent, .. } => {
                 buffer = vec![0; bytes(extent)];
                 for sector in buffer.chunks_mut(SECTOR) {
@@ -419,7 +416,7 @@ impl<'a, 'p> Sim<'a, 'p> {
             request,
             buffer,
             contents,
-            allowed,
+            order: c.model.order(),
             fills: Vec::new(),
             submitted: now,
             acknowledged: false,
@@ -434,6 +431,7 @@ impl<'a, 'p> Sim<'a, 'p> {
             Lent { pages: &mut self.pool, layers: c.layers, index: &mut c.index };
         let Some(output) = c.engine.poll(&mut lent) else { return Ok(false) };
         let now = self.machine.events();
+        if std::env::var("TRACE").is_ok() && !matches!(output, Output::Operation(_)) { println!("{chain} OUT {output:?}"); }
         match output {
             Output::Operation(operation) => self.begin(chain, operation)?,
             Output::Fill { id, offset, len } => {
@@ -632,10 +630,10 @@ impl<'a, 'p> Sim<'a, 'p> {
         let well = result.is_ok();
         match active.request {
             Request::Read(extent) if well => {
-                let sectors = active.buffer.chunks(SECTOR).zip(&active.allowed);
-                for (lba, (bytes, allowed)) in (extent.start().get()..).zip(sectors) {
+                for (lba, bytes) in (extent.start().get()..).zip(active.buffer.chunks(SECTOR)) {
+                    let allowed = c.model.expected_at(lba, active.order);
                     c.model
-                        .judge(lba, bytes, allowed, false)
+                        .judge(lba, bytes, &allowed, false)
                         .map_err(|e| format!("{:?}: {e}", active.request))?;
                 }
             }
