@@ -24,6 +24,7 @@
 )]
 
 pub mod chain_model;
+pub mod crash;
 pub mod dissector;
 pub mod frames;
 pub mod guest;
@@ -42,6 +43,7 @@ pub mod scenario;
 pub mod script;
 pub mod server;
 pub mod sim;
+pub mod sim_life;
 pub mod sim_watch;
 pub mod target;
 pub mod wire;

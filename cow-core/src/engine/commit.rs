@@ -105,6 +105,18 @@ impl Commit {
         pages.set_link(id, self.open);
         self.open = id.0;
     }
+
+    /// Some open page could be published now: it is not being prepared.
+    pub(super) fn can_seal(&self, pages: &PagePool<'_>) -> bool {
+        let mut at = self.open;
+        while let Some(id) = as_page(at) {
+            if pages.state(id) == FrameState::Open {
+                return true;
+            }
+            at = pages.link(id);
+        }
+        false
+    }
 }
 
 impl<const SLOTS: usize> Engine<SLOTS> {
@@ -137,8 +149,8 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     }
 
     fn begin(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
-        let commit = &mut self.commit;
-        let crowded = commit.open != NIL && lent.pages.is_crowded();
+        let commit = &self.commit;
+        let crowded = lent.pages.is_crowded() && commit.can_seal(lent.pages);
         if commit.broken || !(commit.wanted || crowded) {
             return None;
         }
