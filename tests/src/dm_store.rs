@@ -112,7 +112,7 @@ mod tests {
         assert_eq!((store.chunk, store.valid), (4096, true));
         assert_eq!(store.exceptions, [(3, 2), (0, 3)]);
         assert_eq!((store.area(0), store.area(1)), (1, 258));
-        let view = store.view(&bytes, &[0x20; 5 * 4096]);
+        let view = store.view(&bytes, &vec![0x20; 5 * 4096]);
         assert_eq!(view[..4096], [0x42; 4096]);
         assert_eq!(view[4096..3 * 4096], [0x20; 2 * 4096]);
         assert_eq!(view[3 * 4096..4 * 4096], [0x41; 4096]);
