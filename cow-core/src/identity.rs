@@ -214,3 +214,114 @@ fn sample(len: u64, number: u64) -> Option<(u64, u64)> {
     let offset = even.wrapping_add((last % gaps).wrapping_mul(number) / gaps);
     Some((offset & !(SAMPLE_BYTES - 1), SAMPLE_BYTES))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::convert::Infallible;
+    use std::vec::Vec;
+
+    const FILE: FileIdentity = FileIdentity {
+        size_bytes: 1000,
+        mtime_s: 50,
+        mtime_ns: 7,
+        sample: [1; 32],
+        content: Some([2; 32]),
+    };
+
+    #[test]
+    fn the_gravest_difference_is_named() {
+        let recorded = ParentIdentity::File(FILE);
+        let against = |found| recorded.matches(&ParentIdentity::File(found));
+        assert_eq!(against(FILE), Ok(()));
+        assert_eq!(against(FileIdentity { content: None, ..FILE }), Ok(()));
+        let modified = FileIdentity { mtime_ns: 8, ..FILE };
+        let expected = ParentMismatch::Modified { expected_s: 50, found_s: 50 };
+        assert_eq!(against(modified), Err(expected));
+        let content = Err(ParentMismatch::Content);
+        assert_eq!(against(FileIdentity { sample: [3; 32], ..modified }), content);
+        assert_eq!(against(FileIdentity { content: Some([3; 32]), ..FILE }), content);
+        let shorter = FileIdentity { size_bytes: 999, sample: [3; 32], ..modified };
+        let expected = ParentMismatch::Shorter { expected: 1000, found: 999 };
+        assert_eq!(against(shorter), Err(expected));
+        let longer = FileIdentity { size_bytes: 1001, ..FILE };
+        let expected = ParentMismatch::Longer { expected: 1000, found: 1001 };
+        assert_eq!(against(longer), Err(expected));
+    }
+
+    #[test]
+    fn kinds_are_told_apart() {
+        let (a, b) = (LayerId([1; 16]), LayerId([2; 16]));
+        let layer = ParentIdentity::Layer(a);
+        let file = ParentIdentity::File(FILE);
+        assert_eq!(layer.matches(&layer), Ok(()));
+        assert_eq!(ParentIdentity::None.matches(&ParentIdentity::None), Ok(()));
+        let expected = ParentMismatch::Layer { expected: a, found: b };
+        assert_eq!(layer.matches(&ParentIdentity::Layer(b)), Err(expected));
+        assert_eq!(layer.matches(&file), Err(ParentMismatch::Kind));
+        assert_eq!(file.matches(&layer), Err(ParentMismatch::Kind));
+        assert_eq!(file.matches(&ParentIdentity::None), Err(ParentMismatch::Missing));
+        assert_eq!(ParentIdentity::None.matches(&file), Err(ParentMismatch::Unexpected));
+        assert_eq!(std::format!("{a}"), "01".repeat(16));
+    }
+
+    /// Byte n is a function of n; one byte may differ.
+    struct Pattern {
+        len: u64,
+        changed: Option<u64>,
+    }
+
+    impl embedded_io::ErrorType for Pattern {
+        type Error = Infallible;
+    }
+
+    impl ReadStorage for Pattern {
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), Infallible> {
+            assert!(offset + buf.len() as u64 <= self.len, "reads behind the end");
+            for (at, byte) in (offset..).zip(buf) {
+                let [low, ..] = (at ^ (at >> 9)).to_le_bytes();
+                *byte = low ^ u8::from(self.changed == Some(at));
+            }
+            Ok(())
+        }
+
+        fn len_bytes(&self) -> Result<u64, Infallible> {
+            Ok(self.len)
+        }
+    }
+
+    fn hash(len: u64, changed: Option<u64>) -> [u8; 32] {
+        sample_hash(&Pattern { len, changed }, len, &mut Page::ZERO.clone()).unwrap()
+    }
+
+    #[test]
+    fn samples_cover_small_files_and_both_ends_of_large_ones() {
+        let whole = SAMPLES * SAMPLE_BYTES;
+        for len in [1, 511, 4096, 4097, whole - 1, whole] {
+            for at in [0, len / 2, len - 1] {
+                assert_ne!(hash(len, None), hash(len, Some(at)), "{at} of {len}");
+            }
+        }
+        for len in [whole + 1, 1 << 30, (1 << 57) - 3] {
+            for at in [0, 4095, len - 4096, len - 1] {
+                assert_ne!(hash(len, None), hash(len, Some(at)), "{at} of {len}");
+            }
+        }
+        assert_ne!(hash(4096, None), hash(4097, None));
+        let all: Vec<_> = (0..SAMPLES).map_while(|n| sample((1 << 57) - 3, n)).collect();
+        assert_eq!(all.len(), 64);
+        assert!(all.windows(2).all(|w| w[0].0 + 4096 <= w[1].0));
+        assert_eq!(sample(5000, 1), Some((4096, 904)));
+        assert_eq!((sample(5000, 2), sample(0, 0)), (None, None));
+    }
+
+    #[test]
+    fn the_hash_is_the_documented_one() {
+        let mut input: Vec<u8> = b"cowblade sample1".to_vec();
+        input.extend([3, 0, 0, 0, 0, 0, 0, 0]);
+        input.extend([0; 8]);
+        input.extend([0, 1, 2]);
+        let expected: [u8; 32] = Sha256::digest(&input).into();
+        assert_eq!(hash(3, None), expected);
+    }
+}

@@ -11,6 +11,8 @@
 use core::cell::Cell;
 use core::fmt;
 
+use crate::format::Sealed;
+
 /// Bytes in a metadata page: the unit of metadata reads and writes of every format.
 pub const PAGE_LEN: usize = 4096;
 
@@ -78,6 +80,8 @@ pub struct Frame {
     /// Next frame in an engine's list of open or sealed frames.
     link: u32,
     aux: u64,
+    /// Where a sealed version goes.
+    sealed: Sealed,
 }
 
 /// No frame: the end of a list.
@@ -94,6 +98,7 @@ impl Frame {
         bucket: NIL,
         link: NIL,
         aux: 0,
+        sealed: Sealed { offset: 0, len: 0, stage: 0 },
     };
 }
 
@@ -249,6 +254,16 @@ impl<'m> PagePool<'m> {
     pub(crate) fn set_link(&mut self, id: PageId, link: u32) {
         if let Some(frame) = self.frame_mut(id.0) {
             frame.link = link;
+        }
+    }
+
+    pub(crate) fn sealed(&self, id: PageId) -> Sealed {
+        self.frame(id.0).map_or(Frame::EMPTY.sealed, |f| f.sealed)
+    }
+
+    pub(crate) fn set_sealed(&mut self, id: PageId, sealed: Sealed) {
+        if let Some(frame) = self.frame_mut(id.0) {
+            frame.sealed = sealed;
         }
     }
 

@@ -31,7 +31,7 @@ use cow_core::engine::{IoFailure, Note};
 use cow_core::format::{IndexEntry, Layer, Top};
 use cow_core::pages::PagePool;
 
-pub use demux::{AddError, client_label, client_overlay, identity_of};
+pub use demux::{AddError, identity_of};
 pub use disk::{DiskSpec, Durability, Overlay};
 pub use frames::FRAMES_MAX;
 pub use io::{Completion, IoDriver, Job, Memory};
@@ -54,6 +54,10 @@ pub trait Edge: IoDriver {
     /// Creates the overlay of a disk that is about to be written for the first time, and answers
     /// with [`Server::overlay_ready`], at once or later.
     fn create_overlay(&mut self, disk: u32, spec: &DiskSpec);
+
+    /// The disk of a machine nobody named, after the pattern of its export: label, identity and
+    /// overlay must be the same whenever the machine comes back.
+    fn newcomer(&mut self, template: &DiskSpec, address: Address, mac: Mac) -> DiskSpec;
 
     /// Keeps a note of `disk` so that it outlives the process.
     ///
@@ -129,6 +133,8 @@ struct Export {
     sharing: Sharing,
     /// Somebody changed a frozen layer: every request for data fails.
     broken: bool,
+    /// Somebody may be about to change one: nothing is answered until that is known.
+    suspended: bool,
 }
 
 #[derive(Debug)]

@@ -465,6 +465,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             _ => match lent.pages.claim(storage, page) {
                 Some(copy) => {
                     lent.pages.copy(id, copy);
+                    self.reopened(copy, lent);
                     lent.pages.set_state(copy, FrameState::Open);
                     self.commit.add_open(copy, lent.pages);
                     self.table.push(at);

@@ -47,8 +47,6 @@ pub struct Writable {
     published: u64,
     /// Areas below this are zeroed behind the end of the list.
     areas_ready: u64,
-    /// Chunk of the disk whose write zeroes the next area at this moment.
-    zeroing: Option<u64>,
 }
 
 impl Writable {
@@ -77,7 +75,6 @@ impl Writable {
             sealed: listed,
             published: listed,
             areas_ready: geometry.area_of(listed).saturating_add(1),
-            zeroing: None,
         })
     }
 
@@ -89,6 +86,12 @@ impl Writable {
     /// Exceptions in the list, those not yet durable included.
     pub const fn exceptions(&self) -> u64 {
         self.listed
+    }
+
+    /// Entries of index memory with which `more` chunks can be added; [`move_index`](super::move_index)
+    /// moves to larger memory between two calls of the engine.
+    pub const fn index_needed_for(&self, more: u64) -> u64 {
+        index_needed(self.used.saturating_add(more))
     }
 
     /// Sectors of the store in use, the header and the areas included, as the kernel counts them.
@@ -105,7 +108,7 @@ impl Writable {
         mapped.is_among(self.published, self.listed.saturating_sub(self.published))
     }
 
-    /// `chunk` and what its use needs are inside the store [FORMAT 2.4, and see `Full` in the doc].
+    /// `chunk` and what its use needs are inside the store [FORMAT-DM-SNAPSHOT, Full].
     fn has_room_for(&self, chunk: u64) -> bool {
         // Where this chunk is the last before an area, the list can become so long that it needs
         // that area: not to have it would make the store unreadable.
@@ -187,6 +190,14 @@ impl Writable {
         sectors.min(extent.sectors())
     }
 
+    /// In which step of a commit a page is published.
+    pub(super) fn stage_of(&self, page: u64) -> u8 {
+        // The pages of a commit follow each other, from the one with the first exception that is
+        // not yet durable on.
+        let behind = page.saturating_sub(page_of(self.published));
+        u8::try_from(behind).unwrap_or(STAGES).min(STAGES - 1)
+    }
+
     /// Appends the exception of a pending chunk. `None`: done.
     fn append(
         &mut self,
@@ -200,7 +211,7 @@ impl Writable {
         if page.saturating_sub(page_of(self.published)) >= u64::from(STAGES) {
             return Some(Applied::AfterCommit);
         }
-        if let Some(wait) = self.ready_next_area(number, disk_chunk) {
+        if let Some(wait) = self.ready_next_area(number) {
             return Some(wait);
         }
         let Some(id) = pages.find(self.storage, page) else { return Some(Applied::Load(page)) };
@@ -228,7 +239,7 @@ impl Writable {
     }
 
     /// Before the exception that fills an area: the next area must be there and zero.
-    fn ready_next_area(&mut self, number: u64, disk_chunk: u64) -> Option<Applied> {
+    fn ready_next_area(&self, number: u64) -> Option<Applied> {
         let next = self.geometry.area_of(number.saturating_add(1));
         if next < self.areas_ready {
             return None;
@@ -237,10 +248,7 @@ impl Writable {
         if !self.geometry.holds(area_chunk) {
             return Some(Applied::Full);
         }
-        // Only one request may zero the area: the zeros of another, late, could wipe exceptions.
-        if *self.zeroing.get_or_insert(disk_chunk) != disk_chunk {
-            return Some(Applied::AfterCommit);
-        }
+        // The engine zeroes one range at a time: zeros that come late would wipe exceptions.
         Some(Applied::ZeroFirst {
             offset: self.geometry.chunk_offset(area_chunk),
             len: self.geometry.chunk_bytes(),
@@ -398,19 +406,19 @@ impl Overlay for Writable {
         let area = self.areas_ready;
         if offset == self.geometry.chunk_offset(self.geometry.area_chunk(area)) {
             self.areas_ready = area.saturating_add(1);
-            self.zeroing = None;
         }
     }
 
-    fn seal(&mut self, page: u64, _note: &mut u64, _bytes: &mut [u8; PAGE_LEN]) -> Sealed {
-        let behind = page.saturating_add(1) << SECTOR_ENTRIES_SHIFT;
-        self.sealed = self.sealed.max(behind.min(self.listed));
-        let stage = page.saturating_sub(page_of(self.published));
-        Sealed {
-            offset: page_offset(&self.geometry, page),
-            len: PAGE_BYTES,
-            stage: u8::try_from(stage).unwrap_or(STAGES).min(STAGES - 1),
-        }
+    fn seal(&mut self, page: u64, _note: &mut u64, bytes: &mut [u8; PAGE_LEN]) -> Sealed {
+        // Counted from the bytes: a newer version of the page may hold more already.
+        let used = bytes
+            .chunks_exact(16)
+            .take(1 << SECTOR_ENTRIES_SHIFT)
+            .take_while(|entry| entry.first_chunk::<16>().is_some_and(|e| words(e)[1] != 0));
+        let first = page << SECTOR_ENTRIES_SHIFT;
+        self.sealed = self.sealed.max(first.saturating_add(used.count() as u64));
+        let stage = self.stage_of(page);
+        Sealed { offset: page_offset(&self.geometry, page), len: PAGE_BYTES, stage }
     }
 
     fn committed(&mut self, _index: &mut [IndexEntry]) {
@@ -427,9 +435,6 @@ impl Overlay for Writable {
             };
             if index::remove(index, disk_chunk) {
                 self.used = self.used.saturating_sub(1);
-            }
-            if self.zeroing == Some(disk_chunk) {
-                self.zeroing = None;
             }
             self.give_back(mapped.chunk);
         }

@@ -265,7 +265,6 @@ pub fn clear_stale<S: Storage>(storage: &mut S, opened: &mut Opened) -> Result<(
     }
     storage.write_at(sector_at, &sector)?;
     let rest = sector_at.saturating_add(SECTOR_BYTES);
-    // Areas begin at odd chunks, so their ends are no multiples of anything handy.
     let geometry = opened.geometry;
     let area = geometry.area_chunk(geometry.area_of(opened.survey.exceptions));
     let area_end = geometry.chunk_offset(area).saturating_add(geometry.chunk_bytes());

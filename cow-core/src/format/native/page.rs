@@ -146,7 +146,7 @@ impl Rules {
         session <= self.torn_until
     }
 
-    /// Which slot counts: the table of [FORMAT 6.3], row by row. Of slot 0 only its kind and
+    /// Which slot counts: the table of [FORMAT 5.6], row by row. Of slot 0 only its kind and
     /// sequence are known by now.
     fn decide(&self, first: First, second: Verdict) -> Choice {
         match (first, second) {

@@ -305,3 +305,32 @@ fn creating_refuses_what_it_cannot_make() {
         }
     }
 }
+
+#[test]
+fn any_list_is_either_clean_and_loads_or_neither() {
+    let mut random = super::Random(4711);
+    let mut outcomes = [0; 2];
+    for _ in 0..3000 {
+        // 40 chunks of one sector: areas at 1 and 34.
+        let mut medium = Medium::new(40);
+        medium.poke(0, b"SnAp\x01\0\0\0\x01\0\0\0\x01\0\0\0");
+        let mut fresh = 2;
+        for number in 0..random.below(40) {
+            let at = (if number < 32 { 512 } else { 34 * 512 }) + number % 32 * 16;
+            let wild = random.below(40) == 0;
+            let old = if wild { random.below(60) } else { number };
+            let new = if wild { random.next() >> random.below(64) } else { fresh };
+            fresh += if fresh == 33 { 2 } else { 1 };
+            medium.poke(at, &old.to_le_bytes());
+            medium.poke(at + 8, &new.to_le_bytes());
+        }
+        let mut index = vec![IndexEntry::EMPTY; 80];
+        let mut scratch = [0; 512];
+        let clean = check(&medium, 50, &mut index, &mut scratch, |_| ()).unwrap().is_clean();
+        let loads = open(&medium, 50, &mut scratch)
+            .is_ok_and(|opened| load_index(&medium, &opened, &mut index, &mut scratch).is_ok());
+        assert_eq!(clean, loads);
+        outcomes[usize::from(clean)] += 1;
+    }
+    assert!(outcomes.iter().all(|&n| n > 500), "{outcomes:?}");
+}

@@ -1,6 +1,7 @@
 //! A medium in memory, and a hand-driven engine of the simplest kind.
 
 mod blocking;
+mod engine;
 mod overlay;
 mod power;
 
@@ -13,9 +14,7 @@ use std::vec::Vec;
 use embedded_io::{ErrorKind, ErrorType};
 
 use super::{Frozen, Opened, Writable, clear_stale, create, index_needed, load_index, open};
-use crate::format::{
-    Applied, IndexEntry, Load, Located, Map, Overlay, Place, Placed, Sealed, State,
-};
+use crate::format::{Applied, IndexEntry, Load, Located, Map, Overlay, Place, Placed, State};
 use crate::pages::{Frame, FrameState, Page, PageId, PagePool, StorageKey};
 use crate::storage::{ReadStorage, Storage};
 use crate::units::Extent;
@@ -281,7 +280,7 @@ impl Rig {
     fn serve(&mut self, wish: Applied) {
         match wish {
             Applied::Load(page) => {
-                if !self.pool.may_open() {
+                if !self.pool.may_pin() {
                     self.commit();
                 }
                 let id = self.pool.claim(KEY, page).unwrap();
@@ -301,7 +300,7 @@ impl Rig {
                 self.pool.set_state(id, FrameState::Clean);
             }
             Applied::Open(page) => {
-                if !self.pool.may_open() {
+                if !self.pool.may_pin() {
                     self.commit();
                 }
                 let mut id = self.pool.find(KEY, page).unwrap();
@@ -323,31 +322,35 @@ impl Rig {
     }
 
     /// Syncs the data and seals what is open.
-    fn seal(&mut self) -> Vec<(PageId, Sealed)> {
+    fn seal(&mut self) -> Vec<PageId> {
         self.medium.sync().unwrap();
-        let mut sealed = Vec::new();
-        for id in core::mem::take(&mut self.open) {
-            let (_, page) = self.pool.holds(id).unwrap();
+        let sealed = core::mem::take(&mut self.open);
+        for &id in &sealed {
             self.pool.set_state(id, FrameState::Sealed);
-            let bytes = self.pool.page_mut(id).unwrap();
-            sealed.push((id, self.top.seal(page, &mut 0, bytes)));
         }
         sealed
     }
 
-    fn publish(&mut self, sealed: &[(PageId, Sealed)]) {
+    /// Writes the sealed pages stage by stage. Gives their sectors and stages.
+    fn publish(&mut self, sealed: &[PageId]) -> Vec<(u64, u8)> {
+        let mut written = Vec::new();
         for stage in 0..self.top.stages() {
-            let now: Vec<_> = sealed.iter().filter(|(_, s)| s.stage == stage).collect();
-            for (id, to) in &now {
-                let bytes = self.pool.page(*id).unwrap();
-                self.medium.write_at(to.offset, &bytes[..to.len as usize]).unwrap();
+            for &id in sealed {
+                let (_, page) = self.pool.holds(id).unwrap();
+                if self.top.stage_of(page) == stage {
+                    let bytes = self.pool.page_mut(id).unwrap();
+                    let to = self.top.seal(page, &mut 0, bytes);
+                    assert_eq!(to.stage, stage);
+                    self.medium.write_at(to.offset, &bytes[..to.len as usize]).unwrap();
+                    written.push((to.offset / 512, stage));
+                }
             }
-            if !now.is_empty() {
+            if written.last().is_some_and(|&(_, s)| s == stage) {
                 self.medium.sync().unwrap();
             }
         }
-        assert!(sealed.iter().all(|(_, s)| s.stage < self.top.stages()));
-        for &(id, _) in sealed {
+        assert_eq!(written.len(), sealed.len());
+        for &id in sealed {
             let (storage, page) = self.pool.holds(id).unwrap();
             if self.pool.find(storage, page) == Some(id) {
                 self.pool.set_state(id, FrameState::Clean);
@@ -356,11 +359,12 @@ impl Rig {
             }
         }
         self.top.committed(&mut self.index);
+        written
     }
 
     fn commit(&mut self) {
         let sealed = self.seal();
-        self.publish(&sealed);
+        let _written = self.publish(&sealed);
     }
 
     /// The tag in each sector of the disk, as the overlay answers.

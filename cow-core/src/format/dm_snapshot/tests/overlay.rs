@@ -264,7 +264,7 @@ fn notes_are_adopted_unless_they_contradict_the_store() {
 }
 
 #[test]
-fn the_next_area_is_zeroed_once_and_by_one_request() {
+fn the_next_area_is_zeroed_before_this_one_is_full() {
     let mut rig = Rig::create(1, 100, 1000, 4);
     for lba in 0..31 {
         assert!(rig.write(extent(lba, 1), 1));
@@ -274,8 +274,6 @@ fn the_next_area_is_zeroed_once_and_by_one_request() {
     }
     let mut apply = |lba| rig.top.apply(extent(lba, 1), State::Data, &mut rig.pool, &mut rig.index);
     let zero = Applied::ZeroFirst { offset: 34 * 512, len: 512 };
-    assert_eq!(apply(40), zero);
-    assert_eq!(apply(50), Applied::AfterCommit, "the zeros of 40 are on their way");
     assert_eq!(apply(40), zero);
     rig.top.abandon(extent(40, 1), &mut rig.index);
     let mut apply = |lba| rig.top.apply(extent(lba, 1), State::Data, &mut rig.pool, &mut rig.index);
@@ -300,12 +298,9 @@ fn a_commit_takes_eight_sectors_of_the_list() {
         |rig: &mut Rig| rig.top.apply(extent(256, 4), State::Data, &mut rig.pool, &mut rig.index);
     assert_eq!(apply(&mut rig), Applied::AfterCommit);
     let sealed = rig.seal();
-    let mut stages: Vec<_> = sealed.iter().map(|(_, s)| (s.offset / 512, s.stage)).collect();
-    stages.sort_unstable();
-    let expected: Vec<_> = (0..8_u8).map(|i| (1 + 33 * u64::from(i), i)).collect();
-    assert_eq!(stages, expected, "one sector an area");
     assert_eq!(apply(&mut rig), Applied::AfterCommit);
-    rig.publish(&sealed);
+    let expected: Vec<_> = (0..8_u8).map(|i| (1 + 33 * u64::from(i), i)).collect();
+    assert_eq!(rig.publish(&sealed), expected, "one sector an area");
     rig.apply(extent(256, 4));
     rig.commit();
     assert_eq!(rig.medium.list().len(), 260);
@@ -318,7 +313,7 @@ fn entries_can_follow_while_a_version_of_their_page_is_published() {
     let sealed = rig.seal();
     assert!(rig.write(extent(80, 8), 2));
     assert_eq!(rig.medium.list().len(), 0);
-    rig.publish(&sealed);
+    assert_eq!(rig.publish(&sealed).len(), 1);
     assert_eq!(rig.medium.list().len(), 5, "only what was sealed");
     assert!(matches!(place(&mut rig, 80, 1), Placed::Write { publish: true, .. }));
     assert!(matches!(place(&mut rig, 39, 1), Placed::Write { publish: false, .. }));

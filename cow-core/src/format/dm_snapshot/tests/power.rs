@@ -117,7 +117,7 @@ fn record(chunk: u32, chunks: u64, disk: u64, seed: u64) -> (Medium, Vec<Event>)
                 rig.write(extent(lba, 1), 1_000_000 + u32::try_from(lba).unwrap());
             }
         }
-        rig.publish(&sealed);
+        let _written = rig.publish(&sealed);
         rig.event(Event::Acknowledge(begun));
     }
     (before, rig.medium.events.unwrap())

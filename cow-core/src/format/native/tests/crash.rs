@@ -18,8 +18,8 @@ fn header_torn_at_every_byte() {
     assert_eq!((offset, new.len()), (0, 4096), "the preamble comes first");
     let old = before.page_at(0);
     for front in [true, false] {
+        let mut storage = before.clone();
         for cut in 0..=4096 {
-            let mut storage = before.clone();
             storage.write_at(offset, &torn(&old[..], &new, cut, front)).unwrap();
             let opened = open(&storage, &mut page()).unwrap();
             let arrived = opened.header().sequence == 2;
@@ -46,8 +46,8 @@ fn page_torn_at_every_byte() {
     let old = before.page_at(*offset);
     assert_eq!(*offset, 12_288);
     for front in [true, false] {
+        let mut storage = before.clone();
         for cut in 0..=4096 {
-            let mut storage = before.clone();
             storage.write_at(*offset, &torn(&old[..], new, cut, front)).unwrap();
             assert_eq!(peek(&storage, 0), Ok([1; 512]), "cut {cut}");
             assert_eq!(peek(&storage, 1), Ok([2; 512]), "cut {cut}");
@@ -75,14 +75,14 @@ fn first_commit_torn_at_every_byte() {
             let old = base.page_at(offset & !4095);
             let old = &old[usize::try_from(offset % 4096).unwrap()..][..new.len()];
             for front in [true, false] {
+                let mut storage = base.clone();
                 for cut in 0..=new.len() {
-                    let mut storage = base.clone();
                     storage.write_at(*offset, &torn(old, new, cut, front)).unwrap();
                     let content = peek(&storage, 2).unwrap();
                     assert!(content == [0; 512] || content == [3; 512], "{offset} {cut}");
                     if cut % 512 == 100 {
                         // It can be written again, and then is as if nothing had happened.
-                        let mut drive = Drive::new(storage);
+                        let mut drive = Drive::new(storage.clone());
                         drive.write(extent(3, 1), 4);
                         let closed = drive.close();
                         assert_eq!(peek(&closed, 3), Ok([4; 512]));

@@ -1,6 +1,7 @@
 //! The format's tests, driven by hand through the trait: no engine.
 
 mod crash;
+mod engine;
 mod image;
 mod layer;
 mod slots;
@@ -80,9 +81,16 @@ impl ReadStorage for Memory {
         if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.len) {
             return Err(OutOfRange);
         }
-        for (at, byte) in (offset..).zip(buf) {
+        let (mut at, mut rest) = (offset, buf);
+        while !rest.is_empty() {
             let within = usize::try_from(at % 512).unwrap();
-            *byte = self.sectors.get(&(at / 512)).map_or(self.fill, |s| s[within]);
+            let (piece, tail) = rest.split_at_mut(rest.len().min(512 - within));
+            match self.sectors.get(&(at / 512)) {
+                Some(sector) => piece.copy_from_slice(&sector[within..within + piece.len()]),
+                None => piece.fill(self.fill),
+            }
+            at += piece.len() as u64;
+            rest = tail;
         }
         Ok(())
     }
@@ -100,10 +108,14 @@ impl Storage for Memory {
         if self.log_on {
             self.log.push(Some((offset, data.to_vec())));
         }
-        let fill = self.fill;
-        for (at, byte) in (offset..).zip(data) {
+        let (mut at, mut rest) = (offset, data);
+        while !rest.is_empty() {
             let within = usize::try_from(at % 512).unwrap();
-            self.sectors.entry(at / 512).or_insert([fill; 512])[within] = *byte;
+            let (piece, tail) = rest.split_at(rest.len().min(512 - within));
+            let sector = self.sectors.entry(at / 512).or_insert([self.fill; 512]);
+            sector[within..within + piece.len()].copy_from_slice(piece);
+            at += piece.len() as u64;
+            rest = tail;
         }
         Ok(())
     }
@@ -296,12 +308,21 @@ impl Drive {
         to.offset
     }
 
+    /// Tells the overlay what became of a version.
+    fn told(&mut self, id: PageId, tell: impl Fn(&mut Writable, u64, &mut u64)) {
+        let (_, index) = self.pages.holds(id).unwrap();
+        let mut note = self.pages.aux(id);
+        tell(&mut self.overlay, index, &mut note);
+        self.pages.set_aux(id, note);
+    }
+
     fn commit(&mut self) {
         self.storage.sync().unwrap();
         for id in core::mem::take(&mut self.open) {
             self.pages.set_state(id, FrameState::Sealed);
             let offset = self.seal(id);
             self.storage.write_at(offset, self.pages.bytes(id)).unwrap();
+            self.told(id, |overlay, page, note| overlay.reopened(page, note));
             self.pages.set_state(id, FrameState::Clean);
         }
         self.storage.sync().unwrap();

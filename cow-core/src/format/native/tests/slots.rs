@@ -1,4 +1,4 @@
-//! Page slots: literal bytes, and every row of the table in [FORMAT 6.3].
+//! Page slots: literal bytes, and every row of the table in [FORMAT 5.6].
 
 use super::super::page::{FELL_BACK, FRESH, Rules, SEALED, Verdict, sequence, states_mut};
 use super::super::states::set;
