@@ -13,8 +13,11 @@ fn first_cuts() {
                 let plan = Plan { longest: 12, ..Plan::new(30, durability) };
                 let story = Story { format, sectors: 16_140, pages: 3, plan, seed };
                 let recording = Recording::new(&story).unwrap();
-                for end in [End::PowerCut(Tear::Sectors), End::PowerCut(Tear::Anywhere), End::Kill] {
-                    if format != Format::Native && end == End::PowerCut(Tear::Anywhere) { continue }
+                for end in [End::PowerCut(Tear::Sectors), End::PowerCut(Tear::Anywhere), End::Kill]
+                {
+                    if format != Format::Native && end == End::PowerCut(Tear::Anywhere) {
+                        continue;
+                    }
                     println!("{story:?}: {end:?} {:?}", recording.end_everywhere(end, 3, 7));
                 }
                 for change in [Change::Rollback, Change::Freeze] {

@@ -6,7 +6,13 @@ use cow_core::fault::{Dice, Machine};
 use system_tests::chain_model::{Disk, Format, Model, Opened, PoolMemory};
 use system_tests::sim::{Chain, Plan, Sim};
 
-fn one(seed: u64, format: Format, sectors: u64, pages: usize, durability: Durability) -> Result<(), String> {
+fn one(
+    seed: u64,
+    format: Format,
+    sectors: u64,
+    pages: usize,
+    durability: Durability,
+) -> Result<(), String> {
     let machine = Machine::new();
     let mut dice = Dice::new(seed);
     let disk = Disk::new(&machine, sectors, sectors * 512 - 100, format, seed);

@@ -207,8 +207,7 @@ impl Sparse {
                     &background
                 }
             };
-            if let (Some(to), Some(from)) =
-                (buf.get_mut(from..from + len), bytes.get(at..at + len))
+            if let (Some(to), Some(from)) = (buf.get_mut(from..from + len), bytes.get(at..at + len))
             {
                 to.copy_from_slice(from);
             }

@@ -47,6 +47,8 @@ pub fn paint(number: u64, sector: &mut [u8]) {
 pub struct Version {
     /// What it holds afterwards.
     pub content: Content,
+    /// Which request it was: later ones have larger numbers.
+    pub order: u64,
     /// A discard: the sector may also read as before.
     pub optional: bool,
     /// Number of events in the machine's log when it was asked for.
@@ -77,6 +79,7 @@ pub struct Model {
     base_sectors: u64,
     versions: BTreeMap<u64, Vec<Version>>,
     painted: u64,
+    order: u64,
 }
 
 impl Model {
@@ -84,7 +87,7 @@ impl Model {
     pub fn new(sectors: u64, base: Option<FaultyStorage>) -> Self {
         let bytes = base.as_ref().map_or(0, |b| b.len_bytes().expect("length of the base"));
         let base_sectors = bytes.div_ceil(SECTOR as u64).min(sectors);
-        Self { sectors, base, base_sectors, versions: BTreeMap::new(), painted: 0 }
+        Self { sectors, base, base_sectors, versions: BTreeMap::new(), painted: 0, order: 0 }
     }
 
     /// Size in sectors.
@@ -119,9 +122,11 @@ impl Model {
 
     /// Notes a request for sectors: `contents` from the first of `extent` on.
     pub fn submit(&mut self, extent: Extent, now: usize, optional: bool, content: &[Content]) {
+        self.order += 1;
         for (at, content) in content.iter().enumerate() {
             let version = Version {
                 content: *content,
+                order: self.order,
                 optional,
                 submitted: now,
                 acknowledged: None,
@@ -178,10 +183,24 @@ impl Model {
         self.versions.keys().copied()
     }
 
+    /// A mark for [`expected_at`](Self::expected_at).
+    pub fn order(&self) -> u64 {
+        self.order
+    }
+
     /// What a read submitted now may return for a sector.
     pub fn expected(&self, lba: u64) -> Vec<Content> {
+        self.expected_at(lba, self.order)
+    }
+
+    /// What a read may return that was submitted when [`order`](Self::order) was this; earlier
+    /// requests that have failed since leave more possibilities.
+    pub fn expected_at(&self, lba: u64, order: u64) -> Vec<Content> {
         let mut allowed = Vec::new();
         for version in self.versions.get(&lba).into_iter().flatten().rev() {
+            if version.order > order {
+                continue;
+            }
             allowed.push(version.content);
             if !version.failed && !version.optional {
                 return allowed;
@@ -522,11 +541,9 @@ impl Disk {
         let (format, key) = self.top;
         let mut storage = self.storage(key).clone();
         match format {
-            Format::Native => {
-                native::open_writable(&mut storage, key, &mut Page::ZERO.clone())
-                    .map(|writable| (Top::Native(writable), Vec::new()))
-                    .map_err(|e| format!("open: {e}"))
-            }
+            Format::Native => native::open_writable(&mut storage, key, &mut Page::ZERO.clone())
+                .map(|writable| (Top::Native(writable), Vec::new()))
+                .map_err(|e| format!("open: {e}")),
             Format::Dm(_) => {
                 let (loaded, index) = open_dm(&storage, self.sectors, true)?;
                 let writable =
@@ -543,10 +560,8 @@ impl Disk {
     pub fn close(&self, top: &Top) -> Result<(), String> {
         let mut storage = self.storage(self.top.1).clone();
         match top {
-            Top::Native(writable) => {
-                native::close(&mut storage, writable, &mut Page::ZERO.clone())
-                    .map_err(|e| format!("close: {e}"))
-            }
+            Top::Native(writable) => native::close(&mut storage, writable, &mut Page::ZERO.clone())
+                .map_err(|e| format!("close: {e}")),
             _ => Ok(()),
         }
     }

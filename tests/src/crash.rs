@@ -68,7 +68,8 @@ impl Recording {
         let machine = Machine::new();
         let mut dice = Dice::new(story.seed);
         // The base is a little shorter than the disk and ends within a sector.
-        let base_len = (story.sectors * SECTOR as u64).saturating_sub(5 * SECTOR as u64 + 77).max(1);
+        let base_len =
+            (story.sectors * SECTOR as u64).saturating_sub(5 * SECTOR as u64 + 77).max(1);
         let disk = Disk::new(&machine, story.sectors, base_len, story.format, story.seed);
         let model = Model::new(story.sectors, disk.base());
         machine.settle();
@@ -122,9 +123,7 @@ impl Recording {
         tally.ends += 1;
         let (machine, notes, promise) = match end {
             End::PowerCut(tear) => (now.power_cut(tear, seed), Vec::new(), Promise::Durable),
-            End::Kill => {
-                (now.kill(Tear::Sectors, seed), self.notes.at(cut), Promise::Acknowledged)
-            }
+            End::Kill => (now.kill(Tear::Sectors, seed), self.notes.at(cut), Promise::Acknowledged),
         };
         let mixed = end == End::PowerCut(Tear::Anywhere);
         tally.restored += notes.len();
@@ -316,11 +315,8 @@ fn after_change(recording: &Recording, disk: &Disk, change: Change) -> Result<bo
     let frozen = change == Change::Freeze && layers.open_top().is_err();
     if frozen {
         // Frozen already: look at it through a new overlay.
-        let lower = Lower {
-            key: layers.top.1,
-            format: Some(layers.top.0),
-            sectors: layers.sectors,
-        };
+        let lower =
+            Lower { key: layers.top.1, format: Some(layers.top.0), sectors: layers.sectors };
         layers.lower.insert(0, lower);
         layers.add_top(Format::Native, layers.sectors, 1);
     }
@@ -363,4 +359,3 @@ pub fn is_caught(story: &Story, mischief: Mischief, end: End) -> Result<bool, St
     let recording = Recording::new(&Story { plan, ..*story })?;
     Ok(recording.end_everywhere(end, 4, 0).is_err())
 }
-

@@ -110,7 +110,7 @@ struct Active {
     request: Request,
     buffer: Vec<u8>,
     contents: Vec<Content>,
-    allowed: Vec<Vec<Content>>,
+    order: u64,
     fills: Vec<(u32, u32)>,
     submitted: usize,
     acknowledged: bool,
@@ -390,14 +390,10 @@ impl<'a, 'p> Sim<'a, 'p> {
             return false;
         }
         c.submitted += 1;
-        let (mut buffer, mut contents, mut allowed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut buffer, mut contents) = (Vec::new(), Vec::new());
         let bytes = |e: Extent| usize::try_from(e.bytes()).expect("fits");
         match request {
-            Request::Read(extent) => {
-                buffer = vec![0xee; bytes(extent)];
-                let sectors = extent.start().get()..extent.end().get();
-                allowed = sectors.map(|lba| c.model.expected(lba)).collect();
-            }
+            Request::Read(extent) => buffer = vec![0xee; bytes(extent)],
             Request::Write { extent, .. } => {
                 buffer = vec![0; bytes(extent)];
                 for sector in buffer.chunks_mut(SECTOR) {
@@ -419,7 +415,7 @@ impl<'a, 'p> Sim<'a, 'p> {
             request,
             buffer,
             contents,
-            allowed,
+            order: c.model.order(),
             fills: Vec::new(),
             submitted: now,
             acknowledged: false,
@@ -430,8 +426,7 @@ impl<'a, 'p> Sim<'a, 'p> {
     /// Takes one output; false if there is none.
     fn poll(&mut self, chain: usize) -> Result<bool, String> {
         let c = &mut self.chains[chain];
-        let mut lent =
-            Lent { pages: &mut self.pool, layers: c.layers, index: &mut c.index };
+        let mut lent = Lent { pages: &mut self.pool, layers: c.layers, index: &mut c.index };
         let Some(output) = c.engine.poll(&mut lent) else { return Ok(false) };
         let now = self.machine.events();
         match output {
@@ -465,7 +460,6 @@ impl<'a, 'p> Sim<'a, 'p> {
     }
 
     fn begin(&mut self, chain: usize, o: Operation) -> Result<(), String> {
-        if std::env::var("TRACE").is_ok() { println!("{chain} {o:?}"); }
         let storage = self.storages.get(o.storage.0 as usize).ok_or("an unknown storage")?;
         let c = &mut self.chains[chain];
         let bytes = match (o.buffer, o.kind) {
@@ -491,8 +485,7 @@ impl<'a, 'p> Sim<'a, 'p> {
         }
         let page = (matches!(o.buffer, Buffer::Page { .. }) && o.kind == Kind::Write)
             .then_some(&bytes[..]);
-        let seen =
-            Seen { key: o.storage.0, kind: o.kind, offset: o.offset, len: o.len, page };
+        let seen = Seen { key: o.storage.0, kind: o.kind, offset: o.offset, len: o.len, page };
         let watched = if self.plan.watched { self.watch.begin(seen)? } else { 0 };
         let change = match o.kind {
             Kind::Read => None,
@@ -570,8 +563,7 @@ impl<'a, 'p> Sim<'a, 'p> {
 
     fn report(&mut self, chain: usize, ticket: Ticket, result: Result<(), IoFailure>) {
         let c = &mut self.chains[chain];
-        let mut lent =
-            Lent { pages: &mut self.pool, layers: c.layers, index: &mut c.index };
+        let mut lent = Lent { pages: &mut self.pool, layers: c.layers, index: &mut c.index };
         c.engine.complete(&mut lent, ticket, result);
     }
 
@@ -601,7 +593,8 @@ impl<'a, 'p> Sim<'a, 'p> {
         let c = &mut self.chains[chain];
         let waits = self.flying.iter().any(|f| {
             let buffer = f.operation.map(|o| o.buffer);
-            f.chain == chain && matches!(buffer, Some(Buffer::Request { id: other, .. }) if other == id)
+            f.chain == chain
+                && matches!(buffer, Some(Buffer::Request { id: other, .. }) if other == id)
         });
         let Some(active) = c.active.iter_mut().find(|a| a.id == id) else { return };
         let Request::Write { extent, .. } = active.request else { return };
@@ -632,10 +625,10 @@ impl<'a, 'p> Sim<'a, 'p> {
         let well = result.is_ok();
         match active.request {
             Request::Read(extent) if well => {
-                let sectors = active.buffer.chunks(SECTOR).zip(&active.allowed);
-                for (lba, (bytes, allowed)) in (extent.start().get()..).zip(sectors) {
+                for (lba, bytes) in (extent.start().get()..).zip(active.buffer.chunks(SECTOR)) {
+                    let allowed = c.model.expected_at(lba, active.order);
                     c.model
-                        .judge(lba, bytes, allowed, false)
+                        .judge(lba, bytes, &allowed, false)
                         .map_err(|e| format!("{:?}: {e}", active.request))?;
                 }
             }

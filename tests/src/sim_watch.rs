@@ -113,7 +113,10 @@ impl Watch {
     /// An earlier process wrote these sectors of the storage and noted them.
     pub fn restored(&mut self, key: u32, offset: u64, sectors: u64) {
         let storage = self.storages.entry(key).or_default();
-        storage.published.extend(offset / 512..offset / 512 + sectors);
+        // What a chunk held around them was written with them.
+        let unit = if let Some(Layout::Dm { chunk }) = storage.layout { chunk / 512 } else { 1 };
+        let (start, end) = (offset / 512, offset / 512 + sectors);
+        storage.published.extend(start / unit * unit..end.div_ceil(unit) * unit);
     }
 
     /// A read is about to end with these bytes: what a metadata page says was published before.
@@ -132,7 +135,9 @@ impl Watch {
         let Some(flying) = storage.flying.remove(&name) else { return };
         match flying.kind {
             Kind::Sync if well => storage.synced = storage.synced.max(name),
-            Kind::Write if !well => drop(storage.page_of(flying.start).map(|p| storage.failed.insert(p))),
+            Kind::Write if !well => {
+                drop(storage.page_of(flying.start).map(|p| storage.failed.insert(p)))
+            }
             Kind::Write | Kind::Zero => {
                 if let Some(page) = storage.page_of(flying.start) {
                     storage.pages.insert(page, clock);
@@ -197,7 +202,11 @@ impl Storage {
         if let Some(Layout::Native { data }) = self.layout {
             let sequence = word(&bytes[48..56]);
             if sequence == 0 {
-                return if named.is_empty() { Ok(()) } else { Err("preparation with states".into()) };
+                return if named.is_empty() {
+                    Ok(())
+                } else {
+                    Err("preparation with states".into())
+                };
             }
             self.alternate(page, offset, sequence)?;
             let first = data / 512 + page * PAGE_SECTORS;
@@ -249,9 +258,10 @@ impl Storage {
             None => {}
         }
         let byte = sector * 512;
-        let under_way = self.flying.values().any(|f| {
-            matches!(f.kind, Kind::Write | Kind::Zero) && f.start <= byte && byte < f.end
-        });
+        let under_way = self
+            .flying
+            .values()
+            .any(|f| matches!(f.kind, Kind::Write | Kind::Zero) && f.start <= byte && byte < f.end);
         if under_way { Err(format!("published under way: sector {sector}")) } else { Ok(()) }
     }
 }
