@@ -390,9 +390,6 @@ impl<'a, 'p> Sim<'a, 'p> {
             return false;
         }
         c.submitted += 1;
-        if std::env::var("TRACE").is_ok() {
-            println!("{chain} SUBMIT {id:?} {request:?}");
-        }
         let (mut buffer, mut contents) = (Vec::new(), Vec::new());
         let bytes = |e: Extent| usize::try_from(e.bytes()).expect("fits");
         match request {
@@ -432,9 +429,6 @@ impl<'a, 'p> Sim<'a, 'p> {
         let mut lent = Lent { pages: &mut self.pool, layers: c.layers, index: &mut c.index };
         let Some(output) = c.engine.poll(&mut lent) else { return Ok(false) };
         let now = self.machine.events();
-        if std::env::var("TRACE").is_ok() && !matches!(output, Output::Operation(_)) {
-            println!("{chain} OUT {output:?}");
-        }
         match output {
             Output::Operation(operation) => self.begin(chain, operation)?,
             Output::Fill { id, offset, len } => {
@@ -466,9 +460,6 @@ impl<'a, 'p> Sim<'a, 'p> {
     }
 
     fn begin(&mut self, chain: usize, o: Operation) -> Result<(), String> {
-        if std::env::var("TRACE").is_ok() {
-            println!("{chain} {o:?}");
-        }
         let storage = self.storages.get(o.storage.0 as usize).ok_or("an unknown storage")?;
         let c = &mut self.chains[chain];
         let bytes = match (o.buffer, o.kind) {

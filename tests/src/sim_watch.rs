@@ -113,7 +113,10 @@ impl Watch {
     /// An earlier process wrote these sectors of the storage and noted them.
     pub fn restored(&mut self, key: u32, offset: u64, sectors: u64) {
         let storage = self.storages.entry(key).or_default();
-        storage.published.extend(offset / 512..offset / 512 + sectors);
+        // What a chunk held around them was written with them.
+        let unit = if let Some(Layout::Dm { chunk }) = storage.layout { chunk / 512 } else { 1 };
+        let (start, end) = (offset / 512, offset / 512 + sectors);
+        storage.published.extend(start / unit * unit..end.div_ceil(unit) * unit);
     }
 
     /// A read is about to end with these bytes: what a metadata page says was published before.
