@@ -141,12 +141,17 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         self.commit.want();
     }
 
-    pub(super) fn poll_commit(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
+    /// What the driver has to be told about its notes.
+    pub(super) fn poll_notes(&mut self) -> Option<Output> {
         if core::mem::take(&mut self.commit.notes_durable) {
             return Some(Output::NotesDurable);
         }
-        if core::mem::take(&mut self.commit.notes_sealed) {
-            return Some(Output::NotesSealed);
+        core::mem::take(&mut self.commit.notes_sealed).then_some(Output::NotesSealed)
+    }
+
+    pub(super) fn poll_commit(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        if let Some(output) = self.poll_notes() {
+            return Some(output);
         }
         match self.commit.step {
             Step::Idle => self.begin(lent),

@@ -402,6 +402,10 @@ impl<const SLOTS: usize> Engine<SLOTS> {
 
     /// The next thing to do, or `None` until something is submitted, completed or woken.
     pub fn poll(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        // Before any further note: those that follow belong to the next commit.
+        if let Some(output) = self.poll_notes() {
+            return Some(output);
+        }
         loop {
             while let Some(at) = self.table.pop_ready() {
                 if let Some(output) = self.step(at, lent) {
