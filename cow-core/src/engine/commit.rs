@@ -40,6 +40,9 @@ pub(super) struct Commit {
     wrote: bool,
     outstanding: u32,
     error: Option<Failure>,
+    /// Commits that failed, and whether the latest one did, for want of space.
+    failures: u32,
+    full: bool,
     broken: bool,
     unsynced: bool,
     notes_sealed: bool,
@@ -62,6 +65,8 @@ impl Commit {
             wrote: false,
             outstanding: 0,
             error: None,
+            failures: 0,
+            full: false,
             broken: false,
             unsynced: false,
             notes_sealed: false,
@@ -79,6 +84,10 @@ impl Commit {
 
     pub(super) fn is_broken(&self) -> bool {
         self.broken
+    }
+
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
     }
 
     pub(super) fn has_unsynced(&self) -> bool {
@@ -162,7 +171,8 @@ impl<const SLOTS: usize> Engine<SLOTS> {
 
     fn begin(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
         let commit = &self.commit;
-        let crowded = lent.pages.is_crowded() && commit.can_seal(lent.pages);
+        // On a full storage only who asks tries again: trying by ourselves would never end.
+        let crowded = !commit.full && lent.pages.is_crowded() && commit.can_seal(lent.pages);
         if commit.broken || !(commit.wanted || crowded) {
             return None;
         }
@@ -321,6 +331,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
 
     /// The commit under way is durable; the one that rode on its last sync goes on with its pages.
     fn finish_commit(&mut self, lent: &mut Lent<'_, '_>) {
+        self.commit.full = false;
         if let Some(overlay) = self.overlay.as_mut() {
             overlay.committed(lent.index);
         }
@@ -360,6 +371,8 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     /// storage was only full); after a broken medium nothing is written any more.
     fn abort(&mut self, failure: Failure, lent: &mut Lent<'_, '_>) {
         self.commit.broken |= failure != Failure::Full;
+        self.commit.full = failure == Failure::Full;
+        self.commit.failures = self.commit.failures.wrapping_add(1);
         self.commit.riding = false;
         self.commit.unsynced = true;
         self.commit.wanted = false;
@@ -375,7 +388,23 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             }
         }
         self.commit.committing = self.commit.generation;
+        if self.commit.broken && self.durability == Durability::Safe {
+            self.drop_open(lent);
+        }
         self.release_committed(Some(failure));
+    }
+
+    /// Gives the open pages back: nothing in them was acknowledged, and nothing will be.
+    fn drop_open(&mut self, lent: &mut Lent<'_, '_>) {
+        let mut at = core::mem::replace(&mut self.commit.open, NIL);
+        while let Some(id) = as_page(at) {
+            at = lent.pages.link(id);
+            if lent.pages.state(id) == FrameState::Open {
+                lent.pages.release(id);
+            } else {
+                self.commit.add_open(id, lent.pages);
+            }
+        }
     }
 
     /// Sees to it that the format's mark of use is written before the first commit. `Some` while
@@ -469,6 +498,9 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         }
         lent.pages.set_aux(id, note);
         self.commit.data_written();
+        if self.commit.broken && self.durability == Durability::Safe {
+            self.drop_open(lent);
+        }
         self.end_wait(id, result);
     }
 
