@@ -282,6 +282,7 @@ impl<'a, 'p> Sim<'a, 'p> {
                 self.complete(at)?;
             }
             9 if self.dice.chance(10) => self.chains[chain].engine.commit(),
+            9 if self.chains[chain].engine.is_starved() => self.chains[chain].engine.wake(),
             _ => return self.quiet(),
         }
         Ok(false)
@@ -313,10 +314,35 @@ impl<'a, 'p> Sim<'a, 'p> {
                 return Ok(false);
             }
         }
+        if self.plan.faults && self.make_way()? {
+            return Ok(false);
+        }
         if self.chains.iter().all(|c| c.engine.is_idle() && c.active.is_empty()) {
             return Ok(true);
         }
         Err(format!("stuck: {}", self.state()))
+    }
+
+    /// A chain whose storage failed holds pages of the pool and will not give them back: the others
+    /// try once more and then give up. True if something moved.
+    fn make_way(&mut self) -> Result<bool, String> {
+        let mut moved = false;
+        for chain in 0..self.chains.len() {
+            if self.chains[chain].engine.is_starved() {
+                self.chains[chain].engine.commit();
+                moved |= self.poll(chain)?;
+            }
+        }
+        if moved {
+            return Ok(true);
+        }
+        for chain in 0..self.chains.len() {
+            if self.chains[chain].engine.is_starved() {
+                self.chains[chain].engine.give_up();
+                moved |= self.poll(chain)?;
+            }
+        }
+        Ok(moved)
     }
 
     /// Has everything committed, restores notes first if there are any, and ends the process in
