@@ -94,7 +94,3 @@ fn snapshot_stores_read_as_the_model() {
     live_grid(Format::Dm(1), 2000, 2);
     live_grid(Format::Dm(64), 3000, 2);
 }
-#[test]
-fn dbg_dm() {
-    live(1000, 500, Format::Dm(8), 2).unwrap();
-}
