@@ -14,4 +14,5 @@ pub mod serve;
 pub mod server;
 pub mod signals;
 pub mod storage;
+pub mod tools;
 pub mod values;

@@ -128,6 +128,11 @@ impl Binding {
         Self { parent, ..self.clone() }
     }
 
+    /// The same parent under content that is new.
+    pub(crate) fn renewed(&self) -> Result<Self> {
+        Ok(Self { id: random_layer_id()?.to_string(), ..self.clone() })
+    }
+
     /// Reads what is written down about a store; `None` if nothing is.
     ///
     /// # Errors
@@ -168,7 +173,7 @@ impl Binding {
     }
 
     /// How the parent is recognised.
-    pub(crate) fn parent(&self) -> ParentIdentity {
+    pub(crate) fn identity(&self) -> ParentIdentity {
         self.parent.identity().unwrap_or_default()
     }
 
