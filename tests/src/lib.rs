@@ -25,6 +25,7 @@
 )]
 
 pub mod chain_model;
+pub mod crash;
 pub mod dissector;
 pub mod dm_store;
 pub mod frames;
@@ -44,6 +45,7 @@ pub mod scenario;
 pub mod script;
 pub mod server;
 pub mod sim;
+pub mod sim_life;
 pub mod sim_watch;
 pub mod target;
 pub mod wire;

@@ -20,6 +20,8 @@ mod identity;
 mod notes;
 mod overlay;
 mod staged;
+#[cfg(test)]
+mod tests;
 
 pub use backing::{Backing, open_backing};
 pub use binding::{Binding, ParentRecord, binding_path};

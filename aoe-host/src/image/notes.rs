@@ -101,7 +101,10 @@ impl NoteLog {
         };
         let mut header = [0; HEADER_LEN];
         let head = file.read_exact_at(&mut header, 0).ok().and_then(|()| Header::parse(&header));
-        let Some(head) = head.filter(|h| h.boot == self.boot && self.id.continues(&h.id)) else {
+        let len = file.metadata().map_err(failed)?.len();
+        let is_ours =
+            |h: &Header| h.boot == self.boot && h.start <= len && self.id.continues(&h.id);
+        let Some(head) = head.filter(is_ours) else {
             // Of another boot, or published long ago: the next note starts a new file.
             return Ok(Vec::new());
         };

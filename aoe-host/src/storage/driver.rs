@@ -180,3 +180,6 @@ fn perform(
         Kind::Sync => (file.sync_data(), None),
     }
 }
+
+#[cfg(test)]
+mod tests;

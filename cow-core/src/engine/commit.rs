@@ -5,9 +5,11 @@
 //! In `Safe` mode the last sync of one commit serves as the first of the next: pages that are
 //! open when it begins are sealed then, so a steady stream of writes costs one sync a batch.
 
+use core::ops::ControlFlow;
+
 use super::table::{Park, Phase, Table, Task, as_page};
 use super::{Buffer, Durability, Engine, Failure, IoFailure, Kind, Lent, Operation, Output};
-use crate::format::{Map, Overlay, Top};
+use crate::format::{Overlay, Top};
 use crate::pages::{FrameState, NIL, PageId, PagePool, StorageKey};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,6 +30,7 @@ enum Preamble {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with its own end")]
 pub(super) struct Commit {
     step: Step,
     /// The commit that states applied from now on belong to.
@@ -102,6 +105,18 @@ impl Commit {
         pages.set_link(id, self.open);
         self.open = id.0;
     }
+
+    /// Some open page could be published now: it is not being prepared.
+    pub(super) fn can_seal(&self, pages: &PagePool<'_>) -> bool {
+        let mut at = self.open;
+        while let Some(id) = as_page(at) {
+            if pages.state(id) == FrameState::Open {
+                return true;
+            }
+            at = pages.link(id);
+        }
+        false
+    }
 }
 
 impl<const SLOTS: usize> Engine<SLOTS> {
@@ -134,8 +149,8 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     }
 
     fn begin(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
-        let commit = &mut self.commit;
-        let crowded = commit.open != NIL && lent.pages.is_crowded();
+        let commit = &self.commit;
+        let crowded = lent.pages.is_crowded() && commit.can_seal(lent.pages);
         if commit.broken || !(commit.wanted || crowded) {
             return None;
         }
@@ -294,9 +309,8 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     }
 
     pub(super) fn sync_done(&mut self, result: Result<(), IoFailure>, lent: &mut Lent<'_, '_>) {
-        if let Err(io) = result {
+        if result.is_err() {
             // Even "no space" from a sync means that something written is lost.
-            let _kind = io;
             self.abort(Failure::Medium, lent);
             return;
         }
@@ -373,31 +387,36 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         self.release_committed(Some(failure));
     }
 
-    /// Sees to it that the format's mark of use is written before the first commit. `Some` while
-    /// slot `at` has to wait for it.
-    pub(super) fn preamble(&mut self, at: u16, lent: &mut Lent<'_, '_>) -> Option<Option<Output>> {
+    /// Sees to it that the format's mark of use is written before the first commit. Breaks off
+    /// while slot `at` has to wait for it.
+    pub(super) fn preamble(
+        &mut self,
+        at: u16,
+        lent: &mut Lent<'_, '_>,
+    ) -> ControlFlow<Option<Output>> {
         match self.commit.preamble {
-            Preamble::Done => return None,
+            Preamble::Done => return ControlFlow::Continue(()),
             Preamble::Writing(id) => {
                 self.table.park(at, Park::Page(id));
-                return Some(None);
+                return ControlFlow::Break(None);
             }
             Preamble::Unknown => {}
         }
         let Some(id) = lent.pages.claim_scratch() else {
             self.table.park(at, Park::Starved);
-            return Some(None);
+            return ControlFlow::Break(None);
         };
-        let overlay = self.overlay.as_mut()?;
-        let storage = overlay.storage();
-        let Some(write) = lent.pages.page_mut(id).and_then(|bytes| overlay.preamble(bytes)) else {
+        let storage = self.overlay_key();
+        let overlay = self.overlay.as_mut();
+        let write = overlay.zip(lent.pages.page_mut(id)).and_then(|(o, bytes)| o.preamble(bytes));
+        let Some(write) = write else {
             lent.pages.release(id);
             self.commit.preamble = Preamble::Done;
-            return None;
+            return ControlFlow::Continue(());
         };
         self.commit.preamble = Preamble::Writing(id);
         self.table.park(at, Park::Page(id));
-        Some(Some(Output::Operation(Operation {
+        ControlFlow::Break(Some(Output::Operation(Operation {
             storage,
             kind: Kind::Write,
             offset: write.offset,

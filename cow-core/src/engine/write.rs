@@ -1,5 +1,7 @@
 //! Writes, zeros and discards: placing, filling allocation units, and entering the new state.
 
+use core::ops::ControlFlow;
+
 use super::read::Resolved;
 use super::table::{Filling, Gap, Park, Phase, Task, Walk};
 use super::{
@@ -312,8 +314,8 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         }
         let zero = slot.punch.is_some() || slot.note_of().is_some_and(|n| n.offset.is_none());
         let state = if zero { State::Zero } else { State::Data };
-        if let Some(waits) = self.preamble(at, lent) {
-            return waits;
+        if let ControlFlow::Break(output) = self.preamble(at, lent) {
+            return output;
         }
         let overlay = self.overlay.as_mut()?;
         let storage = overlay.storage();
@@ -330,7 +332,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             Applied::WritePage { page, offset } => self.prepare_page(at, page, offset, lent),
             Applied::ZeroFirst { offset, len } => self.zero_first(at, offset, len),
             Applied::AfterCommit => {
-                self.commit.want();
+                self.push_commit(lent);
                 self.table.park(at, Park::Progress);
                 None
             }
@@ -456,7 +458,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             FrameState::Loading => return self.need_page(at, storage, page, lent),
             FrameState::Preparing => self.table.park(at, Park::Page(id)),
             FrameState::Open => self.table.push(at),
-            _ if !lent.pages.may_pin() => self.wait_for_pins(at),
+            _ if !lent.pages.may_pin() => self.wait_for_pins(at, lent),
             FrameState::Clean => {
                 lent.pages.set_state(id, FrameState::Open);
                 self.commit.add_open(id, lent.pages);
@@ -470,18 +472,24 @@ impl<const SLOTS: usize> Engine<SLOTS> {
                     self.commit.add_open(copy, lent.pages);
                     self.table.push(at);
                 }
-                None => self.wait_for_pins(at),
+                None => self.wait_for_pins(at, lent),
             },
         }
         None
     }
 
     /// The pool is full of pages that wait for commits: ours goes on, others' the driver must push.
-    fn wait_for_pins(&mut self, at: u16) {
-        if self.commit.has_unsynced() {
+    fn wait_for_pins(&mut self, at: u16, lent: &Lent<'_, '_>) {
+        self.push_commit(lent);
+        self.table.park(at, Park::Starved);
+    }
+
+    /// Asks for a commit if that publishes anything; one that does not would wake whoever asked at
+    /// once, to ask again.
+    fn push_commit(&mut self, lent: &Lent<'_, '_>) {
+        if self.commit.can_seal(lent.pages) {
             self.commit.want();
         }
-        self.table.park(at, Park::Starved);
     }
 }
 
