@@ -31,7 +31,9 @@ fn everyday(test: &'static str, mtu: u16, attach: Attach, options: &[&str]) {
         Ok((outcome, scenario::golden_unchanged(dir)))
     });
     outcome.guest.assert_success();
-    assert!(outcome.driver.contains(&scenario::data_frame(mtu)), "{}", outcome.driver);
+    // Of the 17 sectors that fit a jumbo frame we offer 16: whole pages of 4 KiB.
+    let sectors = if mtu == 9000 { 16 } else { 2 };
+    assert!(outcome.driver.contains(&scenario::data_frame(sectors)), "{}", outcome.driver);
     assert_eq!(golden, Ok(()));
 }
 

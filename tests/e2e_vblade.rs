@@ -26,7 +26,8 @@ fn everyday(test: &'static str, mtu: u16, attach: Attach) {
         Ok((outcome, scenario::golden_unchanged(dir)))
     });
     outcome.guest.assert_success();
-    assert!(outcome.driver.contains(&scenario::data_frame(mtu)), "{}", outcome.driver);
+    let sectors = if mtu == 9000 { 17 } else { 2 };
+    assert!(outcome.driver.contains(&scenario::data_frame(sectors)), "{}", outcome.driver);
     // vblade writes straight into the image: the judge of golden images must say so.
     assert!(matches!(golden, Err(Verdict::Changed(_))), "{golden:?}");
 }

@@ -89,6 +89,7 @@ pub(crate) const NIL: u32 = u32::MAX;
 
 impl Frame {
     /// An unused frame.
+    #[expect(clippy::declare_interior_mutable_const, reason = "a value to copy, never borrowed")]
     pub const EMPTY: Self = Self {
         storage: StorageKey(0),
         index: 0,
@@ -126,7 +127,7 @@ impl<'m> PagePool<'m> {
         if len < Self::MIN_PAGES {
             return None;
         }
-        frames.fill(const { Frame::EMPTY });
+        frames.fill(Frame::EMPTY);
         Some(Self { pages, frames, hand: 0, pinned: 0 })
     }
 

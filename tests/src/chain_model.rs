@@ -11,7 +11,7 @@ use cow_core::fault::{Dice, FaultyStorage, Machine};
 use cow_core::format::{IndexEntry, Layer, Map, Top, dm_snapshot, native, raw};
 use cow_core::identity::{LayerId, ParentIdentity};
 use cow_core::pages::{Frame, Page, PagePool, StorageKey};
-use cow_core::storage::ReadStorage;
+use cow_core::storage::{ReadStorage, Storage};
 use cow_core::units::Extent;
 
 /// Bytes in a sector.
@@ -47,6 +47,8 @@ pub fn paint(number: u64, sector: &mut [u8]) {
 pub struct Version {
     /// What it holds afterwards.
     pub content: Content,
+    /// Which request it was: later ones have larger numbers.
+    pub order: u64,
     /// A discard: the sector may also read as before.
     pub optional: bool,
     /// Number of events in the machine's log when it was asked for.
@@ -77,6 +79,7 @@ pub struct Model {
     base_sectors: u64,
     versions: BTreeMap<u64, Vec<Version>>,
     painted: u64,
+    order: u64,
 }
 
 impl Model {
@@ -84,7 +87,7 @@ impl Model {
     pub fn new(sectors: u64, base: Option<FaultyStorage>) -> Self {
         let bytes = base.as_ref().map_or(0, |b| b.len_bytes().expect("length of the base"));
         let base_sectors = bytes.div_ceil(SECTOR as u64).min(sectors);
-        Self { sectors, base, base_sectors, versions: BTreeMap::new(), painted: 0 }
+        Self { sectors, base, base_sectors, versions: BTreeMap::new(), painted: 0, order: 0 }
     }
 
     /// Size in sectors.
@@ -99,20 +102,16 @@ impl Model {
         self.sectors = sectors;
     }
 
-    /// Forgets how the sectors came to be what they are; every one must be certain.
-    pub fn settle(&mut self) {
-        for versions in self.versions.values_mut() {
-            let last = versions.last().copied();
-            versions.clear();
-            versions.extend(last.map(|v| Version {
-                submitted: 0,
-                acknowledged: Some(0),
-                durable: Some(0),
-                optional: false,
-                failed: false,
-                ..v
-            }));
+    /// The process is gone: what was not acknowledged has happened or not.
+    pub fn break_off(&mut self) {
+        for version in self.versions.values_mut().flatten() {
+            version.failed |= version.acknowledged.is_none();
         }
+    }
+
+    /// Never paints with this number or a smaller one again.
+    pub fn skip_paint(&mut self, painted: u64) {
+        self.painted = self.painted.max(painted);
     }
 
     /// The number that the next sector written is painted with.
@@ -123,9 +122,11 @@ impl Model {
 
     /// Notes a request for sectors: `contents` from the first of `extent` on.
     pub fn submit(&mut self, extent: Extent, now: usize, optional: bool, content: &[Content]) {
+        self.order += 1;
         for (at, content) in content.iter().enumerate() {
             let version = Version {
                 content: *content,
+                order: self.order,
                 optional,
                 submitted: now,
                 acknowledged: None,
@@ -182,10 +183,24 @@ impl Model {
         self.versions.keys().copied()
     }
 
+    /// A mark for [`expected_at`](Self::expected_at).
+    pub fn order(&self) -> u64 {
+        self.order
+    }
+
     /// What a read submitted now may return for a sector.
     pub fn expected(&self, lba: u64) -> Vec<Content> {
+        self.expected_at(lba, self.order)
+    }
+
+    /// What a read may return that was submitted when [`order`](Self::order) was this; earlier
+    /// requests that have failed since leave more possibilities.
+    pub fn expected_at(&self, lba: u64, order: u64) -> Vec<Content> {
         let mut allowed = Vec::new();
         for version in self.versions.get(&lba).into_iter().flatten().rev() {
+            if version.order > order {
+                continue;
+            }
             allowed.push(version.content);
             if !version.failed && !version.optional {
                 return allowed;
@@ -215,7 +230,8 @@ impl Model {
         allowed
     }
 
-    fn initial(&self, lba: u64) -> Content {
+    /// What a sector held before anything was done to it.
+    pub fn initial(&self, lba: u64) -> Content {
         if lba < self.base_sectors { Content::Base(lba) } else { Content::Zero }
     }
 
@@ -546,7 +562,8 @@ impl Disk {
         match top {
             Top::Native(writable) => native::close(&mut storage, writable, &mut Page::ZERO.clone())
                 .map_err(|e| format!("close: {e}")),
-            _ => Ok(()),
+            // The format has no mark of an orderly end; what was written has to be durable.
+            _ => storage.sync().map_err(|e| format!("close: {e}")),
         }
     }
 

@@ -6,6 +6,7 @@
 //! * [`initiator`] is a small client of our own, [`hostile`] one that lies.
 //! * [`server`] runs a target in a namespace, kills it and starts it again.
 //! * [`dissector`] reads captured frames with tshark.
+//! * [`dm_store`] reads stores of device-mapper snapshots.
 //! * [`wire`] listens on a segment and knows which requests nobody answered.
 //! * [`pattern`] writes sectors that say who wrote them, [`judge`] reads them back.
 //! * [`lab`] gives a test its directory, its turn and its attempts.
@@ -24,7 +25,9 @@
 )]
 
 pub mod chain_model;
+pub mod crash;
 pub mod dissector;
+pub mod dm_store;
 pub mod frames;
 pub mod guest;
 pub mod hostile;
@@ -42,6 +45,7 @@ pub mod scenario;
 pub mod script;
 pub mod server;
 pub mod sim;
+pub mod sim_life;
 pub mod sim_watch;
 pub mod target;
 pub mod wire;

@@ -117,10 +117,8 @@ fn announce(guest: &mut Guest, wire: &Wire, target: &ServerPlan) -> Result<Serve
     Ok(server)
 }
 
-/// Data bytes of the largest request the driver may send at `mtu`, as it logs them.
-pub fn data_frame(mtu: u16) -> String {
-    // Of the MTU, 10 bytes go to the AoE header behind the Ethernet header, 12 to the ATA header.
-    let sectors = (u32::from(mtu) - 22) / 512;
+/// What the driver logs when it learns that requests may carry this many sectors.
+pub fn data_frame(sectors: u32) -> String {
     format!("setting {} byte data frames", sectors * 512)
 }
 

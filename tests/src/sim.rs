@@ -110,7 +110,7 @@ struct Active {
     request: Request,
     buffer: Vec<u8>,
     contents: Vec<Content>,
-    allowed: Vec<Vec<Content>>,
+    order: u64,
     fills: Vec<(u32, u32)>,
     submitted: usize,
     acknowledged: bool,
@@ -234,6 +234,23 @@ impl<'a, 'p> Sim<'a, 'p> {
         self.drive()
     }
 
+    /// As [`run`](Self::run), but stops somewhere in the middle, perhaps with everything under way.
+    ///
+    /// # Errors
+    /// What went wrong first.
+    pub fn run_part(&mut self) -> Result<(), String> {
+        for chain in &mut self.chains {
+            chain.left = self.plan.requests;
+        }
+        let steps = self.dice.below(20 * (self.plan.requests * self.chains.len()) as u64 + 1);
+        for _ in 0..steps {
+            if self.step()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Goes on until every chain is idle.
     fn drive(&mut self) -> Result<(), String> {
         let steps = 20_000 + 4_000 * self.plan.requests * self.chains.len();
@@ -265,6 +282,7 @@ impl<'a, 'p> Sim<'a, 'p> {
                 self.complete(at)?;
             }
             9 if self.dice.chance(10) => self.chains[chain].engine.commit(),
+            9 if self.chains[chain].engine.is_starved() => self.chains[chain].engine.wake(),
             _ => return self.quiet(),
         }
         Ok(false)
@@ -280,7 +298,8 @@ impl<'a, 'p> Sim<'a, 'p> {
         for chain in 0..self.chains.len() {
             moved |= self.poll(chain)?;
         }
-        if moved || !self.flying.is_empty() || self.chains.iter().any(|c| c.left > 0) {
+        let more = |c: &Chain<'_>| c.left > 0 && c.engine.in_flight() < SLOTS;
+        if moved || !self.flying.is_empty() || self.chains.iter().any(more) {
             return Ok(false);
         }
         // Whoever waits for the pool may go on now that others have progressed; each needs a turn.
@@ -295,10 +314,35 @@ impl<'a, 'p> Sim<'a, 'p> {
                 return Ok(false);
             }
         }
+        if self.plan.faults && self.make_way()? {
+            return Ok(false);
+        }
         if self.chains.iter().all(|c| c.engine.is_idle() && c.active.is_empty()) {
             return Ok(true);
         }
         Err(format!("stuck: {}", self.state()))
+    }
+
+    /// A chain whose storage failed holds pages of the pool and will not give them back: the others
+    /// try once more and then give up. True if something moved.
+    fn make_way(&mut self) -> Result<bool, String> {
+        let mut moved = false;
+        for chain in 0..self.chains.len() {
+            if self.chains[chain].engine.is_starved() {
+                self.chains[chain].engine.commit();
+                moved |= self.poll(chain)?;
+            }
+        }
+        if moved {
+            return Ok(true);
+        }
+        for chain in 0..self.chains.len() {
+            if self.chains[chain].engine.is_starved() {
+                self.chains[chain].engine.give_up();
+                moved |= self.poll(chain)?;
+            }
+        }
+        Ok(moved)
     }
 
     /// Has everything committed, restores notes first if there are any, and ends the process in
@@ -332,6 +376,10 @@ impl<'a, 'p> Sim<'a, 'p> {
     /// What went wrong first.
     pub fn restore(&mut self, chain: usize, notes: &[Note]) -> Result<(), String> {
         for note in notes {
+            if let Some(offset) = note.offset {
+                let key = self.chains[chain].top.1.0;
+                self.watch.restored(key, offset, note.extent.sectors());
+            }
             while !self.submit(chain, Request::Restore(*note)) {
                 if self.step()? {
                     break;
@@ -368,14 +416,10 @@ impl<'a, 'p> Sim<'a, 'p> {
             return false;
         }
         c.submitted += 1;
-        let (mut buffer, mut contents, mut allowed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut buffer, mut contents) = (Vec::new(), Vec::new());
         let bytes = |e: Extent| usize::try_from(e.bytes()).expect("fits");
         match request {
-            Request::Read(extent) => {
-                buffer = vec![0xee; bytes(extent)];
-                let sectors = extent.start().get()..extent.end().get();
-                allowed = sectors.map(|lba| c.model.expected(lba)).collect();
-            }
+            Request::Read(extent) => buffer = vec![0xee; bytes(extent)],
             Request::Write { extent, .. } => {
                 buffer = vec![0; bytes(extent)];
                 for sector in buffer.chunks_mut(SECTOR) {
@@ -397,7 +441,7 @@ impl<'a, 'p> Sim<'a, 'p> {
             request,
             buffer,
             contents,
-            allowed,
+            order: c.model.order(),
             fills: Vec::new(),
             submitted: now,
             acknowledged: false,
@@ -564,6 +608,7 @@ impl<'a, 'p> Sim<'a, 'p> {
         };
         let target = target.ok_or("a buffer that went away")?;
         storage.read_at(o.offset, target).map_err(|e| format!("{o:?}: {e}"))?;
+        self.watch.read(o.storage.0, o.offset, target);
         Ok(Ok(()))
     }
 
@@ -606,10 +651,10 @@ impl<'a, 'p> Sim<'a, 'p> {
         let well = result.is_ok();
         match active.request {
             Request::Read(extent) if well => {
-                let sectors = active.buffer.chunks(SECTOR).zip(&active.allowed);
-                for (lba, (bytes, allowed)) in (extent.start().get()..).zip(sectors) {
+                for (lba, bytes) in (extent.start().get()..).zip(active.buffer.chunks(SECTOR)) {
+                    let allowed = c.model.expected_at(lba, active.order);
                     c.model
-                        .judge(lba, bytes, allowed, false)
+                        .judge(lba, bytes, &allowed, false)
                         .map_err(|e| format!("{:?}: {e}", active.request))?;
                 }
             }

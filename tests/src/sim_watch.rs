@@ -5,7 +5,8 @@
 //! 2. Operations in flight never overlap if one of them writes.
 //! 3. Rule W: a metadata page never names data whose write is under way, or has ended after the
 //!    last sync began.
-//! 4. A metadata page is not written again before a sync has begun and ended.
+//! 4. A metadata page is not written again before a sync has begun and ended; a native page's
+//!    versions follow each other and alternate between its slots.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -39,6 +40,9 @@ struct Storage {
     /// Of every data sector: when the first write since it was last published as something else ended.
     written: HashMap<u64, u64>,
     published: BTreeSet<u64>,
+    /// Of every native page: the version that was written last, and whether that write failed.
+    sequences: HashMap<u64, u64>,
+    failed: BTreeSet<u64>,
     /// When the latest write of a metadata page ended.
     pages: HashMap<u64, u64>,
     /// When the latest sync that ended began.
@@ -106,6 +110,23 @@ impl Watch {
         Ok(clock)
     }
 
+    /// An earlier process wrote these sectors of the storage and noted them.
+    pub fn restored(&mut self, key: u32, offset: u64, sectors: u64) {
+        let storage = self.storages.entry(key).or_default();
+        // What a chunk held around them was written with them.
+        let unit = if let Some(Layout::Dm { chunk }) = storage.layout { chunk / 512 } else { 1 };
+        let (start, end) = (offset / 512, offset / 512 + sectors);
+        storage.published.extend(start / unit * unit..end.div_ceil(unit) * unit);
+    }
+
+    /// A read is about to end with these bytes: what a metadata page says was published before.
+    pub fn read(&mut self, key: u32, offset: u64, bytes: &[u8]) {
+        let Some(storage) = self.storages.get_mut(&key) else { return };
+        let Some(page) = storage.page_of(offset) else { return };
+        let named: Vec<u64> = storage.named(page, bytes).collect();
+        storage.published.extend(named);
+    }
+
     /// It ended.
     pub fn end(&mut self, key: u32, name: u64, well: bool) {
         self.clock += 1;
@@ -114,6 +135,9 @@ impl Watch {
         let Some(flying) = storage.flying.remove(&name) else { return };
         match flying.kind {
             Kind::Sync if well => storage.synced = storage.synced.max(name),
+            Kind::Write if !well => {
+                drop(storage.page_of(flying.start).map(|p| storage.failed.insert(p)))
+            }
             Kind::Write | Kind::Zero => {
                 if let Some(page) = storage.page_of(flying.start) {
                     storage.pages.insert(page, clock);
@@ -152,42 +176,66 @@ impl Storage {
         }
     }
 
-    fn publish(&mut self, offset: u64, bytes: &[u8]) -> Result<(), String> {
-        let Some(page) = self.page_of(offset) else { return Ok(()) };
+    /// Sectors of the storage of which these bytes of a page say that they hold data.
+    fn named<'b>(&self, page: u64, bytes: &'b [u8]) -> Box<dyn Iterator<Item = u64> + 'b> {
         match self.layout {
-            Some(Layout::Native { data }) => {
-                let sequence = bytes[48..56].iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
-                if sequence == 0 {
-                    let empty = bytes[64..].iter().all(|b| *b == 0);
-                    return if empty { Ok(()) } else { Err("a preparation has states".into()) };
-                }
-                self.once(page)?;
-                for at in 0..PAGE_SECTORS {
-                    let shift = at % 4 * 2;
-                    let state = bytes[64 + usize::try_from(at / 4).expect("small")] >> shift & 3;
-                    let sector = data / 512 + page * PAGE_SECTORS + at;
-                    if state == 1 {
-                        self.name_sector(sector)?;
-                    } else if self.published.remove(&sector) {
-                        self.written.remove(&sector);
-                    }
-                }
+            Some(Layout::Native { data }) if bytes.len() == 4096 => {
+                let first = data / 512 + page * PAGE_SECTORS;
+                let data = (0..PAGE_SECTORS).filter(|at| {
+                    let byte = bytes[64 + usize::try_from(at / 4).expect("small")];
+                    byte >> (at % 4 * 2) & 3 == 1
+                });
+                Box::new(data.map(move |at| first + at))
             }
             Some(Layout::Dm { chunk }) => {
-                self.once(page)?;
-                for entry in bytes.chunks_exact(16) {
-                    let word = entry[8..].iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
-                    if word == 0 {
-                        break;
-                    }
-                    for sector in word * chunk / 512..(word + 1) * chunk / 512 {
-                        self.name_sector(sector)?;
-                    }
-                }
+                let chunks = bytes.chunks_exact(16).map(|entry| word(&entry[8..16]));
+                let used = chunks.take_while(|chunk| *chunk != 0);
+                Box::new(used.flat_map(move |n| n * chunk / 512..(n + 1) * chunk / 512))
             }
-            None => {}
+            _ => Box::new(core::iter::empty()),
         }
-        Ok(())
+    }
+
+    fn publish(&mut self, offset: u64, bytes: &[u8]) -> Result<(), String> {
+        let Some(page) = self.page_of(offset) else { return Ok(()) };
+        let named: BTreeSet<u64> = self.named(page, bytes).collect();
+        if let Some(Layout::Native { data }) = self.layout {
+            let sequence = word(&bytes[48..56]);
+            if sequence == 0 {
+                return if named.is_empty() {
+                    Ok(())
+                } else {
+                    Err("preparation with states".into())
+                };
+            }
+            self.alternate(page, offset, sequence)?;
+            let first = data / 512 + page * PAGE_SECTORS;
+            let gone: Vec<u64> = self
+                .published
+                .range(first..first + PAGE_SECTORS)
+                .filter(|sector| !named.contains(*sector))
+                .copied()
+                .collect();
+            for sector in gone {
+                self.published.remove(&sector);
+                self.written.remove(&sector);
+            }
+        }
+        self.once(page)?;
+        named.into_iter().try_for_each(|sector| self.name_sector(sector))
+    }
+
+    /// The slot that holds the current version of a page is not the one to write.
+    fn alternate(&mut self, page: u64, offset: u64, sequence: u64) -> Result<(), String> {
+        let slot = (offset - 8192) / 4096 & 1;
+        match self.sequences.insert(page, sequence) {
+            _ if sequence & 1 != slot => Err(format!("version {sequence} goes to slot {slot}")),
+            // The same version again is right only after its write failed.
+            Some(last) if sequence != last + 1 && !self.failed.remove(&page) => {
+                Err(format!("page {page}: version {sequence} follows {last}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn once(&self, page: u64) -> Result<(), String> {
@@ -216,4 +264,8 @@ impl Storage {
             .any(|f| matches!(f.kind, Kind::Write | Kind::Zero) && f.start <= byte && byte < f.end);
         if under_way { Err(format!("published under way: sector {sector}")) } else { Ok(()) }
     }
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b))
 }

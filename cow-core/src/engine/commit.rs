@@ -5,9 +5,11 @@
 //! In `Safe` mode the last sync of one commit serves as the first of the next: pages that are
 //! open when it begins are sealed then, so a steady stream of writes costs one sync a batch.
 
+use core::ops::ControlFlow;
+
 use super::table::{Park, Phase, Table, Task, as_page};
 use super::{Buffer, Durability, Engine, Failure, IoFailure, Kind, Lent, Operation, Output};
-use crate::format::{Map, Overlay, Top};
+use crate::format::{Overlay, Top};
 use crate::pages::{FrameState, NIL, PageId, PagePool, StorageKey};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,6 +30,7 @@ enum Preamble {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with its own end")]
 pub(super) struct Commit {
     step: Step,
     /// The commit that states applied from now on belong to.
@@ -41,6 +44,9 @@ pub(super) struct Commit {
     wrote_stage: bool,
     outstanding: u32,
     error: Option<Failure>,
+    /// Commits that failed, and whether the latest one did, for want of space.
+    failures: u32,
+    full: bool,
     broken: bool,
     unsynced: bool,
     notes_sealed: bool,
@@ -66,6 +72,8 @@ impl Commit {
             wrote_stage: false,
             outstanding: 0,
             error: None,
+            failures: 0,
+            full: false,
             broken: false,
             unsynced: false,
             notes_sealed: false,
@@ -86,6 +94,10 @@ impl Commit {
         self.broken
     }
 
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
     pub(super) fn has_unsynced(&self) -> bool {
         self.unsynced || self.open != NIL || self.step != Step::Idle
     }
@@ -101,6 +113,18 @@ impl Commit {
     pub(super) fn add_open(&mut self, id: PageId, pages: &mut PagePool<'_>) {
         pages.set_link(id, self.open);
         self.open = id.0;
+    }
+
+    /// Some open page could be published now: it is not being prepared.
+    pub(super) fn can_seal(&self, pages: &PagePool<'_>) -> bool {
+        let mut at = self.open;
+        while let Some(id) = as_page(at) {
+            if pages.state(id) == FrameState::Open {
+                return true;
+            }
+            at = pages.link(id);
+        }
+        false
     }
 }
 
@@ -119,12 +143,17 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         self.commit.want();
     }
 
-    pub(super) fn poll_commit(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
+    /// What the driver has to be told about its notes.
+    pub(super) fn poll_notes(&mut self) -> Option<Output> {
         if core::mem::take(&mut self.commit.notes_durable) {
             return Some(Output::NotesDurable);
         }
-        if core::mem::take(&mut self.commit.notes_sealed) {
-            return Some(Output::NotesSealed);
+        core::mem::take(&mut self.commit.notes_sealed).then_some(Output::NotesSealed)
+    }
+
+    pub(super) fn poll_commit(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        if let Some(output) = self.poll_notes() {
+            return Some(output);
         }
         match self.commit.step {
             Step::Idle => self.begin(lent),
@@ -134,8 +163,9 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     }
 
     fn begin(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
-        let commit = &mut self.commit;
-        let crowded = commit.open != NIL && lent.pages.is_crowded();
+        let commit = &self.commit;
+        // On a full storage only who asks tries again: trying by ourselves would never end.
+        let crowded = !commit.full && lent.pages.is_crowded() && commit.can_seal(lent.pages);
         if commit.broken || !(commit.wanted || crowded) {
             return None;
         }
@@ -294,9 +324,8 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     }
 
     pub(super) fn sync_done(&mut self, result: Result<(), IoFailure>, lent: &mut Lent<'_, '_>) {
-        if let Err(io) = result {
+        if result.is_err() {
             // Even "no space" from a sync means that something written is lost.
-            let _kind = io;
             self.abort(Failure::Medium, lent);
             return;
         }
@@ -309,6 +338,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
 
     /// The commit under way is durable; the one that rode on its last sync goes on with its pages.
     fn finish_commit(&mut self, lent: &mut Lent<'_, '_>) {
+        self.commit.full = false;
         if let Some(overlay) = self.overlay.as_mut() {
             overlay.committed(lent.index);
         }
@@ -348,6 +378,8 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     /// storage was only full); after a broken medium nothing is written any more.
     fn abort(&mut self, failure: Failure, lent: &mut Lent<'_, '_>) {
         self.commit.broken |= failure != Failure::Full;
+        self.commit.full = failure == Failure::Full;
+        self.commit.failures = self.commit.failures.wrapping_add(1);
         self.commit.riding = false;
         self.commit.notes_covered = false;
         self.commit.unsynced = true;
@@ -370,34 +402,55 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             }
         }
         self.commit.committing = self.commit.generation;
+        if self.commit.broken && self.durability == Durability::Safe {
+            self.drop_open(lent);
+        }
         self.release_committed(Some(failure));
     }
 
-    /// Sees to it that the format's mark of use is written before the first commit. `Some` while
-    /// slot `at` has to wait for it.
-    pub(super) fn preamble(&mut self, at: u16, lent: &mut Lent<'_, '_>) -> Option<Option<Output>> {
+    /// Gives the open pages back: nothing in them was acknowledged, and nothing will be.
+    fn drop_open(&mut self, lent: &mut Lent<'_, '_>) {
+        let mut at = core::mem::replace(&mut self.commit.open, NIL);
+        while let Some(id) = as_page(at) {
+            at = lent.pages.link(id);
+            if lent.pages.state(id) == FrameState::Open {
+                lent.pages.release(id);
+            } else {
+                self.commit.add_open(id, lent.pages);
+            }
+        }
+    }
+
+    /// Sees to it that the format's mark of use is written before the first commit. Breaks off
+    /// while slot `at` has to wait for it.
+    pub(super) fn preamble(
+        &mut self,
+        at: u16,
+        lent: &mut Lent<'_, '_>,
+    ) -> ControlFlow<Option<Output>> {
         match self.commit.preamble {
-            Preamble::Done => return None,
+            Preamble::Done => return ControlFlow::Continue(()),
             Preamble::Writing(id) => {
                 self.table.park(at, Park::Page(id));
-                return Some(None);
+                return ControlFlow::Break(None);
             }
             Preamble::Unknown => {}
         }
         let Some(id) = lent.pages.claim_scratch() else {
             self.table.park(at, Park::Starved);
-            return Some(None);
+            return ControlFlow::Break(None);
         };
-        let overlay = self.overlay.as_mut()?;
-        let storage = overlay.storage();
-        let Some(write) = lent.pages.page_mut(id).and_then(|bytes| overlay.preamble(bytes)) else {
+        let storage = self.overlay_key();
+        let overlay = self.overlay.as_mut();
+        let write = overlay.zip(lent.pages.page_mut(id)).and_then(|(o, bytes)| o.preamble(bytes));
+        let Some(write) = write else {
             lent.pages.release(id);
             self.commit.preamble = Preamble::Done;
-            return None;
+            return ControlFlow::Continue(());
         };
         self.commit.preamble = Preamble::Writing(id);
         self.table.park(at, Park::Page(id));
-        Some(Some(Output::Operation(Operation {
+        ControlFlow::Break(Some(Output::Operation(Operation {
             storage,
             kind: Kind::Write,
             offset: write.offset,
@@ -464,6 +517,9 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         }
         lent.pages.set_aux(id, note);
         self.commit.data_written();
+        if self.commit.broken && self.durability == Durability::Safe {
+            self.drop_open(lent);
+        }
         self.end_wait(id, result);
     }
 

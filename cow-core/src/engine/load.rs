@@ -58,7 +58,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             }
             Load::Ready => {
                 lent.pages.set_state(id, FrameState::Clean);
-                self.table.wake(|park| park == Park::Page(id) || park == Park::Starved);
+                self.table.wake_loaded(id);
             }
             Load::Corrupt { offset } => {
                 self.load_failed(id, Failure::Corrupt { storage, offset }, lent);

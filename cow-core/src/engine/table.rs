@@ -152,6 +152,7 @@ pub(super) struct Filling {
 }
 
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one request")]
 pub(super) struct Slot {
     pub(super) id: RequestId,
     pub(super) request: Request,
@@ -176,6 +177,8 @@ pub(super) struct Slot {
     pub(super) punch: Option<Gap>,
     /// Sectors counted against the limit.
     pub(super) charged: u64,
+    /// While it waits for a commit to make room: how many had failed before.
+    pub(super) failures_seen: Option<u32>,
     /// Commit that makes this request durable.
     pub(super) generation: u32,
     pub(super) filling: Option<Filling>,
@@ -203,6 +206,7 @@ impl Slot {
         publish: false,
         punch: None,
         charged: 0,
+        failures_seen: None,
         generation: 0,
         filling: None,
         zeroing: None,
@@ -367,6 +371,29 @@ impl<const SLOTS: usize> Table<SLOTS> {
         self.ready_tail = at;
     }
 
+    /// Puts a slot before all others of the ready list: what it waited for is there now, and
+    /// whoever comes first might take it away again.
+    fn push_front(&mut self, at: u16) {
+        self.unpark(at);
+        let first = self.ready;
+        let Some(slot) = self.get_mut(at) else { return };
+        if slot.queued {
+            return;
+        }
+        slot.queued = true;
+        slot.next = first;
+        self.ready = at;
+        if first == END {
+            self.ready_tail = at;
+        }
+    }
+
+    /// A page has been loaded: whoever waited for it comes first, then whoever waits for any page.
+    pub(super) fn wake_loaded(&mut self, page: PageId) {
+        self.wake_with(|park| park == Park::Page(page), Self::push_front);
+        self.retry_starved();
+    }
+
     pub(super) fn pop_ready(&mut self) -> Option<u16> {
         let at = self.ready;
         let slot = self.slots.get_mut(usize::from(at))?;
@@ -417,6 +444,10 @@ impl<const SLOTS: usize> Table<SLOTS> {
 
     /// Makes every parked slot ready whose reason satisfies `which`.
     pub(super) fn wake(&mut self, which: impl Fn(Park) -> bool) {
+        self.wake_with(which, Self::push);
+    }
+
+    fn wake_with(&mut self, which: impl Fn(Park) -> bool, push: impl Fn(&mut Self, u16)) {
         if self.parked == 0 {
             return;
         }
@@ -427,7 +458,7 @@ impl<const SLOTS: usize> Table<SLOTS> {
                 && which(slot.park)
                 && let Ok(at) = u16::try_from(index)
             {
-                self.push(at);
+                push(self, at);
             }
         }
     }

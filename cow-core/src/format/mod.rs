@@ -286,15 +286,11 @@ pub trait Overlay: Map {
 
     /// The page of this `note` is a copy of a version that is being published, or such a version
     /// itself after it was: what is sealed next comes after it.
-    fn reopened(&mut self, page: u64, note: &mut u64) {
-        let _unchanged = (page, note);
-    }
+    fn reopened(&mut self, _page: u64, _note: &mut u64) {}
 
     /// The page of this `note` takes the place of a version whose publication failed: what is
     /// sealed next is published instead of it.
-    fn failed(&mut self, page: u64, note: &mut u64) {
-        let _unchanged = (page, note);
-    }
+    fn failed(&mut self, _page: u64, _note: &mut u64) {}
 
     /// A commit is durable: every state applied before it was sealed is published.
     fn committed(&mut self, index: &mut [IndexEntry]);

@@ -101,11 +101,11 @@ fn a_failed_publication_keeps_its_slot() {
     let id = drive.open[0];
     // The write fails, the engine opens the page again, more comes in.
     assert_eq!(drive.seal(id), 8192);
-    drive.told(id, |overlay, page, note| overlay.failed(page, note));
+    drive.told(id, Overlay::failed);
     drive.put(extent(2, 1), 3);
     drive.apply(extent(2, 1), State::Data);
     assert_eq!(drive.seal(id), 8192, "slot 1 still holds what counts");
-    drive.told(id, |overlay, page, note| overlay.failed(page, note));
+    drive.told(id, Overlay::failed);
     drive.commit();
     assert_eq!(drive.storage.page_at(8192)[48], 2);
     drive.write(extent(3, 1), 4);

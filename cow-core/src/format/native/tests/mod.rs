@@ -322,7 +322,7 @@ impl Drive {
             self.pages.set_state(id, FrameState::Sealed);
             let offset = self.seal(id);
             self.storage.write_at(offset, self.pages.bytes(id)).unwrap();
-            self.told(id, |overlay, page, note| overlay.reopened(page, note));
+            self.told(id, Overlay::reopened);
             self.pages.set_state(id, FrameState::Clean);
         }
         self.storage.sync().unwrap();
