@@ -479,6 +479,10 @@ fn open_file(path: &Path, options: &FileOptions) -> Result<File> {
         flags |= libc::O_DIRECT;
     }
     let write = options.access == Access::ReadWrite;
+    if write && std::fs::metadata(path).is_ok_and(|about| about.file_type().is_block_device()) {
+        // The system refuses a device that is mounted, or is part of another one.
+        flags |= libc::O_EXCL;
+    }
     let opened = OpenOptions::new().read(true).write(write).custom_flags(flags).open(path);
     opened.map_err(|error| {
         let refused = options.direct && error.raw_os_error() == Some(libc::EINVAL);
@@ -491,6 +495,9 @@ fn open_file(path: &Path, options: &FileOptions) -> Result<File> {
         match error.kind() {
             ErrorKind::NotFound => error.advice("check the path"),
             ErrorKind::PermissionDenied => error.advice("check the permissions of the file"),
+            ErrorKind::InUse => error
+                .detail("the system uses the device")
+                .advice("unmount it, or take it out of the device above it"),
             _ => error,
         }
     })

@@ -177,7 +177,7 @@ fn info_of_everything() {
     assert!(text.contains("5.00 KiB (5120 bytes)") && text.contains("golden.img [raw]"), "{text}");
     assert_eq!(info(&path, Gate::Closed).unwrap().parents[0].state, ParentState::Unknown);
     let json = serde_json::to_value(&native).unwrap();
-    assert_eq!(json["parents"][0]["state"]["state"], "as-recorded");
+    assert_eq!(json["parents"][0]["state"], "as-recorded");
 
     let raw = info(&base, Gate::Open).unwrap();
     assert_eq!((raw.format, raw.disk_bytes), (Format::Raw, Some(40_000 * 512)));

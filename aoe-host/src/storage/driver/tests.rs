@@ -94,7 +94,7 @@ fn every_kind_of_operation(path: &Path, direct: bool) {
     }
     let (bytes, _) = read(&mut driver, &base);
     assert!(bytes[1536..4096].iter().all(|b| *b == 1) && bytes[4096..].iter().all(|b| *b == 0));
-    assert_eq!(fs::metadata(path).unwrap().len(), 1 << 20);
+    assert_eq!(driver.files().get(key).unwrap().len_bytes().unwrap(), 1 << 20);
 
     let behind = with(base, Kind::Read, 1 << 20, 512);
     let result = driver.start(job(&behind), &behind, Memory::Into(&mut [0; 512]));
@@ -132,6 +132,46 @@ fn direct_file(test: &str) -> Option<tempfile::NamedTempFile> {
 fn past_the_page_cache() {
     if let Some(file) = direct_file("past_the_page_cache") {
         every_kind_of_operation(file.path(), true);
+    }
+}
+
+/// A block device over a file, for as long as this lives.
+struct LoopDevice(String);
+
+impl LoopDevice {
+    fn attach(file: &Path, unit: &str) -> Option<Self> {
+        let mut command = std::process::Command::new("losetup");
+        let output = command.args(["--find", "--show", "--sector-size", unit]).arg(file).output();
+        let output = output.ok().filter(|output| output.status.success())?;
+        Some(Self(String::from_utf8(output.stdout).ok()?.trim().to_owned()))
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let detached = std::process::Command::new("losetup").args(["--detach", &self.0]).status();
+        assert!(detached.unwrap().success());
+    }
+}
+
+#[test]
+fn on_block_devices() {
+    for (unit, direct) in [("512", false), ("512", true), ("4096", false), ("4096", true)] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        let Some(device) = LoopDevice::attach(file.path(), unit) else {
+            println!("SKIP: on_block_devices: losetup cannot make a device of {unit}-byte units");
+            continue;
+        };
+        every_kind_of_operation(Path::new(&device.0), direct);
+        let first = open(Path::new(&device.0), direct);
+        assert!(first.is_device());
+        let options = FileOptions { access: Access::ReadWrite, ..FileOptions::default() };
+        let second = FileStorage::open(&device.0, &options).unwrap_err();
+        assert!(second.to_string().contains("the system uses the device"), "{second}");
+        let mut storage = first;
+        assert!(storage.extend(1 << 20).is_ok());
+        assert!(storage.extend((1 << 20) + 1).unwrap_err().to_string().contains("cannot grow"));
     }
 }
 
