@@ -180,6 +180,3 @@ fn perform(
         Kind::Sync => (file.sync_data(), None),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,20 +1,27 @@
+//! The hosted driver on real files, devices and file systems. It is a program of its own because some
+//! tests start others: a child holds the locks of its parent until it has become another program.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of a test fail like the test")]
+
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::fs;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use aoe_host::server::io::{Completion, IoDriver, Job, Memory};
+use aoe_host::storage::{Access, FileOptions, FileStorage, HostedDriver, WorkerCounts};
 use cow_core::blocking::Storages;
-use cow_core::engine::{Buffer, Engine, Lent, Output, Request, RequestId};
+use cow_core::engine::{
+    Buffer, Engine, IoFailure, Kind, Lent, Operation, Output, Request, RequestId,
+};
 use cow_core::format::Layer;
 use cow_core::format::raw::Raw;
 use cow_core::pages::{Frame, Page, PagePool, StorageKey};
-use cow_core::storage::Storage;
+use cow_core::storage::{ReadStorage, Storage};
 use cow_core::units::Extent;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-use super::*;
-use crate::storage::{Access, FileOptions};
 
 /// Operations are made by an engine only: this one asks for one read of `sectors` from `lba`.
 fn read_operation(key: StorageKey, len: u64, lba: u64, sectors: u64) -> Operation {
@@ -135,6 +142,10 @@ fn past_the_page_cache() {
     }
 }
 
+/// Taken by tests that start programs: a child that has not become another program yet would keep
+/// the devices of other tests busy.
+static STARTING: Mutex<()> = Mutex::new(());
+
 /// A block device over a file, for as long as this lives.
 struct LoopDevice(String);
 
@@ -156,6 +167,7 @@ impl Drop for LoopDevice {
 
 #[test]
 fn on_block_devices() {
+    let _alone = STARTING.lock().unwrap();
     for (unit, direct) in [("512", false), ("512", true), ("4096", false), ("4096", true)] {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(1 << 20).unwrap();
@@ -252,7 +264,7 @@ fn spawned_tasks_ring_even_when_they_panic() {
 #[test]
 fn a_full_file_system_is_told_apart_from_a_broken_one() {
     const VARIABLE: &str = "COWBLADE_TEST_SMALL_TMPFS";
-    let name = "storage::driver::tests::a_full_file_system_is_told_apart_from_a_broken_one";
+    let name = "a_full_file_system_is_told_apart_from_a_broken_one";
     if let Some(dir) = std::env::var_os(VARIABLE) {
         return fill_up(Path::new(&dir));
     }
@@ -263,6 +275,7 @@ fn a_full_file_system_is_told_apart_from_a_broken_one() {
         dir.path().display(),
         std::env::current_exe().unwrap().display()
     );
+    let _alone = STARTING.lock().unwrap();
     let mut child = std::process::Command::new("unshare");
     child.args(["-m", "sh", "-c", &script]).env(VARIABLE, dir.path());
     if !rustix::process::geteuid().is_root() {
