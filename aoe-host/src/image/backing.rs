@@ -236,7 +236,10 @@ impl Stack {
                 .advice("name the origin behind it"));
         };
         match Binding::load(file)? {
-            Some(binding) => check_parent(&binding.identity(), None, Some(below), file.path())?,
+            Some(binding) => {
+                let (identity, window) = (binding.identity(), binding.window());
+                check_parent(&identity, window, Some(below), file.path())?;
+            }
             None => self.warnings.push(format!(
                 "nothing says that `{}` belongs to the image below it: make sure yourself",
                 file.path().display()

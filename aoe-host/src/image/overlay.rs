@@ -20,7 +20,7 @@ use super::explain::{dm_open_failed, mode_refused, native_open_failed, native_up
 use super::identity::{now_s, random_layer_id, scratch_page};
 use super::notes::NoteId;
 use super::sparse::Sparse;
-use super::staged::{Staged, sync_directory};
+use super::staged::Staged;
 use crate::error::{ErrorKind, HostError, Result};
 use crate::storage::{Access, FileKey, FileOptions, FileStorage, LockMode};
 
@@ -359,13 +359,12 @@ fn open_native(file: FileStorage, below: &Below, key: StorageKey) -> Result<Open
         // A killed process may have left writes that can be read and are yet not durable.
         file.sync_data()?;
     }
-    let used = match top.data_sectors() {
-        Some(used) => used,
-        None => {
-            let counted = count_data(&file)?;
-            top.set_data_sectors(counted);
-            counted
-        }
+    let used = if let Some(used) = top.data_sectors() {
+        used
+    } else {
+        let counted = count_data(&file)?;
+        top.set_data_sectors(counted);
+        counted
     };
     Ok(OpenedOverlay {
         file,
@@ -401,22 +400,22 @@ fn open_dm(mut file: FileStorage, below: &Below, key: StorageKey) -> Result<Open
     }
     let binding = Binding::load(&file)?;
     if let Some(binding) = &binding {
-        check_parent(&binding.identity(), below.window, Some(below), file.path())?;
+        check_parent(&binding.identity(), binding.window(), Some(below), file.path())?;
     }
     let mut piece = vec![0; LIST_PIECE_LEN];
     let mut opened = dm_snapshot::open(&file, below.sectors, &mut piece)
         .map_err(|e| dm_open_failed(e, op, file.path()))?;
     let was_clean = opened.stale().is_none();
     // From here on the store is changed: everything that could be refused has been looked at.
-    let binding = match binding {
-        Some(binding) => binding,
-        None => {
-            let binding = Binding::new(below)?;
-            binding.save(&file)?;
-            sync_directory(file.path())?;
-            binding
-        }
+    let binding = if let Some(binding) = binding {
+        binding
+    } else {
+        let binding = Binding::new(below)?;
+        binding.save(&file)?;
+        binding
     };
+    // A killed process may have left writes that can be read and are yet not durable.
+    file.sync_data()?;
     dm_snapshot::clear_stale(&mut file, &mut opened)?;
     let (loaded, index) = load_list(&file, &opened, INDEX_ROOM, &mut piece)?;
     let top = dm_snapshot::Writable::new(key, &loaded).map_err(|refused| {

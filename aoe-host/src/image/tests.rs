@@ -1,9 +1,9 @@
 //! Chains of real files, written through the engine, and every refusal.
 
+use core::time::Duration;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use cow_core::blocking::Blocking;
 use cow_core::engine::{Durability, Engine, Lent};
@@ -82,8 +82,16 @@ impl Chain {
         sector[0]
     }
 
-    pub(crate) fn close(mut self) -> OpenedOverlay {
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method alone is not general enough in its lifetimes"
+    )]
+    fn flush(&mut self) {
         self.run(|chain| chain.flush()).unwrap();
+    }
+
+    pub(crate) fn close(mut self) -> OpenedOverlay {
+        self.flush();
         let top: Top = self.engine.into_overlay().unwrap();
         self.overlay.close(&top).unwrap();
         self.overlay

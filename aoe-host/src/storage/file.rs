@@ -1,10 +1,10 @@
 //! One file or block device as storage: opening it safely, and positioned I/O on a part of it.
 
+use core::sync::atomic::{AtomicU8, Ordering};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cow_core::storage::{ReadStorage, Storage};

@@ -92,7 +92,7 @@ impl Recorded {
             }
             Format::DmSnapshot => Ok(Binding::load(file)?.map(|binding| Self {
                 identity: binding.identity(),
-                window: None,
+                window: binding.window(),
                 path: binding.parent.path().map(Path::to_owned),
             })),
         }
@@ -106,6 +106,14 @@ impl Recorded {
             window: parent.window,
             path: (!hint.is_empty()).then(|| PathBuf::from(hint)),
         })
+    }
+
+    /// Size of a store's disk: that of the part of its origin that is used. `None` if the origin is
+    /// a layer, which has to be asked.
+    pub(super) fn disk_sectors(&self) -> Option<u64> {
+        let ParentIdentity::File(origin) = self.identity else { return None };
+        let len = self.window.map_or(origin.size_bytes, |w| w.len);
+        Some(len.div_ceil(SECTOR_BYTES))
     }
 
     /// As a layer of a chain; its format is forced, so that it is not guessed a second time.
@@ -144,14 +152,14 @@ pub(super) fn below_of(path: &Path, window: Window) -> Result<Below> {
             (ParentIdentity::Layer(opened.header().layer_id), opened.geometry().sectors())
         }
         Format::DmSnapshot => {
-            let recorded = Recorded::of(&file, Format::DmSnapshot)?.map(|r| r.identity);
-            let Some(ParentIdentity::File(origin)) = recorded else {
+            let recorded = Recorded::of(&file, Format::DmSnapshot)?;
+            let Some(sectors) = recorded.and_then(|r| r.disk_sectors()) else {
                 return Err(HostError::new(ErrorKind::Unsupported, op)
                     .path(&name.path)
                     .detail("nothing says how large its origin is")
                     .advice("serve it once over its origin, which writes that down"));
             };
-            (identity_of(&file)?, origin.size_bytes.div_ceil(SECTOR_BYTES))
+            (identity_of(&file)?, sectors)
         }
     };
     let window = (window != Window::default())

@@ -47,32 +47,32 @@ pub fn rollback(path: impl AsRef<Path>) -> Result<RolledBack> {
     let op = "roll back";
     let (mut file, format) = open_overlay(path, op)?;
     let before = file.disk_use()?.allocated_bytes;
-    let discarded_bytes = match format {
-        Format::Native => {
-            let counted = count_data(&file).ok().map(|n| n.saturating_mul(SECTOR_BYTES));
-            native::rollback(&mut file, &mut scratch_page())
-                .map_err(|e| native_update_failed(e, op, file.path()))?;
-            counted
-        }
-        _ => {
-            let mut piece = vec![0; LIST_PIECE_LEN];
-            let opened = dm_snapshot::open_even_invalidated(&file, MAX_SECTORS, &mut piece).ok();
-            // Notes of the content that goes must not come back: the content gets another name first.
-            if let Some(binding) = Binding::load(&file)? {
-                binding.renewed()?.save(&file)?;
-            }
-            dm_snapshot::rollback(&mut file).map_err(|error| match error {
-                RollbackError::Storage(error) => error.into(),
-                other => HostError::new(ErrorKind::Corrupt, op)
-                    .path(file.path())
-                    .detail(other.to_string()),
-            })?;
-            opened.map(|o| o.exceptions().saturating_mul(o.geometry().chunk_bytes()))
-        }
+    let discarded_bytes = if format == Format::Native {
+        let counted = count_data(&file).ok().map(|n| n.saturating_mul(SECTOR_BYTES));
+        native::rollback(&mut file, &mut scratch_page())
+            .map_err(|e| native_update_failed(e, op, file.path()))?;
+        counted
+    } else {
+        rollback_store(&mut file, op)?
     };
     let after = file.disk_use()?.allocated_bytes;
     let freed_bytes = before.saturating_sub(after);
     Ok(RolledBack { path: file.path().to_owned(), discarded_bytes, freed_bytes })
+}
+
+/// Empties a dm-snapshot store; bytes that it held.
+fn rollback_store(file: &mut FileStorage, op: &str) -> Result<Option<u64>> {
+    let mut piece = vec![0; LIST_PIECE_LEN];
+    let opened = dm_snapshot::open_even_invalidated(file, MAX_SECTORS, &mut piece).ok();
+    // Notes of the content that goes must not come back: the content gets another name first.
+    if let Some(binding) = Binding::load(file)? {
+        binding.renewed()?.save(file)?;
+    }
+    dm_snapshot::rollback(file).map_err(|error| match error {
+        RollbackError::Storage(error) => error.into(),
+        other => HostError::new(ErrorKind::Corrupt, op).path(file.path()).detail(other.to_string()),
+    })?;
+    Ok(opened.map(|o| o.exceptions().saturating_mul(o.geometry().chunk_bytes())))
 }
 
 /// What [`freeze`] did.

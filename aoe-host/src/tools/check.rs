@@ -5,7 +5,6 @@ use core::fmt;
 use std::path::{Path, PathBuf};
 
 use cow_core::format::{IndexEntry, dm_snapshot, native};
-use cow_core::identity::ParentIdentity;
 use cow_core::storage::ReadStorage;
 use cow_core::units::{MAX_SECTORS, SECTOR_BYTES};
 use serde::Serialize;
@@ -133,7 +132,7 @@ pub fn check(
 struct Told<'a> {
     file: Sparse<'a>,
     total: u64,
-    told: Cell<u64>,
+    last: Cell<u64>,
     progress: RefCell<&'a mut dyn Progress>,
 }
 
@@ -146,8 +145,8 @@ impl embedded_io::ErrorType for Told<'_> {
 
 impl ReadStorage for Told<'_> {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> core::result::Result<(), StorageError> {
-        if offset >= self.told.get().saturating_add(TELL_EVERY) {
-            self.told.set(offset);
+        if offset >= self.last.get().saturating_add(TELL_EVERY) {
+            self.last.set(offset);
             self.progress.borrow_mut().at(offset.min(self.total), self.total);
         }
         self.file.read_at(offset, buf)
@@ -168,7 +167,7 @@ fn check_native(
     let told = Told {
         file: Sparse::new(file),
         total,
-        told: Cell::new(0),
+        last: Cell::new(0),
         progress: RefCell::new(progress),
     };
     let counted = native::check(&told, &mut scratch_page(), &mut |finding| {
@@ -191,14 +190,11 @@ fn check_native(
 fn check_dm(file: &FileStorage, report: &mut CheckReport) -> Result<()> {
     let mut piece = vec![0; LIST_PIECE_LEN];
     let sectors = match Recorded::of(file, Format::DmSnapshot) {
-        Ok(recorded) => match recorded.map(|r| r.identity) {
-            Some(ParentIdentity::File(origin)) => origin.size_bytes.div_ceil(SECTOR_BYTES),
-            _ => {
-                let text = "its origin is not known: the sizes of the two were not compared";
-                report.found(false, text.to_owned());
-                MAX_SECTORS
-            }
-        },
+        Ok(recorded) => recorded.and_then(|r| r.disk_sectors()).unwrap_or_else(|| {
+            let text = "its origin is not known: the sizes of the two were not compared";
+            report.found(false, text.to_owned());
+            MAX_SECTORS
+        }),
         Err(error) => {
             report.found(true, error.to_string());
             MAX_SECTORS

@@ -180,12 +180,9 @@ impl Info {
         recorded: Option<Recorded>,
         gate: Gate,
     ) -> Result<()> {
-        if let Some(cow_core::identity::ParentIdentity::File(origin)) =
-            recorded.as_ref().map(|r| r.identity)
-        {
-            // A store's disk is as large as what it lies on.
-            self.disk_bytes.get_or_insert_with(|| origin.size_bytes.next_multiple_of(SECTOR_BYTES));
-        }
+        let below = recorded.as_ref().and_then(Recorded::disk_sectors);
+        // A store's disk is as large as what it lies on.
+        self.disk_bytes = self.disk_bytes.or(below.map(|n| n.saturating_mul(SECTOR_BYTES)));
         self.parents = parents(file, recorded, gate)?.0;
         Ok(())
     }

@@ -7,7 +7,6 @@ use cow_core::blocking::Blocking;
 use cow_core::engine::{Durability, Engine, Lent};
 use cow_core::format::raw::Raw;
 use cow_core::format::{IndexEntry, Layer, Place, Run, dm_snapshot, native};
-use cow_core::identity::ParentIdentity;
 use cow_core::pages::{Frame, Page, PagePool, StorageKey};
 use cow_core::storage::ReadStorage;
 use cow_core::units::{Extent, MAX_SECTORS, SECTOR_BYTES};
@@ -191,11 +190,11 @@ fn top_layer<'i>(
             Layer::Native(opened.snapshot(key))
         }
         Format::DmSnapshot => {
-            let origin = below.recorded.as_ref().map(|recorded| recorded.identity);
-            let sectors = match (&below.backing, origin) {
+            let recorded = below.recorded.as_ref().and_then(Recorded::disk_sectors);
+            let sectors = match (&below.backing, recorded) {
                 (Some(backing), _) => backing.sectors(),
-                (None, Some(ParentIdentity::File(file))) => file.size_bytes.div_ceil(SECTOR_BYTES),
-                _ => reach(file)?,
+                (None, Some(sectors)) => sectors,
+                (None, None) => reach(file)?,
             };
             let (loaded, filled) = load_store(file, sectors, 0)?;
             *index = filled;

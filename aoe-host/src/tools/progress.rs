@@ -1,7 +1,7 @@
 //! Telling how far long work has come.
 
+use core::time::Duration;
 use std::io::{IsTerminal, stderr};
-use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 

@@ -163,13 +163,11 @@ impl Judge<'_> {
                     return Err(differs(self.request, "it is the original itself"));
                 }
                 let told = &mut |done| progress.at(done, total);
-                match same_content(&original, parent, told)? {
-                    Some(at) => Err(differs(self.request, &format!("byte {at} differs"))),
-                    None => {
-                        new.content = self.old.content;
-                        Ok("every byte is that of the original".to_owned())
-                    }
+                if let Some(at) = same_content(&original, parent, told)? {
+                    return Err(differs(self.request, &format!("byte {at} differs")));
                 }
+                new.content = self.old.content;
+                Ok("every byte is that of the original".to_owned())
             }
             Proof::Trust => {
                 new.content = self.old.content;

@@ -1,9 +1,9 @@
 //! Every command on real files, good and damaged.
 
+use core::time::Duration;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tempfile::TempDir;
 
