@@ -45,12 +45,8 @@ fn the_blocking_driver_needs_two_pages() {
     }
 }
 
-type Blocking<'a, 'p> = cow_core::blocking::Blocking<
-    'a,
-    'p,
-    [FaultyStorage],
-    { system_tests::chain_model::SLOTS },
->;
+type Blocking<'a, 'p> =
+    cow_core::blocking::Blocking<'a, 'p, [FaultyStorage], { system_tests::chain_model::SLOTS }>;
 
 fn random_calls(
     blocking: &mut Blocking<'_, '_>,
