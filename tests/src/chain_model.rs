@@ -562,7 +562,7 @@ impl Disk {
         match top {
             Top::Native(writable) => native::close(&mut storage, writable, &mut Page::ZERO.clone())
                 .map_err(|e| format!("close: {e}")),
-            // The format has no mark of an orderly end; what was written has to be durable.
+            // What `Ephemeral` wrote was never synced.
             _ => storage.sync().map_err(|e| format!("close: {e}")),
         }
     }

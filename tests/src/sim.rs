@@ -370,7 +370,8 @@ impl<'a, 'p> Sim<'a, 'p> {
         self.chains.into_iter().map(|c| (c.model, c.notes)).collect()
     }
 
-    /// Takes up the notes of an earlier process.
+    /// Takes up the notes of an earlier process and has them published; as long as that fails,
+    /// they stay.
     ///
     /// # Errors
     /// What went wrong first.
@@ -386,7 +387,15 @@ impl<'a, 'p> Sim<'a, 'p> {
                 }
             }
         }
-        self.drive()
+        self.drive()?;
+        self.chains[chain].engine.commit();
+        self.drive()?;
+        let now = self.machine.events();
+        let c = &mut self.chains[chain];
+        if c.engine.is_dirty() {
+            c.notes.0.splice(..0, notes.iter().map(|note| (now, NoteEvent::Kept(*note))));
+        }
+        Ok(())
     }
 
     fn submit_random(&mut self, chain: usize) {

@@ -40,6 +40,8 @@ struct Storage {
     /// Of every data sector: when the first write since it was last published as something else ended.
     written: HashMap<u64, u64>,
     published: BTreeSet<u64>,
+    /// As `published`, by what an earlier process wrote: perhaps by an older slot of a page.
+    before: BTreeSet<u64>,
     /// Of every native page: the version that was written last, and whether that write failed.
     sequences: HashMap<u64, u64>,
     failed: BTreeSet<u64>,
@@ -116,7 +118,7 @@ impl Watch {
         // What a chunk held around them was written with them.
         let unit = if let Some(Layout::Dm { chunk }) = storage.layout { chunk / 512 } else { 1 };
         let (start, end) = (offset / 512, offset / 512 + sectors);
-        storage.published.extend(start / unit * unit..end.div_ceil(unit) * unit);
+        storage.before.extend(start / unit * unit..end.div_ceil(unit) * unit);
     }
 
     /// A read is about to end with these bytes: what a metadata page says was published before.
@@ -124,7 +126,7 @@ impl Watch {
         let Some(storage) = self.storages.get_mut(&key) else { return };
         let Some(page) = storage.page_of(offset) else { return };
         let named: Vec<u64> = storage.named(page, bytes).collect();
-        storage.published.extend(named);
+        storage.before.extend(named);
     }
 
     /// It ended.
@@ -220,6 +222,7 @@ impl Storage {
                 self.published.remove(&sector);
                 self.written.remove(&sector);
             }
+            self.before.retain(|s| !(first..first + PAGE_SECTORS).contains(s) || named.contains(s));
         }
         self.once(page)?;
         named.into_iter().try_for_each(|sector| self.name_sector(sector))
@@ -249,7 +252,7 @@ impl Storage {
 
     /// A metadata page is about to say that this sector of the storage holds data.
     fn name_sector(&mut self, sector: u64) -> Result<(), String> {
-        if !self.published.insert(sector) {
+        if !self.published.insert(sector) || self.before.contains(&sector) {
             return Ok(());
         }
         match self.written.get(&sector) {

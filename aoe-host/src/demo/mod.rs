@@ -10,7 +10,6 @@
 //! Only the Ethernet is not real: overlays, commits, locks and the protocol are those of
 //! `cowblade serve`, in a temporary directory.
 
-use core::time::Duration;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -375,7 +374,8 @@ fn write_golden(path: &Path, len_bytes: u64) -> std::io::Result<()> {
 fn hash_of(path: &Path) -> Result<String> {
     let file = FileStorage::open(path, &FileOptions::default())?;
     let hash = full_hash(&file, &mut |_done| {})?;
-    Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+    let digits = hash.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    Ok(digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect())
 }
 
 /// What `cowblade serve golden.img --client lab1=... --client lab2=...` would make of its words.
