@@ -239,6 +239,43 @@ fn cold_reads_leave_the_loop_and_warm_ones_do_not() {
 }
 
 #[test]
+fn writes_into_cold_pages_leave_the_loop() {
+    use rustix::fs::Advice;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), vec![3; 1 << 20]).unwrap();
+    file.as_file().set_len(2 << 20).unwrap();
+    let mut driver = HostedDriver::new(WorkerCounts::default()).unwrap();
+    let storage = open(file.path(), false);
+    storage.sync_data().unwrap();
+    let key = driver.files_mut().add(storage.clone());
+    let base = read_operation(key, 2 << 20, 0, 16);
+    let mut write = |offset: u64, len: u64| {
+        let operation = with(base, Kind::Write, offset, len);
+        let data = vec![9; usize::try_from(len).unwrap()];
+        let started = driver.start(job(&operation), &operation, Memory::From(&data));
+        let at_once = started.is_some();
+        assert_eq!(started.unwrap_or_else(|| wait(&mut driver).result), Ok(()));
+        at_once
+    };
+    let cool = || rustix::fs::fadvise(storage.file(), 0, None, Advice::DontNeed).unwrap();
+    cool();
+    if write(512, 512) {
+        println!("SKIP: writes_into_cold_pages_leave_the_loop: the page cache kept it");
+        return;
+    }
+    assert!(write(1024, 512), "the page is warm now");
+    assert!(write(8192, 4096) && write(12_288, 8192), "whole pages are never read");
+    assert!(!write(40_960 - 512, 512 + 4096 + 512), "one edge is cold");
+    assert!(write((1 << 20) + 512, 512) && write((1 << 20) + 5000, 9000), "holes are not read");
+    let bytes = fs::read(file.path()).unwrap();
+    assert!(bytes[512..1536].iter().all(|b| *b == 9) && bytes[1536..8192].iter().all(|b| *b == 3));
+    assert!(bytes[40_448..45_568].iter().all(|b| *b == 9));
+    assert_eq!((bytes[40_447], bytes[45_568]), (3, 3));
+    assert!(bytes[(1 << 20) + 512..(1 << 20) + 1024].iter().all(|b| *b == 9));
+    assert_eq!((bytes[(1 << 20) + 511], bytes[(1 << 20) + 1024]), (0, 0));
+}
+
+#[test]
 fn spawned_tasks_ring_even_when_they_panic() {
     let mut driver = HostedDriver::new(WorkerCounts { data: 1, slow: 1 }).unwrap();
     let done = Arc::new(AtomicUsize::new(0));

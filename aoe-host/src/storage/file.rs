@@ -125,6 +125,9 @@ const RAMFS_MAGIC: i64 = 0x8584_58f6;
 /// Unit of direct access to files: what every file system in use accepts.
 const DIRECT_UNIT: u64 = 4096;
 
+/// Position within a page of the page cache; where pages are larger, this only asks more often.
+const PAGE_MASK: u64 = 4095;
+
 /// Longest piece in which zeros are written where the system has no better way.
 const ZEROS: &[u8] = &[0; 64 << 10];
 
@@ -307,6 +310,34 @@ impl FileStorage {
             }
         }
         Now::Done
+    }
+
+    /// A write through the page cache would first have to read from the medium: it covers a page
+    /// partly that is in the file and not in memory. Allocates nothing.
+    pub(super) fn is_cold_for_writing(&self, offset: u64, len: u64) -> bool {
+        let policy = self.inner.read_policy.load(Ordering::Relaxed);
+        if policy != ReadPolicy::NoWait as u8 {
+            return false;
+        }
+        let start = self.inner.start.saturating_add(offset);
+        let end = start.saturating_add(len);
+        let (first, last) = (start & !PAGE_MASK, end & !PAGE_MASK);
+        let cut = [(start != first).then_some(first), (end != last).then_some(last)];
+        let cut = if cut[0] == cut[1] { [cut[0], None] } else { cut };
+        cut.into_iter().flatten().any(|page| self.is_cold_page(page))
+    }
+
+    fn is_cold_page(&self, page: u64) -> bool {
+        let mut byte = [0];
+        let mut pieces = [io::IoSliceMut::new(&mut byte)];
+        let file = &self.inner.file;
+        match rustix::io::preadv2(file, &mut pieces, page, ReadWriteFlags::NOWAIT) {
+            // Nothing has to be read for a hole either, and most of a new overlay is one.
+            Err(Errno::AGAIN) => rustix::fs::seek(file, SeekFrom::Data(page))
+                .is_ok_and(|data| data <= page | PAGE_MASK),
+            // In memory, behind the end, or not to be known.
+            _ => false,
+        }
     }
 
     /// As [`Storage::write_at`]; clones may write at the same time.
