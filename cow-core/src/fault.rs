@@ -9,7 +9,7 @@
 //! 1. What was written, and ended, before a sync began that ended well: exactly that.
 //! 2. Every other write: kept, lost or torn, independently and in any order, as the seed says.
 //! 3. A failed sync loses its claim: what it should have covered may be lost even when a later
-//!    sync succeeds.
+//!    sync of the same process succeeds. (Another process cannot know; its syncs count again.)
 //!
 //! A process kill leaves everything that ended; what was under way has happened, or not, or in part.
 
@@ -398,6 +398,7 @@ impl Medium {
 
     fn kill(&mut self, tear: Tear, dice: &mut Dice) {
         for p in &mut self.pending {
+            p.doomed = false;
             if p.ended.is_some() {
                 continue;
             }
@@ -843,8 +844,6 @@ mod tests {
             storage.write_at(0, &[1; 512]).unwrap();
             machine.fail_at(machine.begun() + 1, FaultError::Medium);
             assert_eq!(storage.sync(), Err(FaultError::Medium));
-            let machine = machine.kill(Tear::Sectors, 0);
-            let mut storage = storage.on(&machine);
             storage.write_at(0, &[2; 512]).unwrap();
             storage.sync().unwrap();
             let cut = storage.on(&machine.power_cut(Tear::Sectors, seed));

@@ -370,12 +370,13 @@ impl<'a, 'p> Sim<'a, 'p> {
         self.chains.into_iter().map(|c| (c.model, c.notes)).collect()
     }
 
-    /// Takes up the notes of an earlier process and has them published; as long as that fails,
-    /// they stay.
+    /// Takes up the notes of an earlier process and has them published. False if that fails: then
+    /// the notes stay and the disk must not be served.
     ///
     /// # Errors
     /// What went wrong first.
-    pub fn restore(&mut self, chain: usize, notes: &[Note]) -> Result<(), String> {
+    pub fn restore(&mut self, chain: usize, notes: &[Note]) -> Result<bool, String> {
+        let failures = self.failures;
         for note in notes {
             if let Some(offset) = note.offset {
                 let key = self.chains[chain].top.1.0;
@@ -390,12 +391,13 @@ impl<'a, 'p> Sim<'a, 'p> {
         self.drive()?;
         self.chains[chain].engine.commit();
         self.drive()?;
-        let now = self.machine.events();
         let c = &mut self.chains[chain];
-        if c.engine.is_dirty() {
-            c.notes.0.splice(..0, notes.iter().map(|note| (now, NoteEvent::Kept(*note))));
+        let well = self.failures == failures && !c.engine.is_dirty();
+        if !well {
+            let kept = notes.iter().map(|note| (0, NoteEvent::Kept(*note)));
+            c.notes.0 = kept.collect();
         }
-        Ok(())
+        Ok(well)
     }
 
     fn submit_random(&mut self, chain: usize) {

@@ -74,10 +74,15 @@ impl Life {
         }
         let mut memory = PoolMemory::new(pages);
         let mut sim = Sim::new(&all, chains, memory.pool(), plan, dice);
+        let mut well = true;
         for (chain, notes) in self.notes.iter_mut().enumerate() {
-            sim.restore(chain, &core::mem::take(notes))?;
+            well &= sim.restore(chain, &core::mem::take(notes))?;
         }
-        if end == Ending::Close {
+        if !well {
+            // Nothing is served; another process tries again.
+            let end = if plan.faults { Ending::Kill } else { return Err("no restoring".into()) };
+            self.break_off(sim, seed, end)
+        } else if end == Ending::Close {
             sim.run()?;
             self.failures += sim.failures;
             self.close(sim)
