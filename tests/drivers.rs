@@ -3,9 +3,10 @@
 //!
 //! Nothing may hang: every run has a bound of steps and names its seed when it exceeds it.
 
-use cow_core::engine::Durability;
+use cow_core::engine::{Buffer, Durability, MAX_REQUEST_SECTORS, Output, Request, RequestId};
 use cow_core::fault::{Dice, FaultyStorage, Machine};
-use cow_core::units::Extent;
+use cow_core::storage::ReadStorage;
+use cow_core::units::{Extent, Lba};
 use system_tests::chain_model::{Content, Disk, Format, Model, SECTOR, Spots};
 use system_tests::sim::Plan;
 use system_tests::sim_life::{Ending, Life};
@@ -197,4 +198,56 @@ fn media_that_fail() {
             }
         }
     }
+}
+
+/// A failed request must not keep the page that it was loading from everybody else.
+#[test]
+fn reads_that_fail_leave_no_page_behind() {
+    for format in FORMATS {
+        for pages in [2, 3] {
+            for seed in 0..30 {
+                let mut life = three_deep(&Machine::new(), 40_000, format, seed);
+                let plan = Plan { read_faults: 6, ..Plan::new(60, Durability::Writeback) };
+                life.suffer_reads(pages, plan, seed)
+                    .unwrap_or_else(|e| panic!("{format:?}, {pages} pages, seed {seed}: {e}"));
+            }
+        }
+    }
+}
+
+/// More runs in one request than 16 bits can count.
+#[test]
+fn a_request_of_65536_runs_ends_with_the_last_of_them() {
+    let sectors = MAX_REQUEST_SECTORS;
+    let disk = Disk::new(&Machine::new(), sectors, sectors * 512, Format::Native, 1);
+    disk.with_blocking(8, Durability::Ephemeral, |blocking| {
+        for lba in (0..sectors).step_by(2) {
+            blocking.write(Lba::new(lba).unwrap(), &[1; 512]).unwrap();
+        }
+        let all = Extent::new(0, sectors).unwrap();
+        blocking.engine.submit(RequestId(7), Request::Read(all)).unwrap();
+        let mut tickets = Vec::new();
+        while let Some(output) = blocking.engine.poll(&mut blocking.lent) {
+            match output {
+                Output::Operation(o) if matches!(o.buffer, Buffer::Page { .. }) => {
+                    let Buffer::Page { page, .. } = o.buffer else { unreachable!() };
+                    let bytes = blocking.lent.pages.bytes_mut(page);
+                    blocking.storages[o.storage.0 as usize].read_at(o.offset, bytes).unwrap();
+                    blocking.engine.complete(&mut blocking.lent, o.ticket, Ok(()));
+                }
+                Output::Operation(o) => tickets.push(o.ticket),
+                output => panic!("{output:?} with {} reads under way", tickets.len()),
+            }
+        }
+        assert_eq!(tickets.len() as u64, sectors);
+        let last = tickets.pop().unwrap();
+        for ticket in tickets {
+            blocking.engine.complete(&mut blocking.lent, ticket, Ok(()));
+            assert_eq!(blocking.engine.poll(&mut blocking.lent), None);
+        }
+        blocking.engine.complete(&mut blocking.lent, last, Ok(()));
+        let done = Output::Done { id: RequestId(7), result: Ok(()) };
+        assert_eq!(blocking.engine.poll(&mut blocking.lent), Some(done));
+    })
+    .unwrap();
 }

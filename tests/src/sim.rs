@@ -49,6 +49,8 @@ pub struct Plan {
     pub watched: bool,
     /// Failures are injected: requests may fail.
     pub faults: bool,
+    /// With `faults`: only reads fail.
+    pub sound_writes: bool,
     /// One read in so many fails; 0 for none.
     pub read_faults: u64,
 }
@@ -63,6 +65,7 @@ impl Plan {
             mischief: Mischief::None,
             watched: true,
             faults: false,
+            sound_writes: false,
             read_faults: 0,
         }
     }
@@ -655,7 +658,8 @@ impl<'a, 'p> Sim<'a, 'p> {
         if let Err(failure) = result {
             self.failures += 1;
             let full = failure == Failure::Full && matches!(c.top.0, Format::Dm(_));
-            if !self.plan.faults && !full {
+            let reads = matches!(active.request, Request::Read(_) | Request::Map(_));
+            if (!self.plan.faults && !full) || (reads && failure == Failure::Full) {
                 return Err(format!("{:?} failed: {failure}", active.request));
             }
         }

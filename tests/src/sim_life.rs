@@ -69,7 +69,7 @@ impl Life {
             let (top, model) = (disk.open_top()?, model.clone());
             chains.push(Chain::new(disk, top, layers, model, plan.durability, &mut dice));
         }
-        if plan.faults {
+        if plan.faults && !plan.sound_writes {
             plan_faults(&all, &plan, &mut dice);
         }
         let mut memory = PoolMemory::new(pages);
@@ -108,6 +108,15 @@ impl Life {
             Ending::Kill
         };
         self.live(pages, Plan { faults: true, ..plan }, seed, ending)
+    }
+
+    /// As [`suffer`](Self::suffer), where only reads fail.
+    ///
+    /// # Errors
+    /// What went wrong that does not follow from the failures.
+    pub fn suffer_reads(&mut self, pages: usize, plan: Plan, seed: u64) -> Result<(), String> {
+        let plan = Plan { faults: true, sound_writes: true, ..plan };
+        self.live(pages, plan, seed, Ending::Kill)
     }
 
     fn close(&mut self, sim: Sim<'_, '_>) -> Result<(), String> {
