@@ -397,19 +397,28 @@ impl Medium {
     }
 
     fn kill(&mut self, tear: Tear, dice: &mut Dice) {
-        for p in &mut self.pending {
+        let mut pending = core::mem::take(&mut self.pending);
+        pending.retain_mut(|p| {
             p.doomed = false;
             if p.ended.is_some() {
-                continue;
-            }
-            if dice.chance(35) {
-                torn(&mut self.live, &mut self.len, &p.change, p.id, tear, dice);
-            } else if dice.chance(50) {
-                apply(&mut self.live, &mut self.len, &p.change, p.id);
+                return true;
             }
             p.ended = Some(0);
-        }
-        self.pending.retain(|p| p.change != Change::Sync);
+            match dice.below(3) {
+                0 => return false,
+                1 => apply(&mut self.live, &mut self.len, &p.change, p.id),
+                _ => torn(&mut self.live, &mut self.len, &p.change, p.id, tear, dice),
+            }
+            // What has come through is what may become durable.
+            let (offset, len) = p.change.range();
+            if len > 0 && len <= HUGE {
+                let mut bytes = std::vec![0; index(len)];
+                self.live.read(offset, &mut bytes);
+                p.change = Change::Write { offset, data: bytes.into() };
+            }
+            p.change != Change::Sync
+        });
+        self.pending = pending;
     }
 }
 
