@@ -7,6 +7,7 @@
 //! * [`server`] runs a target in a namespace, kills it and starts it again.
 //! * [`dissector`] reads captured frames with tshark.
 //! * [`dm_store`] reads stores of device-mapper snapshots.
+//! * [`operator`] runs commands and reads what they print.
 //! * [`wire`] listens on a segment and knows which requests nobody answered.
 //! * [`pattern`] writes sectors that say who wrote them, [`judge`] reads them back.
 //! * [`lab`] gives a test its directory, its turn and its attempts.
@@ -36,6 +37,7 @@ pub mod initramfs;
 pub mod judge;
 pub mod lab;
 pub mod net;
+pub mod operator;
 pub mod pattern;
 pub mod pc;
 pub mod raw_socket;
