@@ -8,6 +8,7 @@
 //! * [`dissector`] reads captured frames with tshark.
 //! * [`dm_store`] reads stores of device-mapper snapshots.
 //! * [`operator`] runs commands and reads what they print.
+//! * [`site`] is a small installation of our server.
 //! * [`wire`] listens on a segment and knows which requests nobody answered.
 //! * [`pattern`] writes sectors that say who wrote them, [`judge`] reads them back.
 //! * [`lab`] gives a test its directory, its turn and its attempts.
@@ -49,6 +50,7 @@ pub mod server;
 pub mod sim;
 pub mod sim_life;
 pub mod sim_watch;
+pub mod site;
 pub mod target;
 pub mod wire;
 pub mod workspace;
