@@ -9,7 +9,7 @@ use cow_core::fault::{Dice, Machine};
 use cow_core::units::MAX_SECTORS;
 use system_tests::chain_model::{Disk, Format};
 use system_tests::sim::Plan;
-use system_tests::sim_life::{Life, random_ending};
+use system_tests::sim_life::{Ending, Life, random_ending};
 
 /// One sector, odd ones, one sector around a native page, a few pages, the largest there is.
 const SIZES: [u64; 8] = [1, 7, 500, 16_127, 16_128, 16_129, 40_001, MAX_SECTORS];
@@ -53,10 +53,10 @@ fn live(seed: u64, sectors: u64, format: Format, pages: usize) -> Result<(), Str
         }
         life.live(pages, plan, dice.roll(), ending).map_err(|e| format!("{step}: {e}"))?;
         match dice.below(4) {
-            0 if ending == system_tests::sim_life::Ending::Close => {
+            0 if ending == Ending::Close => {
                 life.rollback(0, &below)?;
             }
-            1 | 2 if ending == system_tests::sim_life::Ending::Close => {
+            1 | 2 if ending == Ending::Close => {
                 let format = any(&FORMATS, &mut dice);
                 let size = if dice.chance(70) { sectors } else { (sectors / 2).max(1) };
                 life.freeze(format, size, dice.roll())?;
@@ -66,14 +66,15 @@ fn live(seed: u64, sectors: u64, format: Format, pages: usize) -> Result<(), Str
         }
     }
     let plan = Plan::new(30, Durability::Safe);
-    life.live(pages, plan, dice.roll(), system_tests::sim_life::Ending::Close)
+    life.live(pages, plan, dice.roll(), Ending::Close)
 }
 
-/// Every size with every pool; prints what to run again.
-fn live_grid(format: Format, seeds: core::ops::Range<u64>) {
+/// Every size with every pool. `COW_SEEDS` multiplies the seeds, for a longer search.
+fn live_grid(format: Format, first: u64, seeds: u64) {
+    let more = std::env::var("COW_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     for sectors in SIZES {
         for pages in POOLS {
-            for seed in seeds.clone() {
+            for seed in first..first + seeds * more {
                 if let Err(e) = live(seed, sectors, format, pages) {
                     panic!("live({seed}, {sectors}, {format:?}, {pages}): {e}");
                 }
@@ -84,17 +85,12 @@ fn live_grid(format: Format, seeds: core::ops::Range<u64>) {
 
 #[test]
 fn native_overlays_read_as_the_model() {
-    live_grid(Format::Native, 0..6);
+    live_grid(Format::Native, 0, 5);
 }
 
 #[test]
 fn snapshot_stores_read_as_the_model() {
-    live_grid(Format::Dm(8), 100..103);
-    live_grid(Format::Dm(1), 200..202);
-    live_grid(Format::Dm(64), 300..302);
-}
-#[test]
-fn dbg() {
-    let r = live(1, 500, Format::Native, 2);
-    println!("{r:?}");
+    live_grid(Format::Dm(8), 1000, 3);
+    live_grid(Format::Dm(1), 2000, 2);
+    live_grid(Format::Dm(64), 3000, 2);
 }

@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod error;
 pub mod image;
 pub mod initiator;
@@ -14,4 +15,5 @@ pub mod serve;
 pub mod server;
 pub mod signals;
 pub mod storage;
+pub mod tools;
 pub mod values;

@@ -11,7 +11,7 @@ use cow_core::fault::{Dice, FaultyStorage, Machine};
 use cow_core::format::{IndexEntry, Layer, Map, Top, dm_snapshot, native, raw};
 use cow_core::identity::{LayerId, ParentIdentity};
 use cow_core::pages::{Frame, Page, PagePool, StorageKey};
-use cow_core::storage::ReadStorage;
+use cow_core::storage::{ReadStorage, Storage};
 use cow_core::units::Extent;
 
 /// Bytes in a sector.
@@ -562,7 +562,8 @@ impl Disk {
         match top {
             Top::Native(writable) => native::close(&mut storage, writable, &mut Page::ZERO.clone())
                 .map_err(|e| format!("close: {e}")),
-            _ => Ok(()),
+            // What `Ephemeral` wrote was never synced.
+            _ => storage.sync().map_err(|e| format!("close: {e}")),
         }
     }
 

@@ -47,6 +47,7 @@ pub mod rng;
 pub mod scenario;
 pub mod script;
 pub mod server;
+pub mod server_sim;
 pub mod sim;
 pub mod sim_life;
 pub mod sim_watch;

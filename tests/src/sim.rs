@@ -282,6 +282,7 @@ impl<'a, 'p> Sim<'a, 'p> {
                 self.complete(at)?;
             }
             9 if self.dice.chance(10) => self.chains[chain].engine.commit(),
+            9 if self.chains[chain].engine.is_starved() => self.chains[chain].engine.wake(),
             _ => return self.quiet(),
         }
         Ok(false)
@@ -313,10 +314,35 @@ impl<'a, 'p> Sim<'a, 'p> {
                 return Ok(false);
             }
         }
+        if self.plan.faults && self.make_way()? {
+            return Ok(false);
+        }
         if self.chains.iter().all(|c| c.engine.is_idle() && c.active.is_empty()) {
             return Ok(true);
         }
         Err(format!("stuck: {}", self.state()))
+    }
+
+    /// A chain whose storage failed holds pages of the pool and will not give them back: the others
+    /// try once more and then give up. True if something moved.
+    fn make_way(&mut self) -> Result<bool, String> {
+        let mut moved = false;
+        for chain in 0..self.chains.len() {
+            if self.chains[chain].engine.is_starved() {
+                self.chains[chain].engine.commit();
+                moved |= self.poll(chain)?;
+            }
+        }
+        if moved {
+            return Ok(true);
+        }
+        for chain in 0..self.chains.len() {
+            if self.chains[chain].engine.is_starved() {
+                self.chains[chain].engine.give_up();
+                moved |= self.poll(chain)?;
+            }
+        }
+        Ok(moved)
     }
 
     /// Has everything committed, restores notes first if there are any, and ends the process in
@@ -344,7 +370,8 @@ impl<'a, 'p> Sim<'a, 'p> {
         self.chains.into_iter().map(|c| (c.model, c.notes)).collect()
     }
 
-    /// Takes up the notes of an earlier process.
+    /// Takes up the notes of an earlier process and has them published; as long as that fails,
+    /// they stay.
     ///
     /// # Errors
     /// What went wrong first.
@@ -360,7 +387,15 @@ impl<'a, 'p> Sim<'a, 'p> {
                 }
             }
         }
-        self.drive()
+        self.drive()?;
+        self.chains[chain].engine.commit();
+        self.drive()?;
+        let now = self.machine.events();
+        let c = &mut self.chains[chain];
+        if c.engine.is_dirty() {
+            c.notes.0.splice(..0, notes.iter().map(|note| (now, NoteEvent::Kept(*note))));
+        }
+        Ok(())
     }
 
     fn submit_random(&mut self, chain: usize) {
@@ -390,9 +425,6 @@ impl<'a, 'p> Sim<'a, 'p> {
             return false;
         }
         c.submitted += 1;
-        if std::env::var("TRACE").is_ok() {
-            println!("{chain} SUBMIT {id:?} {request:?}");
-        }
         let (mut buffer, mut contents) = (Vec::new(), Vec::new());
         let bytes = |e: Extent| usize::try_from(e.bytes()).expect("fits");
         match request {
@@ -432,9 +464,6 @@ impl<'a, 'p> Sim<'a, 'p> {
         let mut lent = Lent { pages: &mut self.pool, layers: c.layers, index: &mut c.index };
         let Some(output) = c.engine.poll(&mut lent) else { return Ok(false) };
         let now = self.machine.events();
-        if std::env::var("TRACE").is_ok() && !matches!(output, Output::Operation(_)) {
-            println!("{chain} OUT {output:?}");
-        }
         match output {
             Output::Operation(operation) => self.begin(chain, operation)?,
             Output::Fill { id, offset, len } => {
@@ -466,9 +495,6 @@ impl<'a, 'p> Sim<'a, 'p> {
     }
 
     fn begin(&mut self, chain: usize, o: Operation) -> Result<(), String> {
-        if std::env::var("TRACE").is_ok() {
-            println!("{chain} {o:?}");
-        }
         let storage = self.storages.get(o.storage.0 as usize).ok_or("an unknown storage")?;
         let c = &mut self.chains[chain];
         let bytes = match (o.buffer, o.kind) {

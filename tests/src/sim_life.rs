@@ -1,7 +1,7 @@
 //! The life of disks through several processes: closed, killed, cut, rolled back, frozen.
 
 use cow_core::engine::{Durability, Note};
-use cow_core::fault::{Dice, Tear};
+use cow_core::fault::{Dice, FaultError, Tear};
 
 use crate::chain_model::{Disk, Format, Model, Opened, PoolMemory};
 use crate::sim::{Chain, Plan, Sim};
@@ -69,6 +69,9 @@ impl Life {
             let (top, model) = (disk.open_top()?, model.clone());
             chains.push(Chain::new(disk, top, layers, model, plan.durability, &mut dice));
         }
+        if plan.faults {
+            plan_faults(&all, &plan, &mut dice);
+        }
         let mut memory = PoolMemory::new(pages);
         let mut sim = Sim::new(&all, chains, memory.pool(), plan, dice);
         for (chain, notes) in self.notes.iter_mut().enumerate() {
@@ -79,10 +82,27 @@ impl Life {
             self.failures += sim.failures;
             self.close(sim)
         } else {
-            sim.run_part()?;
+            if plan.faults {
+                sim.run()?; // to the end, so that nothing may hang
+            } else {
+                sim.run_part()?;
+            }
             self.failures += sim.failures;
             self.break_off(sim, seed, end)
         }
+    }
+
+    /// As [`live`](Self::live), with failing operations on the way. The process ends as it must.
+    ///
+    /// # Errors
+    /// What went wrong that does not follow from the failures.
+    pub fn suffer(&mut self, pages: usize, plan: Plan, seed: u64) -> Result<(), String> {
+        let ending = if plan.durability == Durability::Safe && seed.is_multiple_of(2) {
+            Ending::PowerCut
+        } else {
+            Ending::Kill
+        };
+        self.live(pages, Plan { faults: true, ..plan }, seed, ending)
     }
 
     fn close(&mut self, sim: Sim<'_, '_>) -> Result<(), String> {
@@ -141,6 +161,19 @@ impl Life {
         disk.add_top(format, sectors, seed);
         self.models[0].resize(sectors);
         disk.check()
+    }
+}
+
+/// Some of the operations to come fail.
+fn plan_faults(disk: &Disk, plan: &Plan, dice: &mut Dice) {
+    let begun = disk.machine.begun();
+    for _ in 0..1 + dice.below(4) {
+        let error = if dice.chance(60) { FaultError::NoSpace } else { FaultError::Medium };
+        let first = begun + 1 + dice.below(4 * plan.requests as u64);
+        // Several in a row, so that trying again does not help at once.
+        for operation in first..first + 1 + dice.below(6) {
+            disk.machine.fail_at(operation, error);
+        }
     }
 }
 

@@ -40,6 +40,8 @@ struct Storage {
     /// Of every data sector: when the first write since it was last published as something else ended.
     written: HashMap<u64, u64>,
     published: BTreeSet<u64>,
+    /// As `published`, by what an earlier process wrote: perhaps by an older slot of a page.
+    before: BTreeSet<u64>,
     /// Of every native page: the version that was written last, and whether that write failed.
     sequences: HashMap<u64, u64>,
     failed: BTreeSet<u64>,
@@ -113,7 +115,10 @@ impl Watch {
     /// An earlier process wrote these sectors of the storage and noted them.
     pub fn restored(&mut self, key: u32, offset: u64, sectors: u64) {
         let storage = self.storages.entry(key).or_default();
-        storage.published.extend(offset / 512..offset / 512 + sectors);
+        // What a chunk held around them was written with them.
+        let unit = if let Some(Layout::Dm { chunk }) = storage.layout { chunk / 512 } else { 1 };
+        let (start, end) = (offset / 512, offset / 512 + sectors);
+        storage.before.extend(start / unit * unit..end.div_ceil(unit) * unit);
     }
 
     /// A read is about to end with these bytes: what a metadata page says was published before.
@@ -121,7 +126,7 @@ impl Watch {
         let Some(storage) = self.storages.get_mut(&key) else { return };
         let Some(page) = storage.page_of(offset) else { return };
         let named: Vec<u64> = storage.named(page, bytes).collect();
-        storage.published.extend(named);
+        storage.before.extend(named);
     }
 
     /// It ended.
@@ -217,6 +222,7 @@ impl Storage {
                 self.published.remove(&sector);
                 self.written.remove(&sector);
             }
+            self.before.retain(|s| !(first..first + PAGE_SECTORS).contains(s) || named.contains(s));
         }
         self.once(page)?;
         named.into_iter().try_for_each(|sector| self.name_sector(sector))
@@ -246,7 +252,7 @@ impl Storage {
 
     /// A metadata page is about to say that this sector of the storage holds data.
     fn name_sector(&mut self, sector: u64) -> Result<(), String> {
-        if !self.published.insert(sector) {
+        if !self.published.insert(sector) || self.before.contains(&sector) {
             return Ok(());
         }
         match self.written.get(&sector) {

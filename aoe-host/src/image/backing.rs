@@ -236,7 +236,10 @@ impl Stack {
                 .advice("name the origin behind it"));
         };
         match Binding::load(file)? {
-            Some(binding) => check_parent(&binding.parent(), None, Some(below), file.path())?,
+            Some(binding) => {
+                let (identity, window) = (binding.identity(), binding.window());
+                check_parent(&identity, window, Some(below), file.path())?;
+            }
             None => self.warnings.push(format!(
                 "nothing says that `{}` belongs to the image below it: make sure yourself",
                 file.path().display()
@@ -300,7 +303,7 @@ pub(super) fn check_parent(
 
 /// Reads a store's list into index memory with room for `more` further exceptions, as far as the
 /// store can have them.
-pub(super) fn load_store(
+pub(crate) fn load_store(
     file: &FileStorage,
     disk_sectors: u64,
     more: u64,

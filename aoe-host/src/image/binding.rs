@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use cow_core::format::native;
 use cow_core::identity::{FileIdentity, LayerId, ParentIdentity};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,17 @@ pub struct Binding {
     id: String,
     /// The parent.
     pub parent: ParentRecord,
+    /// The part of it that is used; all of it if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    window: Option<WindowRecord>,
+}
+
+/// Part of a parent in JSON.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WindowRecord {
+    offset_bytes: u64,
+    len_bytes: u64,
 }
 
 /// A parent in JSON.
@@ -120,12 +132,18 @@ impl Binding {
             version: VERSION,
             id: random_layer_id()?.to_string(),
             parent: ParentRecord::new(&below.identity, below.path.as_deref()),
+            window: below.window.map(|w| WindowRecord { offset_bytes: w.offset, len_bytes: w.len }),
         })
     }
 
     /// The same content over another parent.
     pub(crate) fn with_parent(&self, parent: ParentRecord) -> Self {
         Self { parent, ..self.clone() }
+    }
+
+    /// The same parent under content that is new.
+    pub(crate) fn renewed(&self) -> Result<Self> {
+        Ok(Self { id: random_layer_id()?.to_string(), ..self.clone() })
     }
 
     /// Reads what is written down about a store; `None` if nothing is.
@@ -167,8 +185,13 @@ impl Binding {
         write_atomically(&path, &text)
     }
 
+    /// The part of the parent that is used.
+    pub(crate) fn window(&self) -> Option<native::Window> {
+        self.window.map(|w| native::Window { offset: w.offset_bytes, len: w.len_bytes })
+    }
+
     /// How the parent is recognised.
-    pub(crate) fn parent(&self) -> ParentIdentity {
+    pub(crate) fn identity(&self) -> ParentIdentity {
         self.parent.identity().unwrap_or_default()
     }
 
@@ -179,7 +202,8 @@ impl Binding {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {

@@ -1,6 +1,8 @@
 //! What a file is, by its content; and names that force the answer.
 
 use core::fmt;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cow_core::format::{dm_snapshot, native};
@@ -55,9 +57,10 @@ impl ImageName {
     pub fn parse(name: impl AsRef<Path>) -> Self {
         let name = name.as_ref();
         for format in [Format::Raw, Format::Native, Format::DmSnapshot] {
-            let rest = name.to_str().and_then(|n| n.strip_prefix(format.word())?.strip_prefix(':'));
-            if let Some(rest) = rest {
-                return Self { path: PathBuf::from(rest), forced: Some(format) };
+            let bytes = name.as_os_str().as_bytes();
+            let rest = bytes.strip_prefix(format.word().as_bytes());
+            if let Some(rest) = rest.and_then(|rest| rest.strip_prefix(b":")) {
+                return Self { path: PathBuf::from(OsStr::from_bytes(rest)), forced: Some(format) };
             }
         }
         Self { path: name.to_owned(), forced: None }

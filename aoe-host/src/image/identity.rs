@@ -21,9 +21,10 @@ pub(crate) fn scratch_page() -> Box<Page> {
     Box::new(Page::ZERO)
 }
 
-/// What a file is recognised by later. The time of modification counts for regular files only:
-/// a device node's says nothing about its content.
+/// What a file, all of it, is recognised by later [FORMAT 4.3]. The time of modification counts for
+/// regular files only: a device node's says nothing about its content.
 pub(crate) fn identity_of(file: &FileStorage) -> Result<ParentIdentity> {
+    let file = &file.whole()?;
     let about = file.file().metadata();
     let about = about.map_err(|e| HostError::io(e, "examine").path(file.path()))?;
     let size_bytes = file.len_bytes()?;

@@ -19,9 +19,10 @@ mod explain;
 mod identity;
 mod notes;
 mod overlay;
+mod sparse;
 mod staged;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use backing::{Backing, open_backing};
 pub use binding::{Binding, ParentRecord, binding_path};
@@ -30,7 +31,10 @@ pub use identity::{full_hash, same_content};
 pub use notes::{NoteId, NoteLog, default_notes_directory};
 pub use overlay::{Core, OpenedOverlay, OverlayOptions, create_overlay, open_overlay};
 
-pub(crate) use backing::Below;
+pub(crate) use backing::{Below, load_store};
 pub(crate) use explain::{dm_open_failed, native_open_failed, native_update_failed};
-pub(crate) use identity::{identity_of, now_s, random_layer_id, scratch_page};
-pub(crate) use overlay::{NewFormat, NewOverlay, make_overlay};
+pub(crate) use identity::{identity_of, random_layer_id, scratch_page};
+pub(crate) use overlay::{
+    NewFormat, NewOverlay, count_data, make_overlay, overlay_options, with_content,
+};
+pub(crate) use sparse::Sparse;

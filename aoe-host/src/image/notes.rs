@@ -14,6 +14,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use cow_core::engine::Note;
+use cow_core::format::native;
 use cow_core::identity::LayerId;
 use cow_core::units::Extent;
 use crc::{CRC_32_ISCSI, Crc};
@@ -51,6 +52,11 @@ impl NoteId {
         Self { layer, epoch, session }
     }
 
+    /// Of a native overlay as its header is now.
+    pub(crate) fn of(header: &native::Header) -> Self {
+        Self::new(header.layer_id, header.epoch, header.session)
+    }
+
     /// The overlay is still in the state in which `earlier` made notes, or in the session that the
     /// same process began after that.
     fn continues(&self, earlier: &Self) -> bool {
@@ -86,6 +92,24 @@ impl NoteLog {
         Ok(Self { id, path, boot, file: None, end: HEADER_LEN as u64, sealed: None })
     }
 
+    /// Whether an earlier process left notes, without touching them or making anything.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn is_pending(directory: &Path, id: NoteId) -> Result<bool> {
+        let path = directory.join(format!("{}.notes", id.layer));
+        let failed = |e| HostError::io(e, "read the notes").path(&path);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(failed(e)),
+        };
+        let Some(head) = usable_header(&file, id, boot_id()?).map_err(failed)? else {
+            return Ok(false);
+        };
+        Ok(!read_records(&file, &head).map_err(failed)?.0.is_empty())
+    }
+
     /// What an earlier process of this boot acknowledged and did not publish: every sector at most
     /// once, so that the order does not matter. The notes stay in the file until they are sealed
     /// and dropped.
@@ -99,12 +123,7 @@ impl NoteLog {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(failed(e)),
         };
-        let mut header = [0; HEADER_LEN];
-        let head = file.read_exact_at(&mut header, 0).ok().and_then(|()| Header::parse(&header));
-        let len = file.metadata().map_err(failed)?.len();
-        let is_ours =
-            |h: &Header| h.boot == self.boot && h.start <= len && self.id.continues(&h.id);
-        let Some(head) = head.filter(is_ours) else {
+        let Some(head) = usable_header(&file, self.id, self.boot).map_err(failed)? else {
             // Of another boot, or published long ago: the next note starts a new file.
             return Ok(Vec::new());
         };
@@ -292,6 +311,18 @@ fn parse_record(bytes: &[u8; RECORD_LEN], layer: &LayerId, at: u64) -> Option<No
     }
     let extent = Extent::new(start, sectors).filter(|e| !e.is_empty())?;
     Some(Note { extent, offset: (offset != ZEROS).then_some(offset) })
+}
+
+/// The beginning of a file of notes that still count.
+fn usable_header(file: &File, id: NoteId, boot: [u8; 16]) -> io::Result<Option<Header>> {
+    let len = file.metadata()?.len();
+    let mut bytes = [0; HEADER_LEN];
+    if len < HEADER_LEN as u64 {
+        return Ok(None);
+    }
+    file.read_exact_at(&mut bytes, 0)?;
+    let is_ours = |h: &Header| h.boot == boot && h.start <= len && id.continues(&h.id);
+    Ok(Header::parse(&bytes).filter(is_ours))
 }
 
 /// Every record from the start on, up to the first that is none, as one state per sector; and

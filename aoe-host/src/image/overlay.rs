@@ -1,6 +1,5 @@
 //! Overlays: made whole or not at all, opened over what they were made over, closed in order.
 
-use core::cell::Cell;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -13,8 +12,6 @@ use cow_core::identity::ParentIdentity;
 use cow_core::pages::StorageKey;
 use cow_core::storage::{ReadStorage, Storage};
 use cow_core::units::SECTOR_BYTES;
-use rustix::fs::SeekFrom;
-use rustix::io::Errno;
 
 use super::backing::{Backing, Below, check_parent, load_list};
 use super::binding::{Binding, binding_path};
@@ -22,9 +19,10 @@ use super::detect::{Format, ImageName};
 use super::explain::{dm_open_failed, mode_refused, native_open_failed, native_update_failed};
 use super::identity::{now_s, random_layer_id, scratch_page};
 use super::notes::NoteId;
-use super::staged::{Staged, sync_directory};
+use super::sparse::Sparse;
+use super::staged::Staged;
 use crate::error::{ErrorKind, HostError, Result};
-use crate::storage::{Access, FileKey, FileOptions, FileStorage, LockMode, StorageError};
+use crate::storage::{Access, FileKey, FileOptions, FileStorage, LockMode};
 
 /// Exceptions for which index memory is kept ready beyond those that a store has. More are looked
 /// after by growing the memory when the engine asks for it.
@@ -250,7 +248,8 @@ pub(crate) fn make_overlay(
     Ok(file)
 }
 
-fn overlay_options(direct: bool) -> FileOptions {
+/// Reading and writing, and nobody else.
+pub(crate) fn overlay_options(direct: bool) -> FileOptions {
     FileOptions {
         access: Access::ReadWrite,
         lock: LockMode::Exclusive,
@@ -354,19 +353,18 @@ fn open_native(file: FileStorage, below: &Below, key: StorageKey) -> Result<Open
     check_parent(&header.parent.identity, header.parent.window, Some(below), file.path())?;
     let (sectors, was_clean) = (opened.geometry().sectors(), header.clean);
     let label = String::from_utf8_lossy(&header.label).into_owned();
-    let note_id = NoteId::new(header.layer_id, header.epoch, header.session);
+    let note_id = NoteId::of(header);
     let mut top = opened.into_writable(key).map_err(|e| mode_refused(e, op, file.path()))?;
     if !was_clean {
         // A killed process may have left writes that can be read and are yet not durable.
         file.sync_data()?;
     }
-    let used = match top.data_sectors() {
-        Some(used) => used,
-        None => {
-            let counted = count_data(&file)?;
-            top.set_data_sectors(counted);
-            counted
-        }
+    let used = if let Some(used) = top.data_sectors() {
+        used
+    } else {
+        let counted = count_data(&file)?;
+        top.set_data_sectors(counted);
+        counted
     };
     Ok(OpenedOverlay {
         file,
@@ -382,9 +380,8 @@ fn open_native(file: FileStorage, below: &Below, key: StorageKey) -> Result<Open
 }
 
 /// Counts the sectors of a native image that was not closed in order.
-fn count_data(file: &FileStorage) -> Result<u64> {
-    let sparse = Sparse { file, hole: Cell::new((0, 0)) };
-    let report = native::check(&sparse, &mut scratch_page(), &mut |_finding| {});
+pub(crate) fn count_data(file: &FileStorage) -> Result<u64> {
+    let report = native::check(&Sparse::new(file), &mut scratch_page(), &mut |_finding| {});
     report.map(|r| r.data).map_err(|error| match error {
         native::CheckError::Open(error) => {
             native_open_failed(error, "use the overlay", file.path())
@@ -403,22 +400,22 @@ fn open_dm(mut file: FileStorage, below: &Below, key: StorageKey) -> Result<Open
     }
     let binding = Binding::load(&file)?;
     if let Some(binding) = &binding {
-        check_parent(&binding.parent(), below.window, Some(below), file.path())?;
+        check_parent(&binding.identity(), binding.window(), Some(below), file.path())?;
     }
     let mut piece = vec![0; LIST_PIECE_LEN];
     let mut opened = dm_snapshot::open(&file, below.sectors, &mut piece)
         .map_err(|e| dm_open_failed(e, op, file.path()))?;
     let was_clean = opened.stale().is_none();
     // From here on the store is changed: everything that could be refused has been looked at.
-    let binding = match binding {
-        Some(binding) => binding,
-        None => {
-            let binding = Binding::new(below)?;
-            binding.save(&file)?;
-            sync_directory(file.path())?;
-            binding
-        }
+    let binding = if let Some(binding) = binding {
+        binding
+    } else {
+        let binding = Binding::new(below)?;
+        binding.save(&file)?;
+        binding
     };
+    // A killed process may have left writes that can be read and are yet not durable.
+    file.sync_data()?;
     dm_snapshot::clear_stale(&mut file, &mut opened)?;
     let (loaded, index) = load_list(&file, &opened, INDEX_ROOM, &mut piece)?;
     let top = dm_snapshot::Writable::new(key, &loaded).map_err(|refused| {
@@ -436,44 +433,6 @@ fn open_dm(mut file: FileStorage, below: &Below, key: StorageKey) -> Result<Open
         was_clean,
         was_created: false,
     })
-}
-
-/// A file whose holes are not read but known: the metadata of a large, hardly used overlay are
-/// mostly holes, and every start after a crash reads them all.
-struct Sparse<'a> {
-    file: &'a FileStorage,
-    /// Known hole: first byte, and the byte behind the last.
-    hole: Cell<(u64, u64)>,
-}
-
-impl embedded_io::ErrorType for Sparse<'_> {
-    type Error = StorageError;
-}
-
-impl ReadStorage for Sparse<'_> {
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> core::result::Result<(), StorageError> {
-        let end = offset.saturating_add(buf.len() as u64);
-        let (mut from, mut to) = self.hole.get();
-        if offset < from || end > to {
-            let next = rustix::fs::seek(self.file.file(), SeekFrom::Data(offset));
-            (from, to) = match next {
-                Ok(data) => (offset, data),
-                Err(Errno::NXIO) => (offset, self.file.len_bytes()?),
-                // Holes cannot be asked for here: read everything.
-                Err(_) => (offset, offset),
-            };
-            self.hole.set((from, to));
-        }
-        if from <= offset && end <= to {
-            buf.fill(0);
-            return Ok(());
-        }
-        self.file.read_at(offset, buf)
-    }
-
-    fn len_bytes(&self) -> core::result::Result<u64, StorageError> {
-        self.file.len_bytes()
-    }
 }
 
 /// The parent of a new overlay with the hash of its whole content added.

@@ -87,7 +87,7 @@ impl Drop for Staged {
 }
 
 /// Makes the names in the directory of `path` durable.
-pub(super) fn sync_directory(path: &Path) -> Result<()> {
+fn sync_directory(path: &Path) -> Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));
     let synced = File::open(directory).and_then(|handle| handle.sync_all());

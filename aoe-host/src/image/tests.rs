@@ -1,9 +1,9 @@
 //! Chains of real files, written through the engine, and every refusal.
 
+use core::time::Duration;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use cow_core::blocking::Blocking;
 use cow_core::engine::{Durability, Engine, Lent};
@@ -17,14 +17,14 @@ use crate::config::{Layer, Window};
 use crate::error::{ErrorKind, HostError};
 use crate::storage::{FileOptions, FileStorage, FileTable, LockMode};
 
-fn golden(dir: &TempDir, len: usize) -> PathBuf {
+pub(crate) fn golden(dir: &TempDir, len: usize) -> PathBuf {
     let path = dir.path().join("golden.img");
     let bytes: Vec<u8> = (0..len).map(|i| u8::try_from(i / 512 % 251).unwrap()).collect();
     fs::write(&path, bytes).unwrap();
     path
 }
 
-fn layer(path: &Path) -> Layer {
+pub(crate) fn layer(path: &Path) -> Layer {
     Layer::File { path: path.to_owned(), window: Window::default() }
 }
 
@@ -37,16 +37,16 @@ fn options() -> OverlayOptions {
 }
 
 /// A chain under the blocking driver.
-struct Chain {
+pub(crate) struct Chain {
     files: FileTable,
     backing: Backing,
-    overlay: OpenedOverlay,
+    pub(crate) overlay: OpenedOverlay,
     engine: Engine<4>,
     index: Vec<cow_core::format::IndexEntry>,
 }
 
 impl Chain {
-    fn open(layers: &[Layer], overlay: &Path) -> crate::error::Result<Self> {
+    pub(crate) fn open(layers: &[Layer], overlay: &Path) -> crate::error::Result<Self> {
         let mut files = FileTable::new();
         let backing = open_backing(layers, false, &mut files)?;
         let key = files.reserve();
@@ -70,20 +70,28 @@ impl Chain {
         act(&mut Blocking { engine: &mut self.engine, lent, storages: &mut self.files })
     }
 
-    fn write(&mut self, lba: u64, byte: u8, sectors: usize) {
+    pub(crate) fn write(&mut self, lba: u64, byte: u8, sectors: usize) {
         let data = vec![byte; sectors * 512];
         self.run(|chain| chain.write(Lba::new(lba).unwrap(), &data)).unwrap();
     }
 
-    fn read(&mut self, lba: u64) -> u8 {
+    pub(crate) fn read(&mut self, lba: u64) -> u8 {
         let mut sector = [0; 512];
         self.run(|chain| chain.read(Lba::new(lba).unwrap(), &mut sector)).unwrap();
         assert!(sector.iter().all(|b| *b == sector[0]));
         sector[0]
     }
 
-    fn close(mut self) -> OpenedOverlay {
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method alone is not general enough in its lifetimes"
+    )]
+    fn flush(&mut self) {
         self.run(|chain| chain.flush()).unwrap();
+    }
+
+    pub(crate) fn close(mut self) -> OpenedOverlay {
+        self.flush();
         let top: Top = self.engine.into_overlay().unwrap();
         self.overlay.close(&top).unwrap();
         self.overlay
@@ -316,7 +324,7 @@ fn changes_of_the_golden_image_are_seen() {
 }
 
 /// A store as the kernel makes it of an empty file with chunks of 8 sectors, holding disk chunk 1.
-fn store(dir: &TempDir) -> PathBuf {
+pub(crate) fn store(dir: &TempDir) -> PathBuf {
     let path = dir.path().join("golden.img.cow.0");
     let mut bytes = vec![0; 64 * 4096];
     bytes[..16].copy_from_slice(b"SnAp\x01\0\0\0\x01\0\0\0\x08\0\0\0");

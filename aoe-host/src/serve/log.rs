@@ -30,7 +30,8 @@ impl Log {
         }
     }
 
-    pub(super) fn error(&mut self, text: &str) {
+    #[expect(clippy::unused_self, reason = "what goes to the log goes through the log")]
+    pub(super) fn error(&self, text: &str) {
         eprintln!("cowblade: {text}");
     }
 

@@ -62,15 +62,14 @@ pub(super) fn exports(
     let mut opened: Vec<(&Export, Arc<Backing>)> = Vec::new();
     for export in &config.exports {
         let known = opened.iter().find(|(e, _)| e.backing == export.backing);
-        let backing = match known {
-            Some((_, backing)) => Arc::clone(backing),
-            None => {
-                let files = edge.driver.files_mut();
-                Arc::new(
-                    crate::image::open_backing(&export.backing, config.direct, files)
-                        .map_err(|e| e.export(export.address))?,
-                )
-            }
+        let backing = if let Some((_, backing)) = known {
+            Arc::clone(backing)
+        } else {
+            let files = edge.driver.files_mut();
+            Arc::new(
+                crate::image::open_backing(&export.backing, config.direct, files)
+                    .map_err(|e| e.export(export.address))?,
+            )
         };
         edge.backings.insert(export.address, Arc::clone(&backing));
         opened.push((export, Arc::clone(&backing)));

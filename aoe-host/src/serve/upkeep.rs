@@ -23,7 +23,7 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 const SPACE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often the segment is asked again for other servers of our addresses.
-const DUPLICATE_INTERVAL: Duration = Duration::from_secs(60);
+const DUPLICATE_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Frames listened to at a time.
 const LISTEN_FRAMES: usize = 64;

@@ -47,17 +47,14 @@ impl Server<'_> {
             return Err(AddError::AddressInUse);
         }
         let export = self.exports.len();
-        let (sharing, disk) = match spec.per_client {
-            Some(newcomers) => {
-                Target::new(spec.disk.target).map_err(|_invalid| AddError::Invalid)?;
-                let by_mac = HashMap::new();
-                let (template, unknown) = (spec.disk, Vec::new());
-                (Sharing::PerClient { by_mac, newcomers, template, unknown }, None)
-            }
-            None => {
-                let disk = self.add_disk(spec.disk, export, &spec.layers, spec.sectors)?;
-                (Sharing::One(disk), Some(disk))
-            }
+        let (sharing, disk) = if let Some(newcomers) = spec.per_client {
+            Target::new(spec.disk.target).map_err(|_invalid| AddError::Invalid)?;
+            let by_mac = HashMap::new();
+            let (template, unknown) = (Box::new(spec.disk), Vec::new());
+            (Sharing::PerClient { by_mac, newcomers, template, unknown }, None)
+        } else {
+            let disk = self.add_disk(spec.disk, export, &spec.layers, spec.sectors)?;
+            (Sharing::One(disk), Some(disk))
         };
         self.exports.push(Export {
             address: spec.address,
@@ -359,11 +356,13 @@ pub fn identity_of(address: Address, label: &str) -> aoe_proto::Identity {
     hash.update([0]);
     hash.update(label);
     let digest: [u8; 32] = hash.finalize().into();
-    let [a, b, c, d, e, f, g, h, i, j, ..] = digest;
-    let serial: String =
-        [a, b, c, d, e, f, g, h, i, j].iter().map(|b| format!("{b:02X}")).collect();
+    let (wwn, rest) = digest.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
+    let wwn = u64::from_be_bytes(*wwn);
+    let tail = rest.first_chunk::<2>().map_or(0, |tail| u16::from_be_bytes(*tail));
+    // Twenty characters: all the field holds.
+    let serial = format!("{wwn:016X}{tail:04X}");
     // NAA 3: locally assigned.
-    let wwn = u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 4 | 3 << 60;
+    let wwn = wwn >> 4 | 3 << 60;
     aoe_proto::Identity {
         serial: AtaText::new(&serial).unwrap_or_default(),
         revision: AtaText::new(env!("CARGO_PKG_VERSION").get(..8).unwrap_or("0.1.0"))

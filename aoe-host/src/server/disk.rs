@@ -80,6 +80,7 @@ pub(super) struct Counts {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with its own end")]
 pub(super) struct Disk {
     pub(super) spec: DiskSpec,
     pub(super) export: usize,

@@ -1,10 +1,10 @@
 //! One file or block device as storage: opening it safely, and positioned I/O on a part of it.
 
+use core::sync::atomic::{AtomicU8, Ordering};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cow_core::storage::{ReadStorage, Storage};
@@ -106,7 +106,8 @@ pub struct FileStorage {
 
 #[derive(Debug)]
 struct Inner {
-    file: File,
+    /// Shared with other windows into the same file.
+    file: Arc<File>,
     path: Arc<Path>,
     /// First byte of the window, and its length if it was given.
     start: u64,
@@ -166,7 +167,7 @@ impl FileStorage {
         let storage = Self {
             inner: Arc::new(Inner {
                 direct: direct_of(&file, is_device, options.direct).map_err(failed("examine"))?,
-                file,
+                file: Arc::new(file),
                 path: Arc::from(path),
                 start: window.offset_bytes,
                 len: window.len_bytes,
@@ -177,6 +178,37 @@ impl FileStorage {
         };
         storage.probe_direct()?;
         Ok(storage)
+    }
+
+    /// All of the file that this is a window into. Reading only: a write here and one there that
+    /// share a unit of direct access would not know of each other.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn whole(&self) -> Result<Self> {
+        let inner = &self.inner;
+        if (inner.start, inner.len) == (0, None) {
+            return Ok(self.clone());
+        }
+        let direct = direct_of(&inner.file, inner.is_device, self.is_direct())
+            .map_err(|errno| HostError::io(io::Error::from(errno), "examine").path(self.path()))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                file: Arc::clone(&inner.file),
+                path: Arc::clone(&inner.path),
+                start: 0,
+                len: None,
+                is_device: inner.is_device,
+                direct,
+                read_policy: AtomicU8::new(inner.read_policy.load(Ordering::Relaxed)),
+                last_failure: Mutex::new(None),
+            }),
+        })
+    }
+
+    /// Who has the file locked against readers, in words; `None` if nobody has.
+    pub fn writer(&self) -> Option<String> {
+        lock::writer(&self.inner.file)
     }
 
     /// Where it was opened.

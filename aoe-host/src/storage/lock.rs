@@ -28,12 +28,26 @@ pub(super) fn take(file: &File, path: &Path, mode: LockMode) -> Result<()> {
     }
 }
 
-fn refused(file: &File, path: &Path, mode: LockMode) -> HostError {
+/// Who holds the lock exclusively, for a file that is not locked by ourselves.
+pub(super) fn writer(file: &File) -> Option<String> {
+    match retry(|| rustix::fs::flock(file, FlockOperation::NonBlockingLockShared)) {
+        Err(Errno::WOULDBLOCK) => Some(describe_holders(file)),
+        Ok(()) => {
+            // What was just taken can be given back.
+            let _given_back = retry(|| rustix::fs::flock(file, FlockOperation::Unlock));
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+fn describe_holders(file: &File) -> String {
     let holders: Vec<String> = holders(file).iter().map(|pid| describe(*pid)).collect();
-    let by = match holders.as_slice() {
-        [] => "another process".to_owned(),
-        names => names.join(", "),
-    };
+    if holders.is_empty() { "another process".to_owned() } else { holders.join(", ") }
+}
+
+fn refused(file: &File, path: &Path, mode: LockMode) -> HostError {
+    let by = describe_holders(file);
     let detail = match mode {
         LockMode::Exclusive => format!("it is in use by {by}"),
         _ => format!("it is being written by {by}"),

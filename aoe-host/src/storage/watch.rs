@@ -155,9 +155,10 @@ impl Drop for ChangeWatch {
 mod tests {
     use super::*;
     use crate::storage::FileOptions;
+    use core::time::Duration;
     use std::fs;
     use std::io::Write;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     fn watch(path: &std::path::Path) -> ChangeWatch {
         let file = FileStorage::open(path, &FileOptions::default()).unwrap();

@@ -1,10 +1,11 @@
 //! Threads for what would block the loop, and the way their outcomes come back.
 
+use core::panic::AssertUnwindSafe;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -36,6 +37,7 @@ impl Bell {
     }
 
     /// Call after the outcome was put where the loop finds it.
+    #[expect(clippy::host_endian_bytes, reason = "the counter is an integer of the machine")]
     pub(super) fn ring(&self) {
         if !self.rung.swap(true, Ordering::AcqRel) {
             // Fails only if the counter is full, and then it is readable anyway.

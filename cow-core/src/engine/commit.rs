@@ -44,6 +44,9 @@ pub(super) struct Commit {
     wrote_stage: bool,
     outstanding: u32,
     error: Option<Failure>,
+    /// Commits that failed, and whether the latest one did, for want of space.
+    failures: u32,
+    full: bool,
     broken: bool,
     unsynced: bool,
     notes_sealed: bool,
@@ -69,6 +72,8 @@ impl Commit {
             wrote_stage: false,
             outstanding: 0,
             error: None,
+            failures: 0,
+            full: false,
             broken: false,
             unsynced: false,
             notes_sealed: false,
@@ -87,6 +92,10 @@ impl Commit {
 
     pub(super) fn is_broken(&self) -> bool {
         self.broken
+    }
+
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
     }
 
     pub(super) fn has_unsynced(&self) -> bool {
@@ -134,12 +143,17 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         self.commit.want();
     }
 
-    pub(super) fn poll_commit(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
+    /// What the driver has to be told about its notes.
+    pub(super) fn poll_notes(&mut self) -> Option<Output> {
         if core::mem::take(&mut self.commit.notes_durable) {
             return Some(Output::NotesDurable);
         }
-        if core::mem::take(&mut self.commit.notes_sealed) {
-            return Some(Output::NotesSealed);
+        core::mem::take(&mut self.commit.notes_sealed).then_some(Output::NotesSealed)
+    }
+
+    pub(super) fn poll_commit(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        if let Some(output) = self.poll_notes() {
+            return Some(output);
         }
         match self.commit.step {
             Step::Idle => self.begin(lent),
@@ -150,7 +164,8 @@ impl<const SLOTS: usize> Engine<SLOTS> {
 
     fn begin(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
         let commit = &self.commit;
-        let crowded = lent.pages.is_crowded() && commit.can_seal(lent.pages);
+        // On a full storage only who asks tries again: trying by ourselves would never end.
+        let crowded = !commit.full && lent.pages.is_crowded() && commit.can_seal(lent.pages);
         if commit.broken || !(commit.wanted || crowded) {
             return None;
         }
@@ -323,6 +338,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
 
     /// The commit under way is durable; the one that rode on its last sync goes on with its pages.
     fn finish_commit(&mut self, lent: &mut Lent<'_, '_>) {
+        self.commit.full = false;
         if let Some(overlay) = self.overlay.as_mut() {
             overlay.committed(lent.index);
         }
@@ -362,6 +378,8 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     /// storage was only full); after a broken medium nothing is written any more.
     fn abort(&mut self, failure: Failure, lent: &mut Lent<'_, '_>) {
         self.commit.broken |= failure != Failure::Full;
+        self.commit.full = failure == Failure::Full;
+        self.commit.failures = self.commit.failures.wrapping_add(1);
         self.commit.riding = false;
         self.commit.notes_covered = false;
         self.commit.unsynced = true;
@@ -384,7 +402,23 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             }
         }
         self.commit.committing = self.commit.generation;
+        if self.commit.broken && self.durability == Durability::Safe {
+            self.drop_open(lent);
+        }
         self.release_committed(Some(failure));
+    }
+
+    /// Gives the open pages back: nothing in them was acknowledged, and nothing will be.
+    fn drop_open(&mut self, lent: &mut Lent<'_, '_>) {
+        let mut at = core::mem::replace(&mut self.commit.open, NIL);
+        while let Some(id) = as_page(at) {
+            at = lent.pages.link(id);
+            if lent.pages.state(id) == FrameState::Open {
+                lent.pages.release(id);
+            } else {
+                self.commit.add_open(id, lent.pages);
+            }
+        }
     }
 
     /// Sees to it that the format's mark of use is written before the first commit. Breaks off
@@ -483,6 +517,9 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         }
         lent.pages.set_aux(id, note);
         self.commit.data_written();
+        if self.commit.broken && self.durability == Durability::Safe {
+            self.drop_open(lent);
+        }
         self.end_wait(id, result);
     }
 

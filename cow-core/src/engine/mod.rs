@@ -369,6 +369,17 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         self.table.wake(|park| matches!(park, table::Park::Starved | table::Park::Page(_)));
     }
 
+    /// Ends the requests that wait for pages of the pool with [`Failure::Full`]: for a driver that
+    /// has woken and committed every engine of the pool and sees that none will give pages back,
+    /// because their storages are full or broken.
+    pub fn give_up(&mut self) {
+        for at in Table::<SLOTS>::numbers() {
+            if self.table.get(at).is_some_and(|s| s.park == table::Park::Starved) {
+                let _no_output = self.fail(at, Failure::Full);
+            }
+        }
+    }
+
     /// The overlay takes no more writes (a sync failed, or there is none).
     pub fn is_read_only(&self) -> bool {
         self.overlay.is_none() || self.commit.is_broken()
@@ -404,6 +415,10 @@ impl<const SLOTS: usize> Engine<SLOTS> {
 
     /// The next thing to do, or `None` until something is submitted, completed or woken.
     pub fn poll(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        // Before any further note: those that follow belong to the next commit.
+        if let Some(output) = self.poll_notes() {
+            return Some(output);
+        }
         loop {
             while let Some(at) = self.table.pop_ready() {
                 if let Some(output) = self.step(at, lent) {

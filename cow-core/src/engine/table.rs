@@ -177,6 +177,8 @@ pub(super) struct Slot {
     pub(super) punch: Option<Gap>,
     /// Sectors counted against the limit.
     pub(super) charged: u64,
+    /// While it waits for a commit to make room: how many had failed before.
+    pub(super) failures_seen: Option<u32>,
     /// Commit that makes this request durable.
     pub(super) generation: u32,
     pub(super) filling: Option<Filling>,
@@ -204,6 +206,7 @@ impl Slot {
         publish: false,
         punch: None,
         charged: 0,
+        failures_seen: None,
         generation: 0,
         filling: None,
         zeroing: None,

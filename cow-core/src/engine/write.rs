@@ -312,6 +312,9 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             self.applied(at);
             return None;
         }
+        if self.commit.is_broken() {
+            return self.fail(at, Failure::Medium); // what is applied now is never published
+        }
         let zero = slot.punch.is_some() || slot.note_of().is_some_and(|n| n.offset.is_none());
         let state = if zero { State::Zero } else { State::Data };
         if let ControlFlow::Break(output) = self.preamble(at, lent) {
@@ -324,18 +327,21 @@ impl<const SLOTS: usize> Engine<SLOTS> {
                 self.used = self.used.saturating_sub(freed);
                 let slot = self.table.get_mut(at)?;
                 slot.done = slot.done.saturating_add(sectors.max(1));
+                slot.failures_seen = None;
                 self.table.push(at);
                 None
+            }
+            // Who cannot open a page leaves the room to load it to others.
+            Applied::Load(page)
+                if !lent.pages.may_pin() && lent.pages.find(storage, page).is_none() =>
+            {
+                self.wait_for_pins(at, lent)
             }
             Applied::Load(page) => self.need_page(at, storage, page, lent),
             Applied::Open(page) => self.open_page(at, page, lent),
             Applied::WritePage { page, offset } => self.prepare_page(at, page, offset, lent),
             Applied::ZeroFirst { offset, len } => self.zero_first(at, offset, len),
-            Applied::AfterCommit => {
-                self.push_commit(lent);
-                self.table.park(at, Park::Progress);
-                None
-            }
+            Applied::AfterCommit => self.wait_for_commit(at, Park::Progress, lent),
             Applied::Full => self.fail(at, Failure::Full),
             Applied::Corrupt { offset } => self.fail(at, Failure::Corrupt { storage, offset }),
         }
@@ -395,6 +401,10 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     /// Data are written and their state entered: by durability, wait for a commit or not.
     pub(super) fn acknowledge(&mut self, at: u16) {
         let Some(slot) = self.table.get(at) else { return };
+        if self.commit.is_broken() {
+            let _no_output = self.fail(at, Failure::Medium);
+            return;
+        }
         let durable = matches!(slot.request, Request::Write { durable: true, .. });
         let waits = match self.durability {
             Durability::Safe => true,
@@ -458,7 +468,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             FrameState::Loading => return self.need_page(at, storage, page, lent),
             FrameState::Preparing => self.table.park(at, Park::Page(id)),
             FrameState::Open => self.table.push(at),
-            _ if !lent.pages.may_pin() => self.wait_for_pins(at, lent),
+            _ if !lent.pages.may_pin() => return self.wait_for_pins(at, lent),
             FrameState::Clean => {
                 lent.pages.set_state(id, FrameState::Open);
                 self.commit.add_open(id, lent.pages);
@@ -472,24 +482,30 @@ impl<const SLOTS: usize> Engine<SLOTS> {
                     self.commit.add_open(copy, lent.pages);
                     self.table.push(at);
                 }
-                None => self.wait_for_pins(at, lent),
+                None => return self.wait_for_pins(at, lent),
             },
         }
         None
     }
 
     /// The pool is full of pages that wait for commits: ours goes on, others' the driver must push.
-    fn wait_for_pins(&mut self, at: u16, lent: &Lent<'_, '_>) {
-        self.push_commit(lent);
-        self.table.park(at, Park::Starved);
+    fn wait_for_pins(&mut self, at: u16, lent: &Lent<'_, '_>) -> Option<Output> {
+        self.wait_for_commit(at, Park::Starved, lent)
     }
 
-    /// Asks for a commit if that publishes anything; one that does not would wake whoever asked at
-    /// once, to ask again.
-    fn push_commit(&mut self, lent: &Lent<'_, '_>) {
+    /// Asks for a commit if that publishes anything (one that does not would wake whoever asked at
+    /// once, to ask again), and waits. Whoever saw it fail has waited long enough.
+    fn wait_for_commit(&mut self, at: u16, why: Park, lent: &Lent<'_, '_>) -> Option<Output> {
+        let failures = self.commit.failures();
+        let seen = *self.table.get_mut(at)?.failures_seen.get_or_insert(failures);
+        if seen != failures {
+            return self.fail(at, Failure::Full);
+        }
         if self.commit.can_seal(lent.pages) {
             self.commit.want();
         }
+        self.table.park(at, why);
+        None
     }
 }
 

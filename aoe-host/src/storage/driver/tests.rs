@@ -1,7 +1,8 @@
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cow_core::blocking::Storages;
 use cow_core::engine::{Buffer, Engine, Lent, Output, Request, RequestId};
@@ -59,17 +60,13 @@ fn open(path: &Path, direct: bool) -> FileStorage {
 /// Reads through the driver, at once or later.
 fn read(driver: &mut HostedDriver, operation: &Operation) -> (Vec<u8>, bool) {
     let mut buf = vec![0xa5; usize::try_from(operation.len).unwrap()];
-    match driver.start(job(operation), operation, Memory::Into(&mut buf)) {
-        Some(result) => {
-            assert_eq!(result, Ok(()));
-            (buf, true)
-        }
-        None => {
-            let completion = wait(driver);
-            assert_eq!((completion.job, completion.result), (job(operation), Ok(())));
-            (completion.data.unwrap(), false)
-        }
+    if let Some(result) = driver.start(job(operation), operation, Memory::Into(&mut buf)) {
+        assert_eq!(result, Ok(()));
+        return (buf, true);
     }
+    let completion = wait(driver);
+    assert_eq!((completion.job, completion.result), (job(operation), Ok(())));
+    (completion.data.unwrap(), false)
 }
 
 fn every_kind_of_operation(path: &Path, direct: bool) {

@@ -142,13 +142,14 @@ impl Writable {
     }
 
     fn allocate(&mut self, extent: Extent, index: &mut [IndexEntry]) -> Placed {
-        let needed = index_needed(self.used.saturating_add(1));
-        if needed > index.len() as u64 {
-            return Placed::IndexFull { needed };
-        }
+        // The store first: index memory for all it can hold is never asked to be more.
         let chunk = self.next_free;
         if !self.has_room_for(chunk) {
             return Placed::Full;
+        }
+        let needed = index_needed(self.used.saturating_add(1));
+        if needed > index.len() as u64 {
+            return Placed::IndexFull { needed };
         }
         let disk_chunk = self.geometry.chunk_of(extent.start());
         if !index::put(index, disk_chunk, Mapped::pending(chunk)) {
