@@ -152,10 +152,11 @@ fn a_configuration_file_says_the_same_as_the_options() {
     };
     let file = lab.dir().join("cowblade.toml");
     let text = format!(
-        "golden = {:?}\ninterface = [\"{}\"]\nclient = [\"{}\"]\ndurability = \"writeback\"\n",
+        "golden = {:?}\ninterface = [\"{}\"]\ndurability = \"writeback\"\n\
+         [[client]]\nname = \"first\"\nmac = [\"{}\"]\n",
         site.golden().display().to_string(),
         Segment::SERVER,
-        client(0, "first"),
+        Segment::client_mac(0),
     );
     fs::write(&file, text).unwrap();
     let mut plan = site.plan(&[]);
