@@ -74,13 +74,23 @@ impl Initiator {
         mac: Mac,
         (shelf, slot): (u16, u8),
     ) -> Option<Self> {
-        let socket = RawSocket::open(namespace.name(), interface).expect("a raw socket opens");
-        let target = BROADCAST;
-        let buffer = vec![0; 65_536];
-        let mut found = Self { socket, mac, target, shelf, slot, next_tag: 0x8000_0001, buffer };
+        let mut found = Self::at(namespace, interface, mac, (shelf, slot), BROADCAST);
         let response = found.request(command::CONFIG, &config(0, 0, &[]))?;
         found.target = field(response.frame(), 6)?;
         Some(found)
+    }
+
+    /// Speaks to a target whose MAC address is known.
+    pub fn at(
+        namespace: &Namespace,
+        interface: &str,
+        mac: Mac,
+        (shelf, slot): (u16, u8),
+        target: Mac,
+    ) -> Self {
+        let socket = RawSocket::open(namespace.name(), interface).expect("a raw socket opens");
+        let buffer = vec![0; 65_536];
+        Self { socket, mac, target, shelf, slot, next_tag: 0x8000_0001, buffer }
     }
 
     /// MAC address of the target.
@@ -172,11 +182,22 @@ impl Initiator {
         }
     }
 
-    /// Size of the disk in sectors, as IDENTIFY DEVICE tells it.
-    pub fn sectors(&mut self) -> u64 {
+    /// The answer to IDENTIFY DEVICE.
+    pub fn identity(&mut self) -> Vec<u8> {
         let registers = Registers { count: 1, operation: 0xec, ..Registers::default() };
         let response = self.ata(registers, &[]);
-        field(response.data(), 200).map(u64::from_le_bytes).expect("IDENTIFY has 512 bytes")
+        response.data().get(..SECTOR).expect("IDENTIFY has 512 bytes").to_vec()
+    }
+
+    /// Size of the disk in sectors, as IDENTIFY DEVICE tells it.
+    pub fn sectors(&mut self) -> u64 {
+        field(&self.identity(), 200).map(u64::from_le_bytes).expect("words 100 to 103")
+    }
+
+    /// Sectors per request that the target offers now.
+    pub fn sectors_per_request(&mut self) -> u8 {
+        let response = self.request(command::CONFIG, &config(0, 0, &[])).expect("an answer");
+        field(response.frame(), 28).map_or(0, |[count]| count)
     }
 
     /// The config string.

@@ -7,6 +7,8 @@
 //! * [`server`] runs a target in a namespace, kills it and starts it again.
 //! * [`dissector`] reads captured frames with tshark.
 //! * [`dm_store`] reads stores of device-mapper snapshots.
+//! * [`operator`] runs commands and reads what they print.
+//! * [`site`] is a small installation of our server.
 //! * [`wire`] listens on a segment and knows which requests nobody answered.
 //! * [`pattern`] writes sectors that say who wrote them, [`judge`] reads them back.
 //! * [`lab`] gives a test its directory, its turn and its attempts.
@@ -36,6 +38,7 @@ pub mod initramfs;
 pub mod judge;
 pub mod lab;
 pub mod net;
+pub mod operator;
 pub mod pattern;
 pub mod pc;
 pub mod raw_socket;
@@ -48,6 +51,7 @@ pub mod server_sim;
 pub mod sim;
 pub mod sim_life;
 pub mod sim_watch;
+pub mod site;
 pub mod target;
 pub mod wire;
 pub mod workspace;
