@@ -11,9 +11,7 @@ use cow_core::engine::{
 use cow_core::fault::{Dice, FaultError, FaultyStorage, Machine};
 use cow_core::storage::ReadStorage;
 use cow_core::units::{Extent, Lba};
-use system_tests::chain_model::{
-    Content, Disk, Format, Model, Opened, PoolMemory, SECTOR, Spots,
-};
+use system_tests::chain_model::{Content, Disk, Format, Model, Opened, PoolMemory, SECTOR, Spots};
 use system_tests::sim::Plan;
 use system_tests::sim_life::{Ending, Life};
 
