@@ -48,6 +48,9 @@ fn live(seed: u64, sectors: u64, format: Format, pages: usize) -> Result<(), Str
         let plan = Plan { longest, ..Plan::new(40, durability) };
         let ending = random_ending(durability, &mut dice);
         let step = format!("{durability:?}, up to {longest} sectors, {ending:?}");
+        if std::env::var("TRACE").is_ok() {
+            println!("SESSION {step} {:?}", life.disks[0].top);
+        }
         life.live(pages, plan, dice.roll(), ending).map_err(|e| format!("{step}: {e}"))?;
         match dice.below(4) {
             0 if ending == Ending::Close => {

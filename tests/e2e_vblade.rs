@@ -1,6 +1,8 @@
 //! The harness held against the reference target, before it judges ours; and against targets that
 //! are broken on purpose, to see each one caught.
 
+#![allow(clippy::unwrap_used, reason = "a failed preparation fails the test")]
+
 use system_tests::judge::{self, Verdict};
 use system_tests::lab::Lab;
 use system_tests::net::Segment;
@@ -24,7 +26,8 @@ fn everyday(test: &'static str, mtu: u16, attach: Attach) {
         Ok((outcome, scenario::golden_unchanged(dir)))
     });
     outcome.guest.assert_success();
-    assert!(outcome.driver.contains(&scenario::data_frame(mtu)), "{}", outcome.driver);
+    let sectors = if mtu == 9000 { 17 } else { 2 };
+    assert!(outcome.driver.contains(&scenario::data_frame(sectors)), "{}", outcome.driver);
     // vblade writes straight into the image: the judge of golden images must say so.
     assert!(matches!(golden, Err(Verdict::Changed(_))), "{golden:?}");
 }
@@ -62,7 +65,9 @@ fn clients_of_separate_files_are_isolated() {
             vec![plan(0), plan(1)]
         })
     });
-    finished.iter().for_each(|guest| guest.assert_success());
+    for guest in &finished {
+        guest.assert_success();
+    }
 }
 
 #[test]
@@ -93,7 +98,9 @@ fn a_crashed_server_keeps_what_it_acknowledged() {
             vblade(segment, dir, "0.0", &dir.join(GOLDEN), &[])
         })
     });
-    finished.iter().for_each(|guest| guest.assert_success());
+    for guest in &finished {
+        guest.assert_success();
+    }
 }
 
 #[test]

@@ -1,11 +1,19 @@
 //! The library behind the `cowblade` binary: links, configuration, clients, control, commands.
 
+#![deny(unsafe_code)]
+
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod error;
+pub mod image;
+pub mod initiator;
 pub mod link;
 pub mod registry;
+pub mod serve;
 pub mod server;
 pub mod signals;
+pub mod storage;
+pub mod tools;
 pub mod values;

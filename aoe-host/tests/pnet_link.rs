@@ -5,92 +5,28 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail like the test")]
 
-use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
-use std::fs::File;
-use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Instant;
 
 use aoe_host::link::pnet::PnetLink;
 use aoe_host::link::{Link, LinkEvent, wait};
 use aoe_host::values::Mac;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use common::Net;
+
+mod common;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longer than the link's own interval between looks.
 const QUIET: Duration = Duration::from_millis(600);
 
-/// Two namespaces, `near` and `far`, joined by `veth0` in each.
-struct Net {
-    near: String,
-    far: String,
+fn open_near(net: &Net) -> PnetLink {
+    Net::inside(&net.near, || PnetLink::open("veth0").unwrap())
 }
 
-impl Net {
-    /// `None`, with a line that says so, where this may not be done.
-    fn make(test: &str) -> Option<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let unique = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let net = Self { near: format!("cb-near-{unique}"), far: format!("cb-far-{unique}") };
-        let script = [
-            format!("netns add {}", net.near),
-            format!("netns add {}", net.far),
-            format!("-n {} link add veth0 type veth peer name veth0 netns {}", net.near, net.far),
-            format!("-n {} link set veth0 up", net.near),
-            format!("-n {} link set veth0 up", net.far),
-        ];
-        match script.iter().find(|line| !ip(line)) {
-            None => Some(net),
-            Some(line) => {
-                println!("SKIP: {test}: `ip {line}` is not possible here");
-                None
-            }
-        }
-    }
-
-    fn near(&self, command: &str) {
-        let line = format!("-n {} {command}", self.near);
-        assert!(ip(&line), "ip {line}");
-    }
-
-    fn far(&self, command: &str) {
-        let line = format!("-n {} {command}", self.far);
-        assert!(ip(&line), "ip {line}");
-    }
-
-    /// Runs `body` in a thread that lives in the namespace `name`.
-    fn inside<T: Send>(name: &str, body: impl FnOnce() -> T + Send) -> T {
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                let namespace = File::open(format!("/run/netns/{name}")).unwrap();
-                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-                    .unwrap();
-                body()
-            });
-            thread.join().unwrap()
-        })
-    }
-
-    fn open_near(&self) -> PnetLink {
-        Self::inside(&self.near, || PnetLink::open("veth0").unwrap())
-    }
-
-    fn open_far(&self) -> PnetLink {
-        Self::inside(&self.far, || PnetLink::open("veth0").unwrap())
-    }
-}
-
-impl Drop for Net {
-    fn drop(&mut self) {
-        ip(&format!("netns del {}", self.near));
-        ip(&format!("netns del {}", self.far));
-    }
-}
-
-fn ip(line: &str) -> bool {
-    let run = Command::new("ip").args(line.split_whitespace()).output();
-    run.is_ok_and(|output| output.status.success())
+fn open_far(net: &Net) -> PnetLink {
+    Net::inside(&net.far, || PnetLink::open("veth0").unwrap())
 }
 
 fn frame(to: Mac, from: Mac, payload: &[u8]) -> Vec<u8> {
@@ -157,7 +93,7 @@ fn only_our_own_aoe_frames_are_delivered() {
     let Some(net) = Net::make("only_our_own_aoe_frames_are_delivered") else { return };
     // Promiscuous, as if a bridge were there: foreign frames do reach the sockets then.
     net.near("link set veth0 promisc on");
-    let (mut near, mut far) = (net.open_near(), net.open_far());
+    let (mut near, mut far) = (open_near(&net), open_far(&net));
     let (own, other) = (near.mac(), far.mac());
     let stranger = Mac([2, 0, 0, 0, 0, 99]);
     let for_me = frame(own, other, b"for me");
@@ -183,7 +119,7 @@ fn only_our_own_aoe_frames_are_delivered() {
 #[test]
 fn the_interface_is_not_made_promiscuous() {
     let Some(net) = Net::make("the_interface_is_not_made_promiscuous") else { return };
-    let _near = net.open_near();
+    let _near = open_near(&net);
     let output =
         Command::new("ip").args(["-n", &net.near, "-d", "link", "show", "veth0"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -195,7 +131,7 @@ fn jumbo_frames_pass_and_mtu_changes_are_noticed() {
     let Some(net) = Net::make("jumbo_frames_pass_and_mtu_changes_are_noticed") else { return };
     net.near("link set veth0 mtu 9000");
     net.far("link set veth0 mtu 9000");
-    let (mut near, mut far) = (net.open_near(), net.open_far());
+    let (mut near, mut far) = (open_near(&net), open_far(&net));
     assert_eq!((near.mtu(), near.is_up()), (9000, true));
     let jumbo: Vec<u8> = (0..=250).cycle().take(9000).collect();
     let long = frame(near.mac(), far.mac(), &jumbo);
@@ -221,7 +157,7 @@ fn jumbo_frames_pass_and_mtu_changes_are_noticed() {
 #[test]
 fn down_and_up_are_noticed_and_survived() {
     let Some(net) = Net::make("down_and_up_are_noticed_and_survived") else { return };
-    let (mut near, mut far) = (net.open_near(), net.open_far());
+    let (mut near, mut far) = (open_near(&net), open_far(&net));
     settle(&mut near);
     net.near("link set veth0 down");
     assert_eq!(events_until(&mut near, LinkEvent::Down), [LinkEvent::Down]);
@@ -247,7 +183,7 @@ fn down_and_up_are_noticed_and_survived() {
 #[test]
 fn an_outage_between_two_looks_is_still_an_outage() {
     let Some(net) = Net::make("an_outage_between_two_looks_is_still_an_outage") else { return };
-    let mut near = net.open_near();
+    let mut near = open_near(&net);
     settle(&mut near);
     net.near("link set veth0 down");
     net.near("link set veth0 up");
@@ -260,7 +196,7 @@ fn an_outage_between_two_looks_is_still_an_outage() {
 #[test]
 fn a_removed_interface_is_awaited_and_used_again() {
     let Some(net) = Net::make("a_removed_interface_is_awaited_and_used_again") else { return };
-    let mut near = net.open_near();
+    let mut near = open_near(&net);
     settle(&mut near);
     net.near("link del veth0");
     assert_eq!(events_until(&mut near, LinkEvent::Gone), [LinkEvent::Down, LinkEvent::Gone]);
@@ -272,7 +208,7 @@ fn a_removed_interface_is_awaited_and_used_again() {
     net.near("link set veth0 up");
     let events = events_until(&mut near, LinkEvent::Up);
     assert!(events.contains(&LinkEvent::Recreated), "{events:?}");
-    let mut far = net.open_far();
+    let mut far = open_far(&net);
     send_to(&mut far, near.mac(), b"hello again");
     assert_eq!(next(&mut near), b"hello again");
     send_to(&mut near, far.mac(), b"welcome back");
@@ -282,7 +218,7 @@ fn a_removed_interface_is_awaited_and_used_again() {
 #[test]
 fn a_changed_address_is_noticed_and_used() {
     let Some(net) = Net::make("a_changed_address_is_noticed_and_used") else { return };
-    let (mut near, mut far) = (net.open_near(), net.open_far());
+    let (mut near, mut far) = (open_near(&net), open_far(&net));
     settle(&mut near);
     let moved = Mac([2, 0, 0, 0, 0, 42]);
     net.near(&format!("link set veth0 address {moved}"));

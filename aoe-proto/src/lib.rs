@@ -15,6 +15,30 @@
 //!   argument.
 //! - [`print`]: one line of text about any frame.
 //!
+//! ```
+//! use aoe_proto::{Action, Address, Incoming, LinkLimits, Mac, Target, TargetConfig};
+//!
+//! let own_mac = Mac([0x02, 0, 0, 0, 0, 0x01]);
+//! let address = Address::new(7, 3).ok_or("a wildcard")?;
+//! let link = LinkLimits::for_mtu(1500).ok_or("the MTU is too small")?;
+//! let mut target = Target::new(TargetConfig::new(address, 1 << 20))?;
+//!
+//! // READ SECTORS EXT of two sectors from LBA 5, as it comes from the network.
+//! # let mut frame = [0; 60];
+//! # frame[..20].copy_from_slice(b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x0a\x88\xa2\x10\0\0\x07\x03\0");
+//! # frame[24..29].copy_from_slice(&[0x40, 0, 2, 0x24, 5]);
+//! let request = Incoming::parse(&frame, own_mac)?;
+//! let mut transmit = [0; 1514];
+//! let Action::Read { range, reply } = target.handle(&request, link) else {
+//!     return Err("not a read".into());
+//! };
+//! assert_eq!((range.lba(), range.count()), (5, 2));
+//! transmit[reply.data_range()].fill(0x77); // the data, from wherever it is
+//! let len = reply.emit_ok(&mut transmit)?;
+//! assert_eq!(len, 36 + 2 * 512);
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+//!
 //! Nothing here panics on any input, and nothing reaches storage before it was checked against the
 //! size of the disk ([`SectorRange`] is the proof). Tags in comments such as `[AoE 4.1]` are
 //! explained in `docs/PROTOCOL.md`.

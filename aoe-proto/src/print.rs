@@ -138,3 +138,68 @@ impl fmt::Display for Shortened<'_> {
         if front.len() < self.0.len() { f.write_str("...") } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::{String, ToString};
+    use std::vec::Vec;
+
+    fn print(version_flags: u8, error: u8, command: u8, argument: &[u8]) -> String {
+        let mut frame = Vec::from(*b"\x02\0\0\0\0\x01\x02\0\0\0\0\x0a\x88\xa2");
+        frame.extend_from_slice(&[version_flags, error, 0, 7, 3, command, 1, 2, 3, 4]);
+        frame.extend_from_slice(argument);
+        let text = PrintFrame(&frame).to_string();
+        let front = "02:00:00:00:00:0a > 02:00:00:00:00:01 e7.3 ";
+        String::from(text.strip_prefix(front).unwrap())
+    }
+
+    #[test]
+    fn every_kind_of_frame() {
+        let read = [0x40, 0, 2, 0x24, 5, 0, 0, 0, 1, 0, 0, 0];
+        let write = [0x01, 0, 1, 0x30, 5, 0, 0, 0xe0, 0xff, 0xff, 0, 0, 9, 9];
+        let config = [0, 16, 0x40, 0x19, 2, 0x13, 0, 3, b'a', b'"', 0xff];
+        for (text, expected) in [
+            (
+                print(0x10, 0, 0, &read),
+                "request tag 01020304 ata READ EXT lba 4294967301 count 2 feature 00 flags 40 ext data 0",
+            ),
+            (
+                print(0x10, 0, 0, &write),
+                "request tag 01020304 ata WRITE lba 5 count 1 feature 00 flags 01 data 2",
+            ),
+            (
+                print(0x10, 0, 0, &[0, 0, 0, 0xfe, 0, 0, 0, 0, 0, 0, 0, 0]),
+                "request tag 01020304 ata opcode fe lba 0 count 0 feature 00 flags 00 data 0",
+            ),
+            (
+                print(0x18, 0, 0, &[0x40, 4, 2, 0x41, 0, 0, 0, 0, 0, 0, 0, 0]),
+                "answer tag 01020304 ata status 41 error 04 count 2 data 0",
+            ),
+            (
+                print(0x1c, 4, 1, &config),
+                "answer tag 01020304 error 4: config string present config set buffers 16 sectors 2 firmware 4019 string \"a\\\"\\xff\"",
+            ),
+            (
+                print(0x20, 0, 1, &[0, 0, 0, 0, 0, 2, 0, 9]),
+                "request tag 01020304 version 2 config test prefix string of 9 bytes, cut",
+            ),
+            (print(0x10, 0, 1, &[0; 8]), "request tag 01020304 config read"),
+            (print(0x18, 0, 2, &[0, 1, 3, 2]), "answer tag 01020304 mask edit count 2 failed 3"),
+            (print(0x10, 0, 3, &[2, 1]), "request tag 01020304 reserve force set count 1"),
+            (print(0x10, 0, 77, &[]), "request tag 01020304 command 77"),
+            (print(0x10, 0, 0, &[1, 2]), "request tag 01020304 cut argument"),
+        ] {
+            assert_eq!(text, expected);
+        }
+        assert_eq!(PrintFrame(&[0; 3]).to_string(), "cut frame of 3 bytes");
+        assert_eq!(PrintFrame(&[0; 60]).to_string(), "Ethernet type 0x0000 is not AoE");
+    }
+
+    #[test]
+    fn long_strings_are_shortened() {
+        let mut argument = Vec::from([0, 0, 0, 0, 0, 3, 0, 100]);
+        argument.resize(108, b'x');
+        assert!(print(0x10, 0, 1, &argument).ends_with("xxx...\""));
+    }
+}

@@ -1,7 +1,7 @@
 //! What holds for any bytes and any values: `parse(emit(x)) == x`, and nothing panics.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use aoe_proto::initiator::Found;
+use aoe_proto::initiator::{Answer, Event, Found, Initiator, InitiatorConfig, Request};
 use aoe_proto::print::PrintFrame;
 use aoe_proto::wire::mac_mask::DIRECTIVE_LEN;
 use aoe_proto::wire::{
@@ -66,6 +66,20 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
             fixed[5] %= 16;
             fixed[6..10].fill(0);
         }
+        frame.extend_from_slice(&fixed);
+        frame.extend_from_slice(&payload);
+        frame
+    })
+}
+
+/// An answer to one of the five tags that a new initiator uses first.
+fn answer() -> impl Strategy<Value = Vec<u8>> {
+    let argument = (any::<[u8; 12]>(), vec(any::<u8>(), 0..2048));
+    (0u8..4, 0u8..5, argument).prop_map(|(command, tag, (fixed, payload))| {
+        let mut frame = vec![
+            2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0x0a, 0x88, 0xa2, 0x18, 0, 0, 7, 3, command, 0x80, 0,
+            0, tag,
+        ];
         frame.extend_from_slice(&fixed);
         frame.extend_from_slice(&payload);
         frame
@@ -205,6 +219,43 @@ proptest! {
         let action = target.handle(&request, link);
         check(&action, &frame, link)?;
         prop_assert!(!PrintFrame(&frame).to_string().contains('\n'));
+    }
+
+    #[test]
+    fn an_initiator_survives_any_answer(
+        answer in answer(),
+        cut in any::<prop::sample::Index>(),
+        now_ms: u64,
+    ) {
+        let link = LinkLimits::for_mtu(1500).unwrap();
+        let address = Address::new(7, 3).unwrap();
+        let mut initiator: Initiator<&[u8], 8> =
+            Initiator::new(InitiatorConfig::new(OWN, address, link, 0));
+        let requests = [
+            Request::Read { lba: 0, count: 2 },
+            Request::ConfigRead,
+            Request::MaskRead,
+            Request::ReserveRead,
+            Request::Identify,
+        ];
+        for request in requests {
+            initiator.submit(request).unwrap();
+        }
+        let mut buf = [0; 1514];
+        while initiator.poll_transmit(0, &mut buf).unwrap().is_some() {}
+        let frame = &answer[..cut.index(answer.len() + 1)];
+        for frame in [frame, &answer] {
+            if let Event::Completed(completion) = initiator.handle_frame(now_ms, frame) {
+                match completion.result {
+                    Ok(Answer::Data(data)) => prop_assert_eq!(data.len(), 1024),
+                    Ok(Answer::Mask(list)) => prop_assert!(list.count() <= 255),
+                    Ok(Answer::Reserve(list)) => prop_assert!(list.count() <= 255),
+                    _ => {}
+                }
+            }
+            while initiator.poll_transmit(now_ms, &mut buf).unwrap().is_some() {}
+            initiator.handle_timeout(u64::MAX);
+        }
     }
 
     #[test]

@@ -158,6 +158,9 @@ impl core::fmt::Display for CallError {
 
 impl core::error::Error for CallError {}
 
+/// How a request ended, and what it reported.
+struct Answer(Option<Result<(), Failure>>, Option<(u16, Run)>);
+
 /// A request's own memory.
 enum Memory<'b> {
     None,
@@ -183,7 +186,7 @@ impl<S: Storages + ?Sized, const SLOTS: usize> Blocking<'_, '_, S, SLOTS> {
     /// [`CallError`]; `buf` then holds anything.
     pub fn read(&mut self, lba: Lba, buf: &mut [u8]) -> Result<(), CallError> {
         let mut at = lba.get();
-        for piece in buf.chunks_mut(piece_len()) {
+        for piece in buf.chunks_mut(PIECE_LEN) {
             let extent = self.extent(at, piece.len())?;
             at = extent.end().get();
             self.call(Request::Read(extent), Memory::Into(piece)).map(drop)?;
@@ -197,7 +200,7 @@ impl<S: Storages + ?Sized, const SLOTS: usize> Blocking<'_, '_, S, SLOTS> {
     /// [`CallError`]; every sector then holds old or new bytes.
     pub fn write(&mut self, lba: Lba, data: &[u8]) -> Result<(), CallError> {
         let mut at = lba.get();
-        for piece in data.chunks(piece_len()) {
+        for piece in data.chunks(PIECE_LEN) {
             let extent = self.extent(at, piece.len())?;
             at = extent.end().get();
             self.call(Request::Write { extent, durable: false }, Memory::From(piece)).map(drop)?;
@@ -228,7 +231,13 @@ impl<S: Storages + ?Sized, const SLOTS: usize> Blocking<'_, '_, S, SLOTS> {
     pub fn flush(&mut self) -> Result<(), CallError> {
         self.call(Request::Flush, Memory::None)?;
         self.engine.commit();
-        self.drive(&mut Memory::None).map(drop)
+        // The flush answered for what was asked; this for what the commit met.
+        let _no_request = self.drive(&mut Memory::None);
+        match (self.engine.is_dirty(), self.engine.is_read_only()) {
+            (false, _) => Ok(()),
+            (true, true) => Err(CallError::Failed(Failure::Medium)),
+            (true, false) => Err(CallError::Failed(Failure::Full)),
+        }
     }
 
     /// Takes up a mapping that was noted but not published.
@@ -249,7 +258,7 @@ impl<S: Storages + ?Sized, const SLOTS: usize> Blocking<'_, '_, S, SLOTS> {
 
     fn extent(&self, at: u64, len: usize) -> Result<Extent, CallError> {
         let refused = CallError::OutOfRange { sectors: self.engine.sectors() };
-        if len % SECTOR_LEN != 0 {
+        if !len.is_multiple_of(SECTOR_LEN) {
             return Err(refused);
         }
         Extent::new(at, len as u64 / SECTOR_BYTES).ok_or(refused)
@@ -264,27 +273,23 @@ impl<S: Storages + ?Sized, const SLOTS: usize> Blocking<'_, '_, S, SLOTS> {
             SubmitError::OutOfRange { sectors } => CallError::OutOfRange { sectors },
             SubmitError::Busy => CallError::Stalled,
         })?;
-        let mut answer = self.drive(&mut memory)?;
+        let mut answer = self.drive(&mut memory);
         if answer.0.is_none() {
             // Other engines of the pool may have given pages back since it last asked.
             self.engine.wake();
-            answer = self.drive(&mut memory)?;
+            answer = self.drive(&mut memory);
         }
         if answer.0.is_none() {
             // Nobody else runs meanwhile, and the request must not outlive its buffer.
             self.engine.give_up();
-            answer = self.drive(&mut memory)?;
+            answer = self.drive(&mut memory);
         }
         answer.0.ok_or(CallError::Stalled)?.map_err(CallError::Failed)?;
         Ok(answer.1)
     }
 
     /// Runs the engine until it has nothing more to do.
-    #[expect(clippy::type_complexity, reason = "an outcome and an answer, used twice above")]
-    fn drive(
-        &mut self,
-        memory: &mut Memory<'_>,
-    ) -> Result<(Option<Result<(), Failure>>, Option<(u16, Run)>), CallError> {
+    fn drive(&mut self, memory: &mut Memory<'_>) -> Answer {
         let (mut done, mut mapped) = (None, None);
         while let Some(output) = self.engine.poll(&mut self.lent) {
             match output {
@@ -307,7 +312,7 @@ impl<S: Storages + ?Sized, const SLOTS: usize> Blocking<'_, '_, S, SLOTS> {
                 Output::NotesSealed | Output::NotesDurable => {}
             }
         }
-        Ok((done, mapped))
+        Answer(done, mapped)
     }
 
     fn perform(&mut self, o: &Operation, memory: &mut Memory<'_>) -> Result<(), IoFailure> {
@@ -340,9 +345,8 @@ impl<S: Storages + ?Sized, const SLOTS: usize> Blocking<'_, '_, S, SLOTS> {
 }
 
 /// Bytes of the longest single request.
-const fn piece_len() -> usize {
-    (MAX_REQUEST_SECTORS as usize).saturating_mul(SECTOR_LEN)
-}
+const PIECE_LEN: usize = SECTOR_LEN << 16;
+const _: () = assert!(PIECE_LEN as u64 == MAX_REQUEST_SECTORS * SECTOR_BYTES);
 
 /// The range of a buffer that an operation names, if it is inside.
 pub fn part(bytes: &[u8], offset: u32, len: u64) -> Option<&[u8]> {

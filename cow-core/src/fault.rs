@@ -215,12 +215,11 @@ impl Sparse {
     fn read(&self, offset: u64, buf: &mut [u8]) {
         pieces(offset, buf.len(), |page, at, from, len| {
             let background;
-            let bytes = match self.pages.get(&page) {
-                Some(bytes) => &**bytes,
-                None => {
-                    background = self.background(page);
-                    &background
-                }
+            let bytes = if let Some(bytes) = self.pages.get(&page) {
+                &**bytes
+            } else {
+                background = self.background(page);
+                &background
             };
             if let (Some(to), Some(from)) = (buf.get_mut(from..from + len), bytes.get(at..at + len))
             {

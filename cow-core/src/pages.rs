@@ -11,6 +11,8 @@
 use core::cell::Cell;
 use core::fmt;
 
+use crate::format::Sealed;
+
 /// Bytes in a metadata page: the unit of metadata reads and writes of every format.
 pub const PAGE_LEN: usize = 4096;
 
@@ -78,6 +80,8 @@ pub struct Frame {
     /// Next frame in an engine's list of open or sealed frames.
     link: u32,
     aux: u64,
+    /// Where a sealed version goes.
+    sealed: Sealed,
 }
 
 /// No frame: the end of a list.
@@ -85,6 +89,7 @@ pub(crate) const NIL: u32 = u32::MAX;
 
 impl Frame {
     /// An unused frame.
+    #[expect(clippy::declare_interior_mutable_const, reason = "a value to copy, never borrowed")]
     pub const EMPTY: Self = Self {
         storage: StorageKey(0),
         index: 0,
@@ -94,6 +99,7 @@ impl Frame {
         bucket: NIL,
         link: NIL,
         aux: 0,
+        sealed: Sealed { offset: 0, len: 0, stage: 0 },
     };
 }
 
@@ -121,7 +127,7 @@ impl<'m> PagePool<'m> {
         if len < Self::MIN_PAGES {
             return None;
         }
-        frames.fill(const { Frame::EMPTY });
+        frames.fill(Frame::EMPTY);
         Some(Self { pages, frames, hand: 0, pinned: 0 })
     }
 
@@ -249,6 +255,16 @@ impl<'m> PagePool<'m> {
     pub(crate) fn set_link(&mut self, id: PageId, link: u32) {
         if let Some(frame) = self.frame_mut(id.0) {
             frame.link = link;
+        }
+    }
+
+    pub(crate) fn sealed(&self, id: PageId) -> Sealed {
+        self.frame(id.0).map_or(Frame::EMPTY.sealed, |f| f.sealed)
+    }
+
+    pub(crate) fn set_sealed(&mut self, id: PageId, sealed: Sealed) {
+        if let Some(frame) = self.frame_mut(id.0) {
+            frame.sealed = sealed;
         }
     }
 

@@ -55,8 +55,7 @@ pub trait Storage: ReadStorage {
     ///
     /// # Errors
     /// The medium's; not being able to punch is no error.
-    fn punch(&mut self, offset: u64, len: u64) -> Result<(), Self::Error> {
-        let _unused = (offset, len);
+    fn punch(&mut self, _offset: u64, _len: u64) -> Result<(), Self::Error> {
         Ok(())
     }
 

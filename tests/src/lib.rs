@@ -2,13 +2,18 @@
 //!
 //! * [`net`] makes network namespaces and the Ethernet segment between them.
 //! * [`guest`] boots user-mode-linux machines whose initiator is the kernel's own `aoe` driver.
+//! * [`pc`] emulates a PC that boots over the segment.
+//! * [`initiator`] is a small client of our own, [`hostile`] one that lies.
 //! * [`server`] runs a target in a namespace, kills it and starts it again.
+//! * [`dissector`] reads captured frames with tshark.
+//! * [`dm_store`] reads stores of device-mapper snapshots.
+//! * [`operator`] runs commands and reads what they print.
+//! * [`site`] is a small installation of our server.
 //! * [`wire`] listens on a segment and knows which requests nobody answered.
 //! * [`pattern`] writes sectors that say who wrote them, [`judge`] reads them back.
 //! * [`lab`] gives a test its directory, its turn and its attempts.
 //! * [`scenario`] holds whole client stories that run against any [`target`]; [`script`] holds
 //!   what the guests in them do.
-//! * [`scenario`] holds whole client stories that run against any target.
 //! * [`sim`] drives engines asynchronously over simulated media, [`chain_model`] knows what they
 //!   must read as, [`sim_watch`] looks at every operation.
 //! * [`require`] says what a test needs and counts what had to be skipped.
@@ -23,21 +28,30 @@
 
 pub mod chain_model;
 pub mod crash;
+pub mod dissector;
+pub mod dm_store;
+pub mod frames;
 pub mod guest;
+pub mod hostile;
+pub mod initiator;
 pub mod initramfs;
 pub mod judge;
 pub mod lab;
 pub mod net;
+pub mod operator;
 pub mod pattern;
+pub mod pc;
 pub mod raw_socket;
 pub mod require;
 pub mod rng;
 pub mod scenario;
 pub mod script;
 pub mod server;
+pub mod server_sim;
 pub mod sim;
 pub mod sim_life;
 pub mod sim_watch;
+pub mod site;
 pub mod target;
 pub mod wire;
 pub mod workspace;

@@ -100,6 +100,8 @@ pub struct Segment {
 impl Segment {
     /// Name of the server's interface.
     pub const SERVER: &'static str = "srv0";
+    /// Name of the server's interface on a second wire.
+    pub const SECOND: &'static str = "srv1";
     /// Name of the tap interface of [`Segment::with_tap`].
     pub const TAP: &'static str = "tap0";
 
@@ -130,6 +132,18 @@ impl Segment {
         switch.ip(&["tuntap", "add", "dev", Self::TAP, "mode", "tap"]);
         switch.ip(&["link", "set", Self::TAP, "mtu", &mtu.to_string(), "master", "br0", "up"]);
         segment
+    }
+
+    /// Adds a second wire between the two namespaces: [`Segment::SECOND`] to `client(index)`.
+    pub fn add_wire(&self, index: usize) {
+        self.link(&self.server, Self::SECOND, &self.clients, &Self::client(index));
+    }
+
+    /// Changes the MTU of both ends of the first wire of a plain pair.
+    pub fn set_mtu(&self, mtu: u16) {
+        let mtu = mtu.to_string();
+        self.server.ip(&["link", "set", Self::SERVER, "mtu", &mtu]);
+        self.clients.ip(&["link", "set", &Self::client(0), "mtu", &mtu]);
     }
 
     /// The namespace of the server.

@@ -117,10 +117,8 @@ fn announce(guest: &mut Guest, wire: &Wire, target: &ServerPlan) -> Result<Serve
     Ok(server)
 }
 
-/// Data bytes of the largest request the driver may send at `mtu`, as it logs them.
-pub fn data_frame(mtu: u16) -> String {
-    // Of the MTU, 10 bytes go to the AoE header behind the Ethernet header, 12 to the ATA header.
-    let sectors = (u32::from(mtu) - 22) / 512;
+/// What the driver logs when it learns that requests may carry this many sectors.
+pub fn data_frame(sectors: u32) -> String {
     format!("setting {} byte data frames", sectors * 512)
 }
 
@@ -175,8 +173,8 @@ pub fn crashes(
     let load = Load::heavy(5, GOLDEN_BASE);
     let mut server = target(&segment, dir).start();
     let attach = "await_disk e0.0\n";
-    let writes = [attach, &load.write("e0.0"), &load.verify("e0.0")].concat();
-    let writer = lab.initiator(&dir.join("writer"), &segment, 0, &writes);
+    let both = [attach, &load.write("e0.0"), &load.verify("e0.0")].concat();
+    let writer = lab.initiator(&dir.join("writer"), &segment, 0, &both);
     let mut guest = writer.boot();
     let progress = writer.share().join("progress");
     for quarter in 1..4 {
@@ -190,9 +188,9 @@ pub fn crashes(
     let first = guest.wait(Some(&wire))?;
     server.kill();
     server.restart();
-    let reads = [attach, &load.verify("e0.0")].concat();
-    let reader = lab.initiator(&dir.join("reader"), &segment, 0, &reads).boot();
-    let second = reader.wait(Some(&wire))?;
+    let again = [attach, &load.verify("e0.0")].concat();
+    let reader = lab.initiator(&dir.join("reader"), &segment, 0, &again);
+    let second = reader.boot().wait(Some(&wire))?;
     server.assert_running();
     Ok([first, second])
 }

@@ -4,7 +4,7 @@ use core::fmt;
 use std::fs;
 use std::path::Path;
 
-use crate::pattern::Base;
+use crate::pattern::{Base, Plan};
 use crate::rng::Rng;
 
 /// Scattered writes of one client; displays as the options of `disk-worker`.
@@ -50,14 +50,10 @@ impl Load {
         format!("disk-worker verify /dev/etherd/{disk} {self} || fail verify\n")
     }
 
-    /// Seeds of the single writers, as they stand in the sectors.
-    pub fn seeds(&self) -> Vec<u64> {
-        self.plan().split(WRITERS).iter().map(|plan| plan.seed).collect()
-    }
-
-    fn plan(&self) -> crate::pattern::Plan {
+    /// The writes of each of the writers.
+    pub fn plans(&self) -> Vec<Plan> {
         let Self { seed, first, sectors, writes, .. } = *self;
-        crate::pattern::Plan { seed, first, sectors, writes, longest: LONGEST }
+        Plan { seed, first, sectors, writes, longest: LONGEST }.split(WRITERS)
     }
 }
 

@@ -13,13 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
+use crate::frames::{BROADCAST, RESPONSE, command, field};
 use crate::net::Namespace;
 use crate::raw_socket::{AOE, RawSocket};
 
-const RESPONSE: u8 = 0x08;
-const COMMAND_ATA: u8 = 0;
-const COMMAND_CONFIG: u8 = 1;
-const BROADCAST: [u8; 6] = [0xff; 6];
 const ANY_DISK: [u8; 3] = [0xff; 3];
 const LONGEST_FRAME: usize = 65_536;
 
@@ -148,11 +145,11 @@ impl State {
         }
         let to_all = to == BROADCAST;
         match (command, is_response) {
-            (COMMAND_CONFIG, true) if to_all => self.seen.advertisements += 1,
-            (COMMAND_CONFIG, false) if to_all && [major0, major1, minor] == ANY_DISK => {
+            (command::CONFIG, true) if to_all => self.seen.advertisements += 1,
+            (command::CONFIG, false) if to_all && [major0, major1, minor] == ANY_DISK => {
                 self.seen.discoveries += 1;
             }
-            (COMMAND_ATA, false) => {
+            (command::ATA, false) => {
                 let mut key = vec![major0, major1, minor];
                 key.extend_from_slice(frame.get(24..34).unwrap_or_default());
                 self.pending.retain(|(mac, _), old| *mac != from || *old != key);
@@ -161,10 +158,6 @@ impl State {
             _ => {}
         }
     }
-}
-
-fn field<const N: usize>(frame: &[u8], at: usize) -> Option<[u8; N]> {
-    frame.get(at..)?.first_chunk().copied()
 }
 
 fn describe(mac: [u8; 6], tag: u32, key: &[u8]) -> String {

@@ -14,12 +14,14 @@ pub const KEEP: &str = "COWBLADE_KEEP";
 pub struct WorkDir(TempDir);
 
 impl WorkDir {
-    /// Makes a fresh directory.
+    /// Makes a fresh directory; the file `test` in it names its test.
     pub fn new(test: &str) -> Self {
+        // A short name: control sockets in here have at most 107 bytes of path.
         let mut dir = tempfile::Builder::new()
-            .prefix(&format!("cowblade-{test}-"))
+            .prefix("cb-")
             .tempdir()
             .expect("a temporary directory can be made");
+        std::fs::write(dir.path().join("test"), test).expect("the directory takes a file");
         if std::env::var_os(KEEP).is_some() {
             dir.disable_cleanup(true);
         }

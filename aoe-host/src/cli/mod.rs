@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::error::{ErrorKind, Exit, HostError, Result};
+use crate::error::{Exit, Result};
 
 pub mod clients;
 pub mod completion;
@@ -55,6 +55,8 @@ pub enum Command {
     Rollback(image::RollbackArgs),
     /// Make an overlay a read-only layer for others
     Freeze(image::FreezeArgs),
+    /// Accept another file of the same content as an overlay's parent
+    Rebind(image::RebindArgs),
 
     /// Ask a running server how it is
     Status(status::StatusArgs),
@@ -97,6 +99,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Map(args) => image::map(&args),
         Command::Rollback(args) => image::rollback(&args),
         Command::Freeze(args) => image::freeze(&args),
+        Command::Rebind(args) => image::rebind(&args),
         Command::Status(args) => status::run(&args),
         Command::Clients(args) => clients::run(&args),
         Command::Discover(args) => initiator::discover(&args),
@@ -111,11 +114,6 @@ pub fn run(cli: Cli) -> Result<Exit> {
     }
 }
 
-fn not_built_yet(command: &str) -> HostError {
-    HostError::new(ErrorKind::Unsupported, format!("run `{command}`"))
-        .detail("this build does not have it yet")
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -127,47 +125,59 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    #[test]
-    fn every_command_of_the_documentation_is_understood() {
-        for line in [
-            "serve golden.img -i eth0",
-            "serve --config /etc/cowblade.toml",
-            "demo --clients 4 --json",
-            "create lab1.cow --backing golden.img",
-            "create disk.cow --size 4G --json",
-            "info lab1.cow --json",
-            "check lab1.cow lab2.cow",
-            "map lab1.cow --offset 1M --length 4K",
-            "rollback lab1.cow --yes",
-            "freeze lab1.cow",
-            "status golden.img",
-            "status --control /run/c.sock --json",
-            "clients list golden.img",
-            "clients adopt 52:54:00:12:34:56 lab1 --control /run/c.sock",
-            "clients name lab1 lab2 --overlays d",
-            "clients remove lab1 --control c",
-            "discover -i eth0 --json",
-            "ping 0.1 -i eth0 --count 5",
-            "config get 0.1 -i eth0",
-            "config set 0.1 hello -i eth0",
-            "config force 0.1 hello -i eth0",
-            "config test 0.1 hel --prefix -i eth0",
-            "mask list 0.1 -i eth0",
-            "mask add 0.1 020000000001 020000000002 -i eth0",
-            "mask remove 0.1 020000000001 -i eth0",
-            "reserve show 0.1 -i eth0",
-            "reserve set 0.1 020000000001 -i eth0",
-            "reserve force 0.1 020000000001 -i eth0",
-            "reserve release 0.1 -i eth0",
-            "read 0.1 -i eth0 --offset 1M --length 64K -o part.img",
-            "write 0.1 -i eth0 --offset 1M --verify part.img",
-            "completions bash",
-            "man out",
-        ] {
-            let arguments = core::iter::once("cowblade").chain(line.split_whitespace());
-            if let Err(error) = Cli::try_parse_from(arguments) {
-                panic!("{line}: {error}");
+    const DOCUMENT: &str = include_str!("../../../docs/CLI.md");
+
+    /// The lines inside fenced parts of the document that are marked `kind`.
+    fn fenced(kind: &str) -> Vec<&'static str> {
+        let mut inside = false;
+        let mut lines = Vec::new();
+        for line in DOCUMENT.lines() {
+            match line.strip_prefix("```") {
+                Some(mark) => inside = mark == kind,
+                None if inside => lines.push(line),
+                None => {}
             }
+        }
+        lines
+    }
+
+    #[test]
+    fn every_command_line_of_the_document_is_understood() {
+        let lines = fenced("console");
+        for line in &lines {
+            let unquoted = line.replace('"', "");
+            let cli = Cli::try_parse_from(unquoted.split_whitespace())
+                .unwrap_or_else(|error| panic!("{line}: {error}"));
+            if let Command::Serve(args) = cli.command
+                && args.config.is_none()
+            {
+                args.resolve().unwrap_or_else(|error| panic!("{line}: {error}"));
+            }
+        }
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            let shown = DOCUMENT.contains(&format!("cowblade {name} ")) || name == "demo";
+            assert!(shown, "{name} is not in the document");
+        }
+    }
+
+    #[test]
+    fn the_configuration_file_of_the_document_works() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cowblade.toml");
+        std::fs::write(&path, fenced("toml").join("\n")).unwrap();
+        let line = format!("cowblade serve --config {}", path.display());
+        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        let Command::Serve(args) = cli.command else { panic!("{cli:?}") };
+        let config = args.resolve().unwrap();
+        assert_eq!(config.exports.len(), 3);
+    }
+
+    #[test]
+    fn the_document_and_the_help_name_the_same_exit_codes() {
+        for line in EXIT_CODES.lines().skip(1) {
+            let (code, meaning) = line.trim().split_once("  ").unwrap();
+            assert!(DOCUMENT.contains(&format!("| {code} | {meaning} |")), "{line}");
         }
     }
 }

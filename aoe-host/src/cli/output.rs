@@ -1,7 +1,8 @@
 //! Printing: tables for people, JSON for programs, progress for the patient.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::error::{HostError, Result};
@@ -93,6 +94,17 @@ pub(super) fn human_age(seconds: u64) -> String {
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} d", seconds / 86_400),
     }
+}
+
+/// A progress bar over `len_bytes` on standard error, if somebody watches and `wanted`.
+pub(super) fn progress_bar(len_bytes: u64, wanted: bool) -> ProgressBar {
+    if !wanted || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = "{bar:40} {percent:>3}%  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(len_bytes).with_style(style)
 }
 
 #[cfg(test)]

@@ -48,8 +48,6 @@ impl ServeArgs {
 /// Serves until it is told to stop.
 pub(super) fn run(args: ServeArgs) -> Result<Exit> {
     let config = args.resolve()?;
-    for warning in &config.warnings {
-        eprintln!("warning: {warning}");
-    }
-    Err(super::not_built_yet("serve"))
+    crate::serve::serve(&config)?;
+    Ok(Exit::Success)
 }

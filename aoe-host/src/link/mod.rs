@@ -139,3 +139,17 @@ pub fn wait(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<()>
         Err(errno) => Err(errno.into()),
     }
 }
+
+/// Waits until frames may be there, or something happened to the link, or `timeout` has passed.
+/// A link that gives no descriptor is to be asked again after a moment.
+///
+/// # Errors
+/// When the system refuses to wait.
+pub fn wait_for_frames(link: &dyn Link, timeout: Duration) -> io::Result<()> {
+    const MOMENT: Duration = Duration::from_millis(1);
+    if let Some(fd) = link.poll_fd() {
+        return wait(&[fd], Some(timeout));
+    }
+    std::thread::sleep(timeout.min(MOMENT));
+    Ok(())
+}

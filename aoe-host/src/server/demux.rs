@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aoe_proto::{Address, Incoming, LinkLimits, Mac, Target, TargetState};
 use cow_core::format::Layer;
 
-use super::disk::{Disk, DiskSpec, Overlay};
+use super::disk::{Disk, DiskSpec};
 use super::status::Unknown;
 use super::{Edge, Export, ExportSpec, GUESTS_MAX, Newcomers, Opened, Report, Server, Sharing};
 
@@ -47,17 +47,14 @@ impl Server<'_> {
             return Err(AddError::AddressInUse);
         }
         let export = self.exports.len();
-        let (sharing, disk) = match spec.per_client {
-            Some(newcomers) => {
-                Target::new(spec.disk.target).map_err(|_invalid| AddError::Invalid)?;
-                let by_mac = HashMap::new();
-                let (template, unknown) = (spec.disk, Vec::new());
-                (Sharing::PerClient { by_mac, newcomers, template, unknown }, None)
-            }
-            None => {
-                let disk = self.add_disk(spec.disk, export, &spec.layers, spec.sectors)?;
-                (Sharing::One(disk), Some(disk))
-            }
+        let (sharing, disk) = if let Some(newcomers) = spec.per_client {
+            Target::new(spec.disk.target).map_err(|_invalid| AddError::Invalid)?;
+            let by_mac = HashMap::new();
+            let (template, unknown) = (Box::new(spec.disk), Vec::new());
+            (Sharing::PerClient { by_mac, newcomers, template, unknown }, None)
+        } else {
+            let disk = self.add_disk(spec.disk, export, &spec.layers, spec.sectors)?;
+            (Sharing::One(disk), Some(disk))
         };
         self.exports.push(Export {
             address: spec.address,
@@ -66,6 +63,7 @@ impl Server<'_> {
             macs: spec.macs,
             sharing,
             broken: false,
+            suspended: false,
         });
         self.by_address.insert(spec.address, export);
         Ok(disk)
@@ -152,6 +150,23 @@ impl Server<'_> {
         {
             edge.report(Report::BackingChanged { address });
         }
+    }
+
+    /// Stops answering for an address, or goes on: while it is not known whether a frozen layer is
+    /// being changed. Initiators send again until they are answered, for minutes.
+    pub fn suspend(&mut self, address: Address, suspended: bool) {
+        let number = self.by_address.get(&address).copied();
+        if let Some(export) = number.and_then(|n| self.exports.get_mut(n)) {
+            export.suspended = suspended;
+        }
+    }
+
+    /// What a disk offers about TRIM, when its overlay's format is known.
+    pub fn set_trim(&mut self, number: u32, trim: aoe_proto::TrimSupport) {
+        let Some(disk) = self.disk_mut(number) else { return };
+        disk.spec.target.trim = trim;
+        // Only the one word changed of a configuration that was valid.
+        let _valid = disk.target.reconfigure(disk.spec.target);
     }
 
     /// Posts the answer nobody asked for, of every target for every link (or one). [AoE 4.3]
@@ -269,6 +284,9 @@ impl Server<'_> {
         let now = self.now;
         let guests = self.disks.len();
         let e = self.exports.get_mut(export)?;
+        if e.suspended {
+            return None;
+        }
         if !e.macs.is_empty() && !e.macs.contains(&mac) {
             return None;
         }
@@ -284,7 +302,7 @@ impl Server<'_> {
         }
         match newcomers {
             Newcomers::Auto { max } if by_mac.len() < max && guests < GUESTS_MAX => {
-                let spec = newcomer(template, address, mac);
+                let spec = edge.newcomer(template, address, mac);
                 let (layers, sectors) = (Arc::clone(&e.layers), e.sectors);
                 let disk = self.add_disk(spec, export, &layers, sectors).ok()?;
                 self.bind_mac(disk, mac);
@@ -295,7 +313,13 @@ impl Server<'_> {
                     known.last_seen = now;
                     known.requests += 1;
                 } else if unknown.len() < GUESTS_MAX {
-                    unknown.push(Unknown { address, mac, last_seen: now, requests: 1 });
+                    unknown.push(Unknown {
+                        address,
+                        mac,
+                        first_seen: now,
+                        last_seen: now,
+                        requests: 1,
+                    });
                     edge.report(Report::UnknownClient { address, mac });
                 }
                 None
@@ -321,34 +345,6 @@ impl Server<'_> {
     }
 }
 
-/// The disk of a machine nobody named: named after its address, so that it is found again.
-fn newcomer(template: &DiskSpec, address: Address, mac: Mac) -> DiskSpec {
-    let label = client_label(mac);
-    let mut spec = template.clone();
-    if let Overlay::File(pattern) = &template.overlay {
-        spec.overlay = Overlay::File(client_overlay(pattern, &label));
-    }
-    spec.target.identity = identity_of(address, &label);
-    spec.label = label;
-    spec
-}
-
-/// The name of a client that only its address is known of.
-pub fn client_label(mac: Mac) -> String {
-    mac.to_string().replace(':', "")
-}
-
-/// The overlay of one client of an export whose template overlay is `pattern`: in the same
-/// directory, `LABEL.cow`, or `LABEL-STEM.cow` where the pattern's stem is not empty.
-pub fn client_overlay(pattern: &std::path::Path, label: &str) -> std::path::PathBuf {
-    let stem = pattern.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    let name = match stem.as_str() {
-        "" | "clients" => format!("{label}.cow"),
-        other => format!("{label}-{other}.cow"),
-    };
-    pattern.with_file_name(name)
-}
-
 /// Serial number and world wide name of a disk, the same at every start: from its address and
 /// label only.
 pub fn identity_of(address: Address, label: &str) -> aoe_proto::Identity {
@@ -360,11 +356,13 @@ pub fn identity_of(address: Address, label: &str) -> aoe_proto::Identity {
     hash.update([0]);
     hash.update(label);
     let digest: [u8; 32] = hash.finalize().into();
-    let [a, b, c, d, e, f, g, h, i, j, ..] = digest;
-    let serial: String =
-        [a, b, c, d, e, f, g, h, i, j].iter().map(|b| format!("{b:02X}")).collect();
+    let (wwn, rest) = digest.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
+    let wwn = u64::from_be_bytes(*wwn);
+    let tail = rest.first_chunk::<2>().map_or(0, |tail| u16::from_be_bytes(*tail));
+    // Twenty characters: all the field holds.
+    let serial = format!("{wwn:016X}{tail:04X}");
     // NAA 3: locally assigned.
-    let wwn = u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 4 | 3 << 60;
+    let wwn = wwn >> 4 | 3 << 60;
     aoe_proto::Identity {
         serial: AtaText::new(&serial).unwrap_or_default(),
         revision: AtaText::new(env!("CARGO_PKG_VERSION").get(..8).unwrap_or("0.1.0"))

@@ -74,11 +74,13 @@ pub(super) struct Counts {
     pub(super) bytes_read: u64,
     pub(super) bytes_written: u64,
     pub(super) errors: u64,
+    pub(super) dropped: u64,
     pub(super) last_seen: Option<core::time::Duration>,
     pub(super) last_mac: Option<Mac>,
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with its own end")]
 pub(super) struct Disk {
     pub(super) spec: DiskSpec,
     pub(super) export: usize,
@@ -95,6 +97,10 @@ pub(super) struct Disk {
     reported_read_only: bool,
     /// Notes of an earlier process that are still to be taken up.
     notes: Vec<cow_core::engine::Note>,
+    /// Of these, how many the engine is taking up.
+    restoring: usize,
+    /// The commit under way covers every note.
+    notes_sealed: bool,
 }
 
 impl Disk {
@@ -124,6 +130,8 @@ impl Disk {
             counts: Counts::default(),
             reported_read_only: false,
             notes: Vec::new(),
+            restoring: 0,
+            notes_sealed: false,
         })
     }
 
@@ -201,11 +209,12 @@ impl Disk {
         while let Some(&note) = self.notes.last() {
             match self.engine.submit(OWN, Request::Restore(note)) {
                 Err(SubmitError::Busy) => return progressed,
-                Ok(()) | Err(_) => {
-                    self.notes.pop();
-                    progressed = true;
-                }
+                Ok(()) => self.restoring += 1,
+                // A note beyond the disk: not of this image, so nothing of it was acknowledged.
+                Err(_) => {}
             }
+            self.notes.pop();
+            progressed = true;
         }
         progressed
     }
@@ -285,6 +294,7 @@ impl Server<'_> {
         let broken = self.exports.get(disk.export).is_some_and(|e| e.broken);
         let full = disk.waiting.len() >= WAITING_MAX;
         let Some(mut buf) = self.frames.take().filter(|_| !full) else {
+            disk.counts.dropped += 1;
             self.totals.overrun += 1;
             return None;
         };
@@ -473,8 +483,18 @@ fn perform(
             let kept = edge.note(number, note);
             complete(disk, pool, job, kept);
         }
-        Output::NotesSealed => edge.notes_sealed(number),
-        Output::NotesDurable => edge.notes_durable(number),
+        Output::NotesSealed => {
+            // Notes that are still being taken up are not in this commit: keep all until the next.
+            disk.notes_sealed = disk.notes.is_empty() && disk.restoring == 0;
+            if disk.notes_sealed {
+                edge.notes_sealed(number);
+            }
+        }
+        Output::NotesDurable => {
+            if core::mem::take(&mut disk.notes_sealed) {
+                edge.notes_durable(number);
+            }
+        }
         Output::Mapped { .. } | Output::Done { .. } => {}
     }
 }
@@ -518,6 +538,7 @@ fn finish(
         edge.report(Report::Failed { disk: &disk.spec.label, failure });
     }
     if id == OWN {
+        disk.restoring = disk.restoring.saturating_sub(1);
         return;
     }
     let Some(pending) = requests.get_mut(id) else { return };

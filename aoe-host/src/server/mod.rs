@@ -31,7 +31,7 @@ use cow_core::engine::{IoFailure, Note};
 use cow_core::format::{IndexEntry, Layer, Top};
 use cow_core::pages::PagePool;
 
-pub use demux::{AddError, client_label, client_overlay, identity_of};
+pub use demux::{AddError, identity_of};
 pub use disk::{DiskSpec, Durability, Overlay};
 pub use frames::FRAMES_MAX;
 pub use io::{Completion, IoDriver, Job, Memory};
@@ -49,11 +49,21 @@ pub const GUESTS_MAX: usize = 1024;
 /// that a power cut may take.
 pub const WRITEBACK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Sends frames through a link, in order.
+pub type Transmit<'t> = dyn FnMut(usize, &mut dyn Iterator<Item = &[u8]>) + 't;
+
+/// How long a duplicate is not reported again: a busy one answers thousands of times a second.
+const DUPLICATE_QUIET: Duration = Duration::from_mins(1);
+
 /// What the loop causes in the world.
 pub trait Edge: IoDriver {
     /// Creates the overlay of a disk that is about to be written for the first time, and answers
     /// with [`Server::overlay_ready`], at once or later.
     fn create_overlay(&mut self, disk: u32, spec: &DiskSpec);
+
+    /// The disk of a machine nobody named, after the pattern of its export: label, identity and
+    /// overlay must be the same whenever the machine comes back.
+    fn newcomer(&mut self, template: &DiskSpec, address: Address, mac: Mac) -> DiskSpec;
 
     /// Keeps a note of `disk` so that it outlives the process.
     ///
@@ -129,6 +139,8 @@ struct Export {
     sharing: Sharing,
     /// Somebody changed a frozen layer: every request for data fails.
     broken: bool,
+    /// Somebody may be about to change one: nothing is answered until that is known.
+    suspended: bool,
 }
 
 #[derive(Debug)]
@@ -139,7 +151,7 @@ enum Sharing {
     PerClient {
         by_mac: HashMap<Mac, u32>,
         newcomers: Newcomers,
-        template: DiskSpec,
+        template: Box<DiskSpec>,
         unknown: Vec<Unknown>,
     },
 }
@@ -277,7 +289,7 @@ impl<'m> Server<'m> {
     }
 
     /// Hands every answer to `transmit`, by link and in order.
-    pub fn send(&mut self, transmit: &mut dyn FnMut(usize, &mut dyn Iterator<Item = &[u8]>)) {
+    pub fn send(&mut self, transmit: &mut Transmit<'_>) {
         for link in 0..self.links.len() {
             let outbox = self.frames.outbox();
             if outbox.iter().any(|(l, _)| *l == link) {
@@ -365,10 +377,8 @@ impl<'m> Server<'m> {
             return;
         };
         self.totals.duplicates += 1;
-        // Once a minute: a busy duplicate answers thousands of times a second.
-        let quiet = self
-            .duplicate_reported
-            .is_some_and(|at| self.now < at.saturating_add(Duration::from_secs(60)));
+        let quiet =
+            self.duplicate_reported.is_some_and(|at| self.now < at.saturating_add(DUPLICATE_QUIET));
         if !quiet {
             self.duplicate_reported = Some(self.now);
             edge.report(Report::Duplicate { address: answer.address, mac: answer.src });

@@ -14,7 +14,9 @@ pub struct Unknown {
     pub address: Address,
     /// The machine.
     pub mac: Mac,
-    /// When it last asked, on the loop's clock.
+    /// When it first asked, on the loop's clock.
+    pub first_seen: Duration,
+    /// When it last asked.
     pub last_seen: Duration,
     /// How often it asked.
     pub requests: u64,
@@ -45,6 +47,8 @@ pub struct DiskStatus<'a> {
     pub bytes_written: u64,
     /// Requests that failed in storage.
     pub errors: u64,
+    /// Requests dropped because too many were outstanding.
+    pub dropped: u64,
     /// Requests under way.
     pub in_flight: usize,
     /// Data sectors in the overlay.
@@ -81,11 +85,33 @@ impl Server<'_> {
                 bytes_read: counts.bytes_read,
                 bytes_written: counts.bytes_written,
                 errors: counts.errors,
+                dropped: counts.dropped,
                 in_flight: disk.engine.in_flight(),
                 used_sectors: disk.engine.used_sectors(),
                 last_seen: counts.last_seen.zip(counts.last_mac),
             })
         })
+    }
+
+    /// Why an address cannot serve, if it cannot.
+    pub fn failure(&self, address: Address) -> Option<&'static str> {
+        let export = self.by_address.get(&address).and_then(|n| self.exports.get(*n))?;
+        if export.broken {
+            Some("a layer below its overlays was changed by another program")
+        } else if export.suspended {
+            Some("a program has a layer below its overlays open for writing")
+        } else {
+            None
+        }
+    }
+
+    /// A client has another name now.
+    pub fn relabel(&mut self, old: &str, new: &str) {
+        for disk in self.disks.iter_mut().flatten() {
+            if disk.spec.label == old {
+                new.clone_into(&mut disk.spec.label);
+            }
+        }
     }
 
     /// Machines that asked for a disk and have none.

@@ -23,9 +23,9 @@ impl Window {
     /// Adopts the buffer count of the target, never above `own_max`. The first one opens the
     /// window to its half.
     pub(super) fn set_buffer_count(&mut self, buffer_count: u16, own_max: u16, first: bool) {
-        self.limit = buffer_count.clamp(1, own_max.max(1));
+        self.limit = buffer_count.min(own_max).max(1);
         if first {
-            self.current = (buffer_count / 2).clamp(1, self.limit);
+            self.current = (buffer_count / 2).min(self.limit).max(1);
             self.threshold = self.current;
         }
     }

@@ -9,7 +9,7 @@ use crate::sectors::SECTOR_BYTES;
 use crate::target::config::TargetConfig;
 use crate::target::state::{StateChange, TargetState};
 use crate::wire::ata::{ATA_DATA_OFFSET, AtaArg, AtaFlags};
-use crate::wire::frame::{FrameWriter, copy};
+use crate::wire::frame::FrameWriter;
 use crate::wire::{
     Address, AoeError, Command, ConfigArg, ConfigCommand, Directive, DirectiveCommand,
     FRAME_LEN_MIN, HEADER_LEN, Header, Mac, MaskArg, MaskCommand, MaskError, ReserveArg,
@@ -133,6 +133,12 @@ impl AtaReply {
         self.route.address
     }
 
+    /// The tag of the request, opaque.
+    #[inline]
+    pub const fn tag(&self) -> Tag {
+        self.route.tag
+    }
+
     /// Where in the transmit buffer a read puts its data; empty for other commands.
     #[inline]
     pub const fn data_range(&self) -> Range<usize> {
@@ -198,7 +204,13 @@ impl AtaReply {
             lba: self.lba,
         };
         let mut head = [0; ATA_DATA_OFFSET];
-        copy(&mut head, self.route.header(Command::Ata, None).iter().chain(&registers.to_bytes()));
+        // Constant lengths all the way: a few moves, where a chained copy would loop over bytes.
+        if let Some((front, rest)) = head.split_first_chunk_mut() {
+            *front = self.route.header(Command::Ata, None);
+            if let Some(rest) = rest.first_chunk_mut() {
+                *rest = registers.to_bytes();
+            }
+        }
         head
     }
 }

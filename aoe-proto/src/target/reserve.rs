@@ -32,11 +32,8 @@ impl Target {
                 if self.refuses_change(request) {
                     return Action::Ignore(Refusal::WildcardChange);
                 }
-                let macs = arg.macs(rest).filter(|macs| {
-                    macs.len() <= limit.min(RESERVE_ENTRIES_MAX)
-                        && self.state.reserve.len() <= limit
-                });
-                let Some(macs) = macs else {
+                let fits = |macs: &Macs<'_>| macs.len() <= limit.min(RESERVE_ENTRIES_MAX);
+                let Some(macs) = arg.macs(rest).filter(fits) else {
                     return self.reply(request, refused);
                 };
                 match self.set_reservation(command, request.src(), macs) {
@@ -45,6 +42,8 @@ impl Target {
                         let body = Body::Reserve { command, error: None };
                         Action::Reply(Reply { change, ..Reply::new(route, body) })
                     }
+                    // The list that stands may have come over a link with larger frames.
+                    Err(error) if self.state.reserve.len() > limit => self.error(request, error),
                     Err(error) => {
                         self.reply(request, Body::Reserve { command, error: Some(error) })
                     }

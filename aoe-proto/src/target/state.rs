@@ -50,8 +50,11 @@ impl TargetState {
     /// Replaces the config string, as an operator may. `None`, and no change, if it is longer than
     /// [`CONFIG_STRING_MAX`].
     pub fn set_config_string(&mut self, string: &[u8]) -> Option<()> {
-        self.config_string = Vec::from_slice(string).ok()?;
-        Some(())
+        if string.len() > CONFIG_STRING_MAX {
+            return None;
+        }
+        self.config_string.clear();
+        self.config_string.extend_from_slice(string).ok()
     }
 
     /// The MAC mask list; empty means everybody.
@@ -103,28 +106,44 @@ impl TargetState {
     /// # Errors
     /// [`StateError`] if `bytes` are anything else, cut or followed by more.
     pub fn decode(bytes: &[u8]) -> Result<Self, StateError> {
+        let mut state = Self::new();
+        state.load(bytes)?;
+        Ok(state)
+    }
+
+    /// Like [`TargetState::decode`], in place: for small stacks, as a state has several KiB.
+    ///
+    /// # Errors
+    /// [`StateError`]; the state is unchanged then.
+    pub fn load(&mut self, bytes: &[u8]) -> Result<(), StateError> {
         let (head, rest) = bytes.split_first_chunk::<HEAD_LEN>().ok_or(StateError::Length)?;
         let [m0, m1, m2, m3, s0, s1, mask_len, reserve_len] = *head;
         if [m0, m1, m2, m3] != *MAGIC {
             return Err(StateError::Unknown);
         }
         let string_len = usize::from(u16::from_be_bytes([s0, s1]));
+        let (mask_len, reserve_len) = (usize::from(mask_len), usize::from(reserve_len));
         let (string, rest) = rest.split_at_checked(string_len).ok_or(StateError::Length)?;
         let (macs, surplus) = rest.as_chunks::<6>();
-        let (mask, reserve) =
-            macs.split_at_checked(usize::from(mask_len)).ok_or(StateError::Length)?;
-        if !surplus.is_empty() || reserve.len() != usize::from(reserve_len) {
+        let (mask, reserve) = macs.split_at_checked(mask_len).ok_or(StateError::Length)?;
+        if !surplus.is_empty() || reserve.len() != reserve_len {
             return Err(StateError::Length);
         }
-        let mut state = Self::new();
-        state.set_config_string(string).ok_or(StateError::Limit)?;
+        let fits = mask_len <= MASK_ENTRIES_MAX && reserve_len <= RESERVE_ENTRIES_MAX;
+        // Last, because it changes the string if it fits.
+        if !fits || self.set_config_string(string).is_none() {
+            return Err(StateError::Limit);
+        }
+        self.mask.clear();
+        self.reserve.clear();
+        // `push` instead of `extend`, which panics when full: the lengths were compared above.
         for mac in mask {
-            state.mask.push(Mac(*mac)).map_err(|_| StateError::Limit)?;
+            self.mask.push(Mac(*mac)).map_err(|_| StateError::Limit)?;
         }
         for mac in reserve {
-            state.reserve.push(Mac(*mac)).map_err(|_| StateError::Limit)?;
+            self.reserve.push(Mac(*mac)).map_err(|_| StateError::Limit)?;
         }
-        Ok(state)
+        Ok(())
     }
 }
 

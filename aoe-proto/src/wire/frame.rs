@@ -49,7 +49,7 @@ impl<'b> FrameWriter<'b> {
 
 /// Copies as far as both sides reach: no length that could differ, hence nothing that can panic.
 #[inline]
-pub(crate) fn copy<'a>(to: &mut [u8], from: impl IntoIterator<Item = &'a u8>) {
+fn copy(to: &mut [u8], from: &[u8]) {
     for (to, from) in to.iter_mut().zip(from) {
         *to = *from;
     }

@@ -5,10 +5,12 @@
 //! In `Safe` mode the last sync of one commit serves as the first of the next: pages that are
 //! open when it begins are sealed then, so a steady stream of writes costs one sync a batch.
 
+use core::ops::ControlFlow;
+
 use super::table::{Park, Phase, Table, Task, as_page};
 use super::{Buffer, Durability, Engine, Failure, IoFailure, Kind, Lent, Operation, Output};
-use crate::format::{Map, Overlay};
-use crate::pages::{FrameState, NIL, PageId, PagePool};
+use crate::format::{Overlay, Top};
+use crate::pages::{FrameState, NIL, PageId, PagePool, StorageKey};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Step {
@@ -28,6 +30,7 @@ enum Preamble {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each with its own end")]
 pub(super) struct Commit {
     step: Step,
     /// The commit that states applied from now on belong to.
@@ -38,6 +41,7 @@ pub(super) struct Commit {
     wanted: bool,
     stage: u8,
     wrote: bool,
+    wrote_stage: bool,
     outstanding: u32,
     error: Option<Failure>,
     /// Commits that failed, and whether the latest one did, for want of space.
@@ -46,6 +50,8 @@ pub(super) struct Commit {
     broken: bool,
     unsynced: bool,
     notes_sealed: bool,
+    /// The commit under way began with `notes_sealed`.
+    notes_covered: bool,
     notes_durable: bool,
     preamble: Preamble,
     zeroing: bool,
@@ -63,6 +69,7 @@ impl Commit {
             wanted: false,
             stage: 0,
             wrote: false,
+            wrote_stage: false,
             outstanding: 0,
             error: None,
             failures: 0,
@@ -70,6 +77,7 @@ impl Commit {
             broken: false,
             unsynced: false,
             notes_sealed: false,
+            notes_covered: false,
             notes_durable: false,
             preamble: Preamble::Unknown,
             zeroing: false,
@@ -117,21 +125,6 @@ impl Commit {
             at = pages.link(id);
         }
         false
-    }
-
-    /// Moves every open page that is not being prepared to the sealed ones.
-    fn seal(&mut self, pages: &mut PagePool<'_>) {
-        let mut at = core::mem::replace(&mut self.open, NIL);
-        while let Some(id) = as_page(at) {
-            at = pages.link(id);
-            if pages.state(id) == FrameState::Open {
-                pages.set_state(id, FrameState::Sealed);
-                pages.set_link(id, self.sealed);
-                self.sealed = id.0;
-            } else {
-                self.add_open(id, pages);
-            }
-        }
     }
 }
 
@@ -181,7 +174,8 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             self.commit.step = Step::Pages;
             return self.write_pages(lent);
         }
-        self.commit.notes_sealed = self.durability == Durability::Writeback;
+        self.commit.notes_sealed = true;
+        self.commit.notes_covered = true;
         Some(self.sync(Step::FirstSync))
     }
 
@@ -189,11 +183,14 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         let commit = &mut self.commit;
         commit.wanted = false;
         commit.unsynced = false;
-        commit.seal(lent.pages);
+        if let Some(overlay) = self.overlay.as_mut() {
+            seal(commit, overlay, lent.pages);
+        }
         commit.committing = commit.generation;
         commit.generation = commit.generation.wrapping_add(1);
         commit.stage = 0;
         commit.wrote = false;
+        commit.wrote_stage = false;
     }
 
     fn sync(&mut self, step: Step) -> Output {
@@ -223,17 +220,15 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             return None;
         }
         if self.commit.sealed != NIL {
-            self.commit.stage = self.commit.stage.saturating_add(1);
-            if self.durability == Durability::Ephemeral {
-                return self.write_pages_again(lent);
-            }
-            return Some(self.sync(Step::StageSync));
+            return self.next_stage(lent);
         }
         if !self.commit.wrote || self.durability == Durability::Ephemeral {
             self.finish_commit(lent);
             return self.poll_commit(lent);
         }
-        if self.durability == Durability::Safe && self.commit.wanted {
+        // A format with stages numbers them from what is published: one commit at a time.
+        let stages = self.overlay.as_ref().map_or(1, Overlay::stages);
+        if self.durability == Durability::Safe && self.commit.wanted && stages == 1 {
             let committing = self.commit.committing;
             self.seal_generation(lent);
             self.commit.riding = true;
@@ -242,24 +237,27 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         Some(self.sync(Step::FinalSync))
     }
 
-    /// One more stage without a sync between. Bounded by the number of stages.
-    fn write_pages_again(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
+    /// On to the next stage, behind a sync if this one wrote anything. Bounded by their number.
+    fn next_stage(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
         let stages = self.overlay.as_ref().map_or(1, Overlay::stages);
+        self.commit.stage = self.commit.stage.saturating_add(1);
         if self.commit.stage >= stages {
             self.abort(Failure::Unsupported, lent); // a page of no stage: a defect of the format
             return None;
+        }
+        let wrote = core::mem::take(&mut self.commit.wrote_stage);
+        if wrote && self.durability != Durability::Ephemeral {
+            return Some(self.sync(Step::StageSync));
         }
         self.write_pages(lent)
     }
 
     fn next_page(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
-        let overlay = self.overlay.as_mut()?;
-        let storage = overlay.storage();
         let (mut before, mut at) = (NIL, self.commit.sealed);
         while let Some(id) = as_page(at) {
             let next = lent.pages.link(id);
-            let (_, index) = lent.pages.holds(id)?;
-            if overlay.stage_of(index) != self.commit.stage {
+            let sealed = lent.pages.sealed(id);
+            if sealed.stage != self.commit.stage {
                 before = at;
                 at = next;
                 continue;
@@ -268,13 +266,11 @@ impl<const SLOTS: usize> Engine<SLOTS> {
                 Some(previous) => lent.pages.set_link(previous, next),
                 None => self.commit.sealed = next,
             }
-            let mut note = lent.pages.aux(id);
-            let sealed = overlay.seal(index, &mut note, lent.pages.page_mut(id)?);
-            lent.pages.set_aux(id, note);
             self.commit.wrote = true;
+            self.commit.wrote_stage = true;
             self.commit.outstanding = self.commit.outstanding.saturating_add(1);
             return Some(Output::Operation(Operation {
-                storage,
+                storage: self.overlay_key(),
                 kind: Kind::Write,
                 offset: sealed.offset,
                 len: u64::from(sealed.len),
@@ -309,16 +305,27 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     fn retire(&mut self, id: PageId, lent: &mut Lent<'_, '_>) {
         let newest = lent.pages.holds(id).and_then(|(s, i)| lent.pages.find(s, i));
         if newest == Some(id) {
+            self.reopened(id, lent);
             lent.pages.set_state(id, FrameState::Clean);
         } else {
             lent.pages.release(id);
         }
     }
 
+    /// Tells the format that what this page becomes comes after what is being, or was, published.
+    pub(super) fn reopened(&mut self, id: PageId, lent: &mut Lent<'_, '_>) {
+        let (Some(overlay), Some((_, index))) = (self.overlay.as_mut(), lent.pages.holds(id))
+        else {
+            return;
+        };
+        let mut note = lent.pages.aux(id);
+        overlay.reopened(index, &mut note);
+        lent.pages.set_aux(id, note);
+    }
+
     pub(super) fn sync_done(&mut self, result: Result<(), IoFailure>, lent: &mut Lent<'_, '_>) {
-        if let Err(io) = result {
+        if result.is_err() {
             // Even "no space" from a sync means that something written is lost.
-            let _kind = io;
             self.abort(Failure::Medium, lent);
             return;
         }
@@ -336,7 +343,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             overlay.committed(lent.index);
         }
         self.release_committed(None);
-        self.commit.notes_durable = self.durability == Durability::Writeback;
+        self.commit.notes_durable = core::mem::take(&mut self.commit.notes_covered);
         if !core::mem::take(&mut self.commit.riding) {
             self.commit.step = Step::Idle;
             return;
@@ -374,12 +381,19 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         self.commit.full = failure == Failure::Full;
         self.commit.failures = self.commit.failures.wrapping_add(1);
         self.commit.riding = false;
+        self.commit.notes_covered = false;
         self.commit.unsynced = true;
         self.commit.wanted = false;
         self.commit.step = Step::Idle;
         while let Some(id) = as_page(self.commit.sealed) {
             self.commit.sealed = lent.pages.link(id);
             let newest = lent.pages.holds(id).and_then(|(s, i)| lent.pages.find(s, i));
+            if let (Some(newest), Some(overlay)) = (newest, self.overlay.as_mut()) {
+                let mut note = lent.pages.aux(newest);
+                let (_, index) = lent.pages.holds(newest).unwrap_or((StorageKey(0), 0));
+                overlay.failed(index, &mut note);
+                lent.pages.set_aux(newest, note);
+            }
             if newest == Some(id) {
                 lent.pages.set_state(id, FrameState::Open);
                 self.commit.add_open(id, lent.pages);
@@ -407,31 +421,36 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         }
     }
 
-    /// Sees to it that the format's mark of use is written before the first commit. `Some` while
-    /// slot `at` has to wait for it.
-    pub(super) fn preamble(&mut self, at: u16, lent: &mut Lent<'_, '_>) -> Option<Option<Output>> {
+    /// Sees to it that the format's mark of use is written before the first commit. Breaks off
+    /// while slot `at` has to wait for it.
+    pub(super) fn preamble(
+        &mut self,
+        at: u16,
+        lent: &mut Lent<'_, '_>,
+    ) -> ControlFlow<Option<Output>> {
         match self.commit.preamble {
-            Preamble::Done => return None,
+            Preamble::Done => return ControlFlow::Continue(()),
             Preamble::Writing(id) => {
                 self.table.park(at, Park::Page(id));
-                return Some(None);
+                return ControlFlow::Break(None);
             }
             Preamble::Unknown => {}
         }
         let Some(id) = lent.pages.claim_scratch() else {
             self.table.park(at, Park::Starved);
-            return Some(None);
+            return ControlFlow::Break(None);
         };
-        let overlay = self.overlay.as_mut()?;
-        let storage = overlay.storage();
-        let Some(write) = lent.pages.page_mut(id).and_then(|bytes| overlay.preamble(bytes)) else {
+        let storage = self.overlay_key();
+        let overlay = self.overlay.as_mut();
+        let write = overlay.zip(lent.pages.page_mut(id)).and_then(|(o, bytes)| o.preamble(bytes));
+        let Some(write) = write else {
             lent.pages.release(id);
             self.commit.preamble = Preamble::Done;
-            return None;
+            return ControlFlow::Continue(());
         };
         self.commit.preamble = Preamble::Writing(id);
         self.table.park(at, Park::Page(id));
-        Some(Some(Output::Operation(Operation {
+        ControlFlow::Break(Some(Output::Operation(Operation {
             storage,
             kind: Kind::Write,
             offset: write.offset,
@@ -551,5 +570,27 @@ impl<const SLOTS: usize> Engine<SLOTS> {
                 let _no_output = self.fail(at, io.into());
             }
         }
+    }
+}
+
+/// Moves every open page that is not being prepared to the sealed ones.
+fn seal(commit: &mut Commit, overlay: &mut Top, pages: &mut PagePool<'_>) {
+    let mut at = core::mem::replace(&mut commit.open, NIL);
+    while let Some(id) = as_page(at) {
+        at = pages.link(id);
+        let Some((_, index)) = pages.holds(id).filter(|_| pages.state(id) == FrameState::Open)
+        else {
+            commit.add_open(id, pages);
+            continue;
+        };
+        let mut note = pages.aux(id);
+        if let Some(bytes) = pages.page_mut(id) {
+            let sealed = overlay.seal(index, &mut note, bytes);
+            pages.set_sealed(id, sealed);
+        }
+        pages.set_aux(id, note);
+        pages.set_state(id, FrameState::Sealed);
+        pages.set_link(id, commit.sealed);
+        commit.sealed = id.0;
     }
 }

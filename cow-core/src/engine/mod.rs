@@ -238,7 +238,9 @@ pub enum Output {
         /// To be reported.
         ticket: Ticket,
     },
-    /// Notes so far will be published by the commit that begins; start a new list. No report.
+    /// Notes so far, those that an earlier process left included, will be published by the commit
+    /// that begins; start a new list. No report. Seals may follow each other without a
+    /// `NotesDurable` between when a commit fails.
     NotesSealed,
     /// The notes before the last `NotesSealed` are published: drop them. No report.
     NotesDurable,

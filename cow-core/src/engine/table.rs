@@ -152,6 +152,7 @@ pub(super) struct Filling {
 }
 
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one request")]
 pub(super) struct Slot {
     pub(super) id: RequestId,
     pub(super) request: Request,

@@ -1,5 +1,7 @@
 //! Writes, zeros and discards: placing, filling allocation units, and entering the new state.
 
+use core::ops::ControlFlow;
+
 use super::read::Resolved;
 use super::table::{Filling, Gap, Park, Phase, Task, Walk};
 use super::{
@@ -315,8 +317,8 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         }
         let zero = slot.punch.is_some() || slot.note_of().is_some_and(|n| n.offset.is_none());
         let state = if zero { State::Zero } else { State::Data };
-        if let Some(waits) = self.preamble(at, lent) {
-            return waits;
+        if let ControlFlow::Break(output) = self.preamble(at, lent) {
+            return output;
         }
         let overlay = self.overlay.as_mut()?;
         let storage = overlay.storage();
@@ -475,6 +477,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             _ => match lent.pages.claim(storage, page) {
                 Some(copy) => {
                     lent.pages.copy(id, copy);
+                    self.reopened(copy, lent);
                     lent.pages.set_state(copy, FrameState::Open);
                     self.commit.add_open(copy, lent.pages);
                     self.table.push(at);

@@ -250,12 +250,6 @@ pub trait Overlay: Map {
     /// Ordered steps in which a commit publishes pages, at least 1. (Data are always before the first.)
     fn stages(&self) -> u8;
 
-    /// In which of the steps page `page` is published, below [`stages`](Self::stages).
-    fn stage_of(&self, page: u64) -> u8 {
-        let _single = page;
-        0
-    }
-
     /// Where the first sectors of a write of `extent` go. Allocation, where the format has it,
     /// happens here and is given up by [`abandon`](Self::abandon).
     fn place(&mut self, extent: Extent, pages: &PagePool<'_>, index: &mut [IndexEntry]) -> Placed;
@@ -286,8 +280,17 @@ pub trait Overlay: Map {
     /// The zeroing of [`Applied::ZeroFirst`] at `offset` has ended well.
     fn zeroed(&mut self, offset: u64);
 
-    /// Finishes the bytes of a page that is about to be published.
+    /// Finishes the bytes of a page that is about to be published. Called when the commit begins;
+    /// the version does not change any more, but [`reopened`](Self::reopened) copies of it may.
     fn seal(&mut self, page: u64, note: &mut u64, bytes: &mut [u8; PAGE_LEN]) -> Sealed;
+
+    /// The page of this `note` is a copy of a version that is being published, or such a version
+    /// itself after it was: what is sealed next comes after it.
+    fn reopened(&mut self, _page: u64, _note: &mut u64) {}
+
+    /// The page of this `note` takes the place of a version whose publication failed: what is
+    /// sealed next is published instead of it.
+    fn failed(&mut self, _page: u64, _note: &mut u64) {}
 
     /// A commit is durable: every state applied before it was sealed is published.
     fn committed(&mut self, index: &mut [IndexEntry]);
@@ -420,9 +423,6 @@ impl Overlay for Top {
     fn stages(&self) -> u8 {
         each_top!(self, f => f.stages())
     }
-    fn stage_of(&self, page: u64) -> u8 {
-        each_top!(self, f => f.stage_of(page))
-    }
     fn place(&mut self, extent: Extent, pages: &PagePool<'_>, index: &mut [IndexEntry]) -> Placed {
         each_top!(self, f => f.place(extent, pages, index))
     }
@@ -452,6 +452,12 @@ impl Overlay for Top {
     }
     fn seal(&mut self, page: u64, note: &mut u64, bytes: &mut [u8; PAGE_LEN]) -> Sealed {
         each_top!(self, f => f.seal(page, note, bytes))
+    }
+    fn reopened(&mut self, page: u64, note: &mut u64) {
+        each_top!(self, f => f.reopened(page, note));
+    }
+    fn failed(&mut self, page: u64, note: &mut u64) {
+        each_top!(self, f => f.failed(page, note));
     }
     fn committed(&mut self, index: &mut [IndexEntry]) {
         each_top!(self, f => f.committed(index));

@@ -2,6 +2,7 @@
 
 use core::hint::black_box;
 
+use crate::stack::Depth;
 use cow_core::engine::{
     Buffer, Durability, Engine, IoFailure, Kind, Lent, Note, Operation, Output, Request, RequestId,
 };
@@ -12,6 +13,9 @@ use cow_core::identity::{LayerId, ParentIdentity};
 use cow_core::pages::{Frame, Page, PagePool, StorageKey};
 use cow_core::storage::{ReadStorage, Storage};
 use cow_core::units::Extent;
+
+/// Stack of one call of the engine.
+pub static ENGINE: Depth = Depth::new();
 
 /// Sectors of the disk: two metadata pages of the native format.
 const SECTORS: u64 = 20_000;
@@ -132,14 +136,14 @@ fn drive(overlay: Option<Top>, index: &mut [IndexEntry], store: &mut Ram) -> boo
     let mut data = [0_u8; 1024];
     let mut answered = 0;
     for request in requests {
-        if engine.submit(RequestId(0), black_box(request)).is_err() {
+        if ENGINE.of(|| engine.submit(RequestId(0), black_box(request))).is_err() {
             return false;
         }
-        while let Some(output) = engine.poll(&mut lent) {
+        while let Some(output) = ENGINE.of(|| engine.poll(&mut lent)) {
             match output {
                 Output::Operation(o) => {
                     let result = perform(&o, &mut lent, &mut data, store);
-                    engine.complete(&mut lent, o.ticket, result);
+                    ENGINE.of(|| engine.complete(&mut lent, o.ticket, result));
                 }
                 Output::Note { ticket, .. } => engine.complete(&mut lent, ticket, Ok(())),
                 Output::Done { .. } => answered += 1,

@@ -3,7 +3,11 @@
 use core::hint::black_box;
 
 use crate::chains;
+use crate::stack::Depth;
 use aoe_proto::{Action, Address, AtaError, Incoming, LinkLimits, Mac, Target, TargetConfig};
+/// Stack of one request through codec and target.
+pub static CODEC: Depth = Depth::new();
+
 /// Runs everything once. The status is 0 if the known frames and reads were answered.
 pub fn run() -> u8 {
     let mut frame = [0_u8; 128];
@@ -21,7 +25,7 @@ fn codec(frame: &mut [u8; 128]) -> bool {
     };
     let Some(limits) = LinkLimits::for_mtu(black_box(1500)) else { return false };
     let mut answer = [0_u8; 2048];
-    let unknown = handle(&mut target, frame, own, limits, &mut answer);
+    let unknown = CODEC.of(|| handle(&mut target, frame, own, limits, &mut answer));
     let identify = [
         0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 2, 0x88, 0xa2, 0x10, 0, 0, 7, 3, 0, 1,
         2, 3, 4, 0, 0, 1, 0xec,
@@ -29,9 +33,11 @@ fn codec(frame: &mut [u8; 128]) -> bool {
     for (to, from) in frame.iter_mut().zip(identify) {
         *to = from;
     }
-    unknown == 0 && handle(&mut target, black_box(frame), own, limits, &mut answer) > 512
+    let identified = CODEC.of(|| handle(&mut target, black_box(frame), own, limits, &mut answer));
+    unknown == 0 && identified > 512
 }
 
+#[inline(never)]
 fn handle(
     target: &mut Target,
     frame: &[u8],

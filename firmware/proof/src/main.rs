@@ -4,12 +4,15 @@
 //! - **No panic path**: the panic handler calls a function that does not exist, so a release build
 //!   links only if the optimiser has shown that no call of an entry point below can panic.
 //!
+//! - **Small stack**: every call of an entry point is measured against a budget.
+//!
 //! It is also run: frames and a chain are driven once, and the exit status says how far it got.
 #![no_std]
 #![no_main]
 
 mod chains;
 mod cores;
+mod stack;
 mod system;
 
 unsafe extern "C" {
@@ -43,5 +46,9 @@ extern "C" fn main() -> ! {
     core::hint::black_box(planted(&[1, 2]));
     #[cfg(feature = "planted_allocation")]
     core::hint::black_box(planted_allocation::allocate());
-    system::exit(cores::run())
+    let status = cores::run();
+    system::print("stack of codec and target: ", cores::CODEC.get());
+    system::print("stack of the engine: ", chains::ENGINE.get());
+    let deep = cores::CODEC.get() > stack::BUDGET || chains::ENGINE.get() > stack::BUDGET;
+    system::exit(status | u8::from(deep) << 1)
 }

@@ -17,6 +17,30 @@ pub fn exit(status: u8) -> ! {
     }
 }
 
+/// Prints a line of text and a number of bytes.
+pub fn print(text: &str, bytes: usize) {
+    let mut digits = [b'0'; 20];
+    let (mut rest, mut first) = (bytes, digits.len());
+    while first > 0 && (rest > 0 || first == digits.len()) {
+        first -= 1;
+        if let Some(digit) = digits.get_mut(first) {
+            *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        }
+        rest /= 10;
+    }
+    write(text.as_bytes());
+    write(digits.get(first..).unwrap_or(&[]));
+    write(b" bytes\n");
+}
+
+fn write(bytes: &[u8]) {
+    // SAFETY: write(1, bytes) reads exactly the slice; what it returns does not matter here.
+    unsafe {
+        asm!("syscall", inout("rax") 1_usize => _, in("rdi") 1, in("rsi") bytes.as_ptr(),
+             in("rdx") bytes.len(), out("rcx") _, out("r11") _, options(nostack, readonly));
+    }
+}
+
 /// # Safety
 /// As C's `memcpy`.
 #[unsafe(no_mangle)]

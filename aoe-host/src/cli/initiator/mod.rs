@@ -5,7 +5,17 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::error::{Exit, Result};
+mod connect;
+mod copy;
+mod discover;
+mod ping;
+mod state;
+
+pub(super) use copy::{read, write};
+pub(super) use discover::discover;
+pub(super) use ping::ping;
+pub(super) use state::{config, mask, reserve};
+
 use crate::values::{Address, ByteSize, Mac, ValueError, parse_address, parse_mac};
 
 /// How to reach one target.
@@ -283,7 +293,7 @@ pub struct WriteArgs {
 }
 
 /// Reads a positive number of seconds, with up to three decimals.
-fn parse_seconds(text: &str) -> core::result::Result<Duration, ValueError> {
+fn parse_seconds(text: &str) -> Result<Duration, ValueError> {
     let malformed =
         || ValueError::new(format!("`{text}` is not a time; write seconds, such as 2 or 0.5"));
     let seconds: f64 = text.parse().map_err(|_| malformed())?;
@@ -292,26 +302,4 @@ fn parse_seconds(text: &str) -> core::result::Result<Duration, ValueError> {
         return Err(malformed());
     }
     Ok(duration)
-}
-
-pub(super) fn discover(_args: &DiscoverArgs) -> Result<Exit> {
-    Err(super::not_built_yet("discover"))
-}
-pub(super) fn ping(_args: &PingArgs) -> Result<Exit> {
-    Err(super::not_built_yet("ping"))
-}
-pub(super) fn config(_args: &ConfigArgs) -> Result<Exit> {
-    Err(super::not_built_yet("config"))
-}
-pub(super) fn mask(_args: &MaskArgs) -> Result<Exit> {
-    Err(super::not_built_yet("mask"))
-}
-pub(super) fn reserve(_args: &ReserveArgs) -> Result<Exit> {
-    Err(super::not_built_yet("reserve"))
-}
-pub(super) fn read(_args: &ReadArgs) -> Result<Exit> {
-    Err(super::not_built_yet("read"))
-}
-pub(super) fn write(_args: &WriteArgs) -> Result<Exit> {
-    Err(super::not_built_yet("write"))
 }

@@ -99,6 +99,7 @@ fn the_list_ends_where_an_answer_does() {
     assert_eq!(bench.ask(&read()).unwrap(), answer(0x1c, 2, 2, &[0, 0, 0, 0]));
     assert_eq!(bench.ask(&edit(&[(DELETE, mac(0))])).unwrap(), stopped(1, 1));
     assert_eq!(bench.target.state().mask().len(), 184, "the deletion took effect");
+    assert_eq!(bench.ask(&edit(&[(ADD, BOB)])).unwrap(), stopped(3, 0), "173 fit here");
 }
 
 #[test]

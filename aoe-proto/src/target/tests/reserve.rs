@@ -89,6 +89,8 @@ fn the_list_ends_where_an_answer_does() {
     bench.link = LinkLimits::for_mtu(1400).unwrap();
     assert_eq!(bench.ask(&reserve(READ, &[])).unwrap(), list(0x1c, 2, READ, &[]));
     assert_eq!(bench.ask(&reserve(FORCE, &macs[..232])).unwrap(), list(0x1c, 2, FORCE, &[]));
+    assert_eq!(bench.ask(&reserve(SET, &[ALICE])).unwrap(), answer(0x1c, 6, 3, &[]), "no room");
+    assert_eq!(bench.ask(&reserve(FORCE, &[ALICE])).unwrap(), list(0x18, 0, FORCE, &[ALICE]));
 }
 
 #[test]

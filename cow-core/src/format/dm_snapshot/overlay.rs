@@ -191,6 +191,14 @@ impl Writable {
         sectors.min(extent.sectors())
     }
 
+    /// In which step of a commit a page is published.
+    pub(super) fn stage_of(&self, page: u64) -> u8 {
+        // The pages of a commit follow each other, from the one with the first exception that is
+        // not yet durable on.
+        let behind = page.saturating_sub(page_of(self.published));
+        u8::try_from(behind).unwrap_or(STAGES).min(STAGES - 1)
+    }
+
     /// Appends the exception of a pending chunk. `None`: done.
     fn append(
         &mut self,
@@ -317,13 +325,6 @@ impl Map for Writable {
 impl Overlay for Writable {
     fn stages(&self) -> u8 {
         STAGES
-    }
-
-    fn stage_of(&self, page: u64) -> u8 {
-        // The pages of a commit follow each other, from the one with the first exception that is
-        // not yet durable on.
-        let behind = page.saturating_sub(page_of(self.published));
-        u8::try_from(behind).unwrap_or(STAGES).min(STAGES - 1)
     }
 
     fn place(&mut self, extent: Extent, _pages: &PagePool<'_>, index: &mut [IndexEntry]) -> Placed {

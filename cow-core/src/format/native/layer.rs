@@ -261,15 +261,9 @@ impl Overlay for Writable {
         };
         match pages.state(id) {
             FrameState::Open => {}
-            FrameState::Clean => {
-                // Its latest publication went well.
-                let note = pages.aux(id) & !SEALED;
-                pages.set_aux(id, note);
+            FrameState::Clean | FrameState::Preparing | FrameState::Sealed => {
                 return Applied::Open(piece.page);
             }
-            FrameState::Preparing => return Applied::Open(piece.page),
-            // The sequence of a newer version depends on how the publication ends.
-            FrameState::Sealed => return Applied::AfterCommit,
             FrameState::Free | FrameState::Loading | FrameState::Scratch => {
                 return Applied::Load(piece.page);
             }
@@ -292,7 +286,7 @@ impl Overlay for Writable {
     }
 
     fn prepared(&mut self, _page: u64, note: &mut u64) {
-        *note &= !FRESH;
+        *note &= !(FRESH | SEALED);
     }
 
     fn zeroed(&mut self, _offset: u64) {}
@@ -301,6 +295,17 @@ impl Overlay for Writable {
         let slot = self.volume.rules.seal(page, note, bytes);
         let offset = self.volume.geometry.slot_offset(page, slot);
         Sealed { offset, len: super::geometry::SLOT_LEN, stage: 0 }
+    }
+
+    fn reopened(&mut self, _page: u64, note: &mut u64) {
+        *note &= !SEALED;
+    }
+
+    fn failed(&mut self, _page: u64, note: &mut u64) {
+        // A fresh page has no version yet that could be repeated.
+        if *note & FRESH == 0 {
+            *note |= SEALED;
+        }
     }
 
     fn committed(&mut self, _index: &mut [IndexEntry]) {}

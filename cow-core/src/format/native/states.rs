@@ -156,7 +156,8 @@ mod tests {
             let most = random(160 - from) + 1;
             let expected = model[from..from + most].iter().take_while(|s| **s == model[from]);
             assert_eq!(run(&states, from, most), Some((model[from], expected.count())));
-            let of = |state| model[from..from + most].iter().filter(|s| **s == state).count();
+            let part = &model[from..from + most];
+            let of = |state| part.iter().map(|s| usize::from(*s == state)).sum::<usize>();
             let counts = count(&states, from, most);
             assert_eq!((counts.data, counts.zero, counts.corrupt), (of(DATA), of(ZERO), 0));
         }

@@ -137,6 +137,7 @@ fn many_in_flight_in_any_order() {
                         assert_eq!(result, Ok(()));
                         pending -= 1;
                     }
+                    Output::NotesSealed | Output::NotesDurable => {}
                     other => panic!("{other:?}"),
                 }
             }
@@ -151,6 +152,7 @@ fn many_in_flight_in_any_order() {
                     match output {
                         Output::Operation(o) => under_way.push(o),
                         Output::Done { .. } => pending -= 1,
+                        Output::NotesSealed | Output::NotesDurable => {}
                         other => panic!("{other:?}"),
                     }
                 }

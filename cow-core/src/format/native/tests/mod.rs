@@ -308,12 +308,21 @@ impl Drive {
         to.offset
     }
 
+    /// Tells the overlay what became of a version.
+    fn told(&mut self, id: PageId, tell: impl Fn(&mut Writable, u64, &mut u64)) {
+        let (_, index) = self.pages.holds(id).unwrap();
+        let mut note = self.pages.aux(id);
+        tell(&mut self.overlay, index, &mut note);
+        self.pages.set_aux(id, note);
+    }
+
     fn commit(&mut self) {
         self.storage.sync().unwrap();
         for id in core::mem::take(&mut self.open) {
             self.pages.set_state(id, FrameState::Sealed);
             let offset = self.seal(id);
             self.storage.write_at(offset, self.pages.bytes(id)).unwrap();
+            self.told(id, Overlay::reopened);
             self.pages.set_state(id, FrameState::Clean);
         }
         self.storage.sync().unwrap();

@@ -101,11 +101,12 @@ fn outcome(rules: Rules, slots: [&[u8; PAGE_LEN]; 2]) -> Result<(u64, u8, u64), 
 fn every_pair_of_slots() {
     const N: &[u8; PAGE_LEN] = &[0; PAGE_LEN];
     const T: &[u8; PAGE_LEN] = &[0xff; PAGE_LEN];
-    let v = |sequence, session| literal(3, sequence, session, 1);
-    let old = |sequence, session| literal(2, sequence, session, 1);
     fn is(slots: [&[u8; PAGE_LEN]; 2], expected: Result<(u64, u8, u64), u64>) {
         assert_eq!(outcome(RULES, slots), expected);
     }
+
+    let v = |sequence, session| literal(3, sequence, session, 1);
+    let old = |sequence, session| literal(2, sequence, session, 1);
     // Nothing published yet.
     is([N, N], Ok((0, 0, FRESH)));
     is([T, N], Ok((0, 0, FRESH)));

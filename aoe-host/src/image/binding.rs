@@ -1,0 +1,244 @@
+//! The parent of a dm-snapshot store, which the format itself cannot name: a small JSON file beside
+//! the store, `STORE.parent.json`.
+//!
+//! It is written when a store is first used as an overlay, and checked whenever it is used again.
+//! A store on a block device has none: beside a device node nothing survives.
+
+use std::path::{Path, PathBuf};
+
+use cow_core::format::native;
+use cow_core::identity::{FileIdentity, LayerId, ParentIdentity};
+use serde::{Deserialize, Serialize};
+
+use super::backing::Below;
+use super::identity::random_layer_id;
+use crate::error::{ErrorKind, HostError, Result};
+use crate::registry::{read_if_exists, write_atomically};
+use crate::storage::FileStorage;
+
+/// Version of the file; others are refused.
+const VERSION: u32 = 1;
+
+/// What is written down about a store.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Binding {
+    version: u32,
+    /// Name of the content until the next rollback: 32 hexadecimal digits.
+    id: String,
+    /// The parent.
+    pub parent: ParentRecord,
+    /// The part of it that is used; all of it if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    window: Option<WindowRecord>,
+}
+
+/// Part of a parent in JSON.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WindowRecord {
+    offset_bytes: u64,
+    len_bytes: u64,
+}
+
+/// A parent in JSON.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ParentRecord {
+    /// Zeros.
+    None,
+    /// A frozen layer with an identity of its own.
+    Layer {
+        /// 32 hexadecimal digits.
+        id: String,
+        /// Where it was.
+        path: Option<PathBuf>,
+    },
+    /// Any other file.
+    File {
+        /// Length in bytes.
+        size_bytes: u64,
+        /// Time of modification: whole seconds since 1970.
+        mtime_s: i64,
+        /// Nanoseconds on top.
+        mtime_ns: u32,
+        /// Hash of samples of the content: 64 hexadecimal digits.
+        sample: String,
+        /// SHA-256 of the content, if it was taken: 64 hexadecimal digits.
+        content: Option<String>,
+        /// Where it was.
+        path: Option<PathBuf>,
+    },
+}
+
+impl ParentRecord {
+    /// An identity and where it was.
+    pub fn new(identity: &ParentIdentity, path: Option<&Path>) -> Self {
+        let path = path.map(Path::to_owned);
+        match identity {
+            ParentIdentity::Layer(id) => Self::Layer { id: id.to_string(), path },
+            ParentIdentity::File(file) => Self::File {
+                size_bytes: file.size_bytes,
+                mtime_s: file.mtime_s,
+                mtime_ns: file.mtime_ns,
+                sample: hex(&file.sample),
+                content: file.content.as_ref().map(|c| hex(c)),
+                path,
+            },
+            _ => Self::None,
+        }
+    }
+
+    /// Where the parent was.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::None => None,
+            Self::Layer { path, .. } | Self::File { path, .. } => path.as_deref(),
+        }
+    }
+
+    fn identity(&self) -> Option<ParentIdentity> {
+        Some(match self {
+            Self::None => ParentIdentity::None,
+            Self::Layer { id, .. } => ParentIdentity::Layer(LayerId(unhex(id)?)),
+            Self::File { size_bytes, mtime_s, mtime_ns, sample, content, .. } => {
+                let content = match content {
+                    Some(content) => Some(unhex(content)?),
+                    None => None,
+                };
+                ParentIdentity::File(FileIdentity {
+                    size_bytes: *size_bytes,
+                    mtime_s: *mtime_s,
+                    mtime_ns: *mtime_ns,
+                    sample: unhex(sample)?,
+                    content,
+                })
+            }
+        })
+    }
+}
+
+/// Where the binding of a store is kept.
+pub fn binding_path(store: &Path) -> PathBuf {
+    let mut name = store.as_os_str().to_owned();
+    name.push(".parent.json");
+    PathBuf::from(name)
+}
+
+impl Binding {
+    /// A new binding of a store whose content is new.
+    pub(crate) fn new(below: &Below) -> Result<Self> {
+        Ok(Self {
+            version: VERSION,
+            id: random_layer_id()?.to_string(),
+            parent: ParentRecord::new(&below.identity, below.path.as_deref()),
+            window: below.window.map(|w| WindowRecord { offset_bytes: w.offset, len_bytes: w.len }),
+        })
+    }
+
+    /// The same content over another parent.
+    pub(crate) fn with_parent(&self, parent: ParentRecord) -> Self {
+        Self { parent, ..self.clone() }
+    }
+
+    /// The same parent under content that is new.
+    pub(crate) fn renewed(&self) -> Result<Self> {
+        Ok(Self { id: random_layer_id()?.to_string(), ..self.clone() })
+    }
+
+    /// Reads what is written down about a store; `None` if nothing is.
+    ///
+    /// # Errors
+    /// The system's; a file that is not understood, so that nothing is used with the wrong parent.
+    pub fn load(store: &FileStorage) -> Result<Option<Self>> {
+        if store.is_device() {
+            return Ok(None);
+        }
+        let path = binding_path(store.path());
+        let Some(bytes) = read_if_exists(&path)? else { return Ok(None) };
+        let malformed = |detail: String| {
+            HostError::new(ErrorKind::Corrupt, "read what is known about the parent")
+                .path(&path)
+                .detail(detail)
+                .advice("remove the file if you are sure which image the store belongs to")
+        };
+        let binding: Self = serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()))?;
+        if binding.version != VERSION {
+            return Err(malformed(format!("its version is {}, not {VERSION}", binding.version)));
+        }
+        if binding.parent.identity().is_none() || unhex::<16>(&binding.id).is_none() {
+            return Err(malformed("a number in it has the wrong length".to_owned()));
+        }
+        Ok(Some(binding))
+    }
+
+    /// Writes it down, durably. Does nothing for a store on a block device.
+    pub(crate) fn save(&self, store: &FileStorage) -> Result<()> {
+        if store.is_device() {
+            return Ok(());
+        }
+        let path = binding_path(store.path());
+        let mut text = serde_json::to_vec_pretty(self).map_err(|e| {
+            HostError::new(ErrorKind::Io, "write down the parent").path(&path).source(e)
+        })?;
+        text.push(b'\n');
+        write_atomically(&path, &text)
+    }
+
+    /// The part of the parent that is used.
+    pub(crate) fn window(&self) -> Option<native::Window> {
+        self.window.map(|w| native::Window { offset: w.offset_bytes, len: w.len_bytes })
+    }
+
+    /// How the parent is recognised.
+    pub(crate) fn identity(&self) -> ParentIdentity {
+        self.parent.identity().unwrap_or_default()
+    }
+
+    /// Name of the content.
+    pub(crate) fn id(&self) -> LayerId {
+        LayerId(unhex(&self.id).unwrap_or(LayerId::NONE.0))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if text.len() != N.checked_mul(2)? || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, at) in bytes.iter_mut().zip((0_usize..).step_by(2)) {
+        *byte = u8::from_str_radix(text.get(at..at.checked_add(2)?)?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_keep_every_field() {
+        let file = ParentIdentity::File(FileIdentity {
+            size_bytes: 5,
+            mtime_s: -7,
+            mtime_ns: 999_999_999,
+            sample: [0xab; 32],
+            content: Some([1; 32]),
+        });
+        for identity in [file, ParentIdentity::None, ParentIdentity::Layer(LayerId([9; 16]))] {
+            let record = ParentRecord::new(&identity, Some(Path::new("/x")));
+            let text = serde_json::to_string(&record).unwrap();
+            let back: ParentRecord = serde_json::from_str(&text).unwrap();
+            assert_eq!(back.identity(), Some(identity), "{text}");
+        }
+        assert_eq!(unhex::<2>("0aFF"), Some([10, 255]));
+        for bad in ["", "0a", "0aFFa0", "0a+1", "zzzz", "é0a"] {
+            assert_eq!(unhex::<2>(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Reading mostly empty files quickly.
+
+use core::cell::Cell;
+
+use cow_core::storage::ReadStorage;
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+
+use crate::config::Window;
+use crate::storage::{FileStorage, StorageError};
+
+/// A file whose holes are not read but known: the metadata of a large, hardly used overlay are
+/// mostly holes, and every start after a crash reads them all.
+#[derive(Debug)]
+pub(crate) struct Sparse<'a> {
+    file: &'a FileStorage,
+    /// Known hole: first byte, and the byte behind the last.
+    hole: Cell<(u64, u64)>,
+}
+
+impl<'a> Sparse<'a> {
+    pub(crate) fn new(file: &'a FileStorage) -> Self {
+        Self { file, hole: Cell::new((0, 0)) }
+    }
+}
+
+impl embedded_io::ErrorType for Sparse<'_> {
+    type Error = StorageError;
+}
+
+impl ReadStorage for Sparse<'_> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        if self.file.window() != Window::default() {
+            return self.file.read_at(offset, buf); // holes are known by offsets of the whole file
+        }
+        let end = offset.saturating_add(buf.len() as u64);
+        let (mut from, mut to) = self.hole.get();
+        if offset < from || end > to {
+            let next = rustix::fs::seek(self.file.file(), SeekFrom::Data(offset));
+            (from, to) = match next {
+                Ok(data) => (offset, data),
+                Err(Errno::NXIO) => (offset, self.file.len_bytes()?),
+                // Holes cannot be asked for here: read everything.
+                Err(_) => (offset, offset),
+            };
+            self.hole.set((from, to));
+        }
+        if from <= offset && end <= to {
+            buf.fill(0);
+            return Ok(());
+        }
+        self.file.read_at(offset, buf)
+    }
+
+    fn len_bytes(&self) -> Result<u64, StorageError> {
+        self.file.len_bytes()
+    }
+}

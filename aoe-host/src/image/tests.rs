@@ -1,0 +1,393 @@
+//! Chains of real files, written through the engine, and every refusal.
+
+use core::time::Duration;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use cow_core::blocking::Blocking;
+use cow_core::engine::{Durability, Engine, Lent};
+use cow_core::format::Top;
+use cow_core::pages::{Frame, Page, PagePool};
+use cow_core::units::Lba;
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::{Layer, Window};
+use crate::error::{ErrorKind, HostError};
+use crate::storage::{FileOptions, FileStorage, FileTable, LockMode};
+
+pub(crate) fn golden(dir: &TempDir, len: usize) -> PathBuf {
+    let path = dir.path().join("golden.img");
+    let bytes: Vec<u8> = (0..len).map(|i| u8::try_from(i / 512 % 251).unwrap()).collect();
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+pub(crate) fn layer(path: &Path) -> Layer {
+    Layer::File { path: path.to_owned(), window: Window::default() }
+}
+
+fn back(layers: &[Layer], files: &mut FileTable) -> Backing {
+    open_backing(layers, false, files).unwrap_or_else(|e| panic!("{}", e.report()))
+}
+
+fn options() -> OverlayOptions {
+    OverlayOptions { label: "client-1".to_owned(), direct: false }
+}
+
+/// A chain under the blocking driver.
+pub(crate) struct Chain {
+    files: FileTable,
+    backing: Backing,
+    pub(crate) overlay: OpenedOverlay,
+    engine: Engine<4>,
+    index: Vec<cow_core::format::IndexEntry>,
+}
+
+impl Chain {
+    pub(crate) fn open(layers: &[Layer], overlay: &Path) -> crate::error::Result<Self> {
+        let mut files = FileTable::new();
+        let backing = open_backing(layers, false, &mut files)?;
+        let key = files.reserve();
+        let mut overlay = if overlay.exists() {
+            open_overlay(overlay, &backing, key, &options())?
+        } else {
+            create_overlay(overlay, &backing, key, &options())?
+        };
+        files.set(key, overlay.file().clone());
+        let core = overlay.take_core().unwrap();
+        let mut engine = Engine::new(Some(core.top), overlay.sectors(), Durability::Safe).unwrap();
+        engine.set_limit(core.used, u64::MAX);
+        Ok(Self { files, backing, overlay, engine, index: core.index })
+    }
+
+    fn run<T>(&mut self, act: impl FnOnce(&mut Blocking<'_, '_, FileTable, 4>) -> T) -> T {
+        let mut pages = vec![Page::ZERO; 8];
+        let mut frames = vec![Frame::EMPTY; 8];
+        let mut pool = PagePool::new(&mut pages, &mut frames).unwrap();
+        let lent = Lent { pages: &mut pool, layers: self.backing.layers(), index: &mut self.index };
+        act(&mut Blocking { engine: &mut self.engine, lent, storages: &mut self.files })
+    }
+
+    pub(crate) fn write(&mut self, lba: u64, byte: u8, sectors: usize) {
+        let data = vec![byte; sectors * 512];
+        self.run(|chain| chain.write(Lba::new(lba).unwrap(), &data)).unwrap();
+    }
+
+    pub(crate) fn read(&mut self, lba: u64) -> u8 {
+        let mut sector = [0; 512];
+        self.run(|chain| chain.read(Lba::new(lba).unwrap(), &mut sector)).unwrap();
+        assert!(sector.iter().all(|b| *b == sector[0]));
+        sector[0]
+    }
+
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method alone is not general enough in its lifetimes"
+    )]
+    fn flush(&mut self) {
+        self.run(|chain| chain.flush()).unwrap();
+    }
+
+    pub(crate) fn close(mut self) -> OpenedOverlay {
+        self.flush();
+        let top: Top = self.engine.into_overlay().unwrap();
+        self.overlay.close(&top).unwrap();
+        self.overlay
+    }
+}
+
+fn refused(layers: &[Layer], overlay: &Path) -> HostError {
+    match Chain::open(layers, overlay) {
+        Ok(_) => panic!("it was opened"),
+        Err(error) => error,
+    }
+}
+
+#[test]
+fn an_overlay_is_found_again_as_it_was_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden(&dir, 1000 * 512);
+    let before = fs::read(&base).unwrap();
+    let path = dir.path().join("a.cow");
+    let mut chain = Chain::open(&[layer(&base)], &path).unwrap();
+    assert!(chain.overlay.was_created() && chain.overlay.was_clean());
+    assert_eq!(chain.read(7), 7);
+    chain.write(7, 0xaa, 3);
+    assert_eq!(chain.engine.used_sectors(), 3);
+    chain.close();
+    let mut chain = Chain::open(&[layer(&base)], &path).unwrap();
+    assert!(!chain.overlay.was_created() && chain.overlay.was_clean());
+    assert_eq!(chain.overlay.label(), "client-1");
+    assert_eq!(chain.engine.used_sectors(), 3);
+    assert_eq!([chain.read(6), chain.read(7), chain.read(9), chain.read(10)], [6, 0xaa, 0xaa, 10]);
+    // Not closed: the next one counts what is there.
+    chain.write(20, 0xbb, 2);
+    drop(chain);
+    let mut chain = Chain::open(&[layer(&base)], &path).unwrap();
+    assert!(!chain.overlay.was_clean());
+    assert_eq!(chain.engine.used_sectors(), 5);
+    assert_eq!(chain.read(21), 0xbb);
+    let used = chain.overlay.file().disk_use().unwrap();
+    assert!(used.allocated_bytes < used.apparent_bytes, "{used:?}");
+    chain.close().delete().unwrap();
+    assert!(!path.exists());
+    assert_eq!(fs::read(&base).unwrap(), before);
+}
+
+#[test]
+fn blank_disks_and_windows() {
+    let dir = tempfile::tempdir().unwrap();
+    let blank = Layer::Blank { len_bytes: 5 << 20 };
+    let path = dir.path().join("blank.cow");
+    let mut chain = Chain::open(core::slice::from_ref(&blank), &path).unwrap();
+    assert_eq!(chain.overlay.sectors(), 10_240);
+    assert_eq!(chain.read(10_239), 0);
+    chain.write(10_239, 1, 1);
+    chain.close();
+    assert_eq!(Chain::open(&[blank], &path).unwrap().read(10_239), 1);
+
+    let base = golden(&dir, 100 * 512 + 77);
+    let error = refused(&[layer(&base)], &path);
+    assert_eq!(error.kind(), ErrorKind::Mismatch, "{error}");
+    let part = |offset_bytes, len_bytes| Layer::File {
+        path: base.clone(),
+        window: Window { offset_bytes, len_bytes },
+    };
+    let path = dir.path().join("part.cow");
+    let mut chain = Chain::open(&[part(10 * 512, None)], &path).unwrap();
+    assert_eq!(chain.overlay.sectors(), 91);
+    assert_eq!(chain.read(0), 10);
+    chain.close();
+    let error = refused(&[part(11 * 512, None)], &path);
+    assert_eq!(error.kind(), ErrorKind::Mismatch, "{error}");
+    Chain::open(&[part(10 * 512, None)], &path).unwrap();
+    for bad in [part(1 << 30, None), part(0, Some(1 << 30)), part(u64::MAX, Some(5))] {
+        let error = refused(&[bad], &dir.path().join("no.cow"));
+        assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+    }
+    assert!(!dir.path().join("no.cow").exists());
+}
+
+#[test]
+fn a_parent_that_is_not_the_recorded_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden(&dir, 1000 * 512);
+    let path = dir.path().join("a.cow");
+    Chain::open(&[layer(&base)], &path).unwrap().close();
+    let bytes = fs::read(&base).unwrap();
+    let mtime = fs::metadata(&base).unwrap().modified().unwrap();
+    let put = |bytes: &[u8], time| {
+        fs::write(&base, bytes).unwrap();
+        fs::File::options().append(true).open(&base).unwrap().set_modified(time).unwrap();
+    };
+    let mut other = bytes.clone();
+    other[0] ^= 1;
+    let cases = [
+        (&bytes[..999 * 512], mtime, "fewer"),
+        (&[&bytes[..], &[0; 512]].concat()[..], mtime, "more"),
+        (&other[..], mtime, "content"),
+        (&bytes[..], mtime + Duration::from_nanos(1), "rebind"),
+    ];
+    for (bytes, time, word) in cases {
+        put(bytes, time);
+        let error = refused(&[layer(&base)], &path);
+        assert_eq!(error.kind(), ErrorKind::Mismatch, "{error}");
+        assert!(error.to_string().contains(word), "{word}: {error}");
+    }
+    put(&bytes, mtime);
+    Chain::open(&[layer(&base)], &path).unwrap();
+    let blank = Layer::Blank { len_bytes: 1000 * 512 };
+    let error = refused(&[blank], &path);
+    assert!(error.to_string().contains("needs a parent"), "{error}");
+}
+
+#[test]
+fn frozen_layers_stack_and_writable_ones_do_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden(&dir, 1000 * 512);
+    let (mid, top) = (dir.path().join("mid.cow"), dir.path().join("top.cow"));
+    let mut chain = Chain::open(&[layer(&base)], &mid).unwrap();
+    chain.write(1, 0x11, 2);
+    let mut overlay = chain.close();
+    let chain_of = [layer(&mid), layer(&base)];
+    drop(overlay.take_core());
+    let file = overlay.file().clone();
+    drop(overlay);
+    drop(file);
+    let error = refused(&chain_of, &top);
+    assert!(error.to_string().contains("freeze"), "{error}");
+
+    let mut file = FileStorage::open(
+        &mid,
+        &FileOptions { access: crate::storage::Access::ReadWrite, ..FileOptions::default() },
+    )
+    .unwrap();
+    cow_core::format::native::freeze(&mut file, random_layer_id().unwrap(), &mut scratch_page())
+        .unwrap();
+    let mut chain = Chain::open(&chain_of, &top).unwrap();
+    chain.write(2, 0x22, 1);
+    assert_eq!([chain.read(0), chain.read(1), chain.read(2), chain.read(3)], [0, 0x11, 0x22, 3]);
+    chain.close();
+    // As an overlay a frozen layer takes no writes, and every layer needs its own parent.
+    let error = refused(&[layer(&base)], &mid);
+    assert!(error.to_string().contains("frozen"), "{error}");
+    let error = refused(&[layer(&mid)], &top);
+    assert!(error.to_string().contains("needs a parent"), "{error}");
+    let error = refused(&[layer(&base)], &top);
+    assert_eq!(error.kind(), ErrorKind::Mismatch, "{error}");
+}
+
+#[test]
+fn chains_that_make_no_sense_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden(&dir, 1000 * 512);
+    let path = dir.path().join("a.cow");
+    let link = dir.path().join("link.img");
+    symlink(&base, &link).unwrap();
+    let empty = dir.path().join("empty.img");
+    fs::write(&empty, b"").unwrap();
+    let blank = Layer::Blank { len_bytes: 512 };
+    let cases: [(&[Layer], &Path, &str); 8] = [
+        (&[layer(&link), layer(&base)], &path, "twice"),
+        (&[layer(&base), blank.clone()], &path, "hides"),
+        (&[blank.clone(), layer(&base)], &path, "only be the base"),
+        (&[layer(&empty)], &path, "empty"),
+        (&[layer(dir.path())], &path, "neither a file nor"),
+        (&[layer(&base)], &link, "below itself"),
+        (&[layer(&base)], &empty, "it is empty"),
+        (&vec![blank; 65], &path, "65 layers"),
+    ];
+    for (layers, overlay, word) in cases {
+        let error = refused(layers, overlay);
+        assert!(error.to_string().contains(word), "{word}: {error}");
+    }
+    let error = refused(&[layer(&dir.path().join("nothing.img"))], &path);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(!path.exists());
+}
+
+#[test]
+fn locks_keep_servers_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden(&dir, 1000 * 512);
+    let path = dir.path().join("a.cow");
+    let first = Chain::open(&[layer(&base)], &path).unwrap();
+    let error = refused(&[layer(&base)], &path);
+    assert_eq!(error.kind(), ErrorKind::InUse);
+    assert!(error.to_string().contains("in use by process"), "{error}");
+    let other = Chain::open(&[layer(&base)], &dir.path().join("b.cow"));
+    assert!(other.is_ok(), "backing files are shared");
+    let writer = FileOptions { lock: LockMode::Exclusive, ..FileOptions::default() };
+    assert_eq!(FileStorage::open(&base, &writer).unwrap_err().kind(), ErrorKind::InUse);
+    drop((first, other));
+    Chain::open(&[layer(&base)], &path).unwrap();
+}
+
+#[test]
+fn raw_is_raw_when_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("evil.img");
+    let mut bytes = vec![0; 64 * 512];
+    bytes[..8].copy_from_slice(b"cowblade");
+    fs::write(&base, &bytes).unwrap();
+    let path = dir.path().join("a.cow");
+    let error = refused(&[layer(&base)], &path);
+    assert!(error.to_string().contains("corrupt"), "{error}");
+    let forced = PathBuf::from(format!("raw:{}", base.display()));
+    let chain = Chain::open(&[layer(&forced)], &path).unwrap();
+    assert_eq!(chain.overlay.sectors(), 64);
+}
+
+#[test]
+fn changes_of_the_golden_image_are_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden(&dir, 1000 * 512);
+    let mut files = FileTable::new();
+    let backing = back(&[layer(&base)], &mut files);
+    assert!(backing.check().is_none());
+    let shorten = || fs::File::options().write(true).open(&base).unwrap().set_len(512);
+    let path = base.clone();
+    let writer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(30));
+        fs::File::options().write(true).open(path).unwrap().set_len(512).unwrap();
+    });
+    while !writer.is_finished() {
+        let _let_the_writer_go_on = backing.check();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (path, change) = backing.check().unwrap();
+    assert_eq!((path, change), (&*base, crate::storage::Change::Modified));
+    drop(backing);
+    shorten().unwrap();
+}
+
+/// A store as the kernel makes it of an empty file with chunks of 8 sectors, holding disk chunk 1.
+pub(crate) fn store(dir: &TempDir) -> PathBuf {
+    let path = dir.path().join("golden.img.cow.0");
+    let mut bytes = vec![0; 64 * 4096];
+    bytes[..16].copy_from_slice(b"SnAp\x01\0\0\0\x01\0\0\0\x08\0\0\0");
+    bytes[4096] = 1;
+    bytes[4096 + 8] = 2;
+    bytes[2 * 4096..3 * 4096].fill(0xcc);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn stores_of_the_recipe_are_served_and_bound_to_their_origin() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden(&dir, 1000 * 512);
+    let path = store(&dir);
+    let mut chain = Chain::open(&[layer(&base)], &path).unwrap();
+    assert_eq!([chain.read(7), chain.read(8), chain.read(15), chain.read(16)], [7, 0xcc, 0xcc, 16]);
+    assert_eq!(chain.overlay.format(), Format::DmSnapshot);
+    chain.write(20, 0x20, 1);
+    chain.close();
+    assert!(binding_path(&path).exists());
+    let mut chain = Chain::open(&[layer(&base)], &path).unwrap();
+    assert_eq!([chain.read(19), chain.read(20), chain.read(8)], [19, 0x20, 0xcc]);
+    chain.close();
+    let other = dir.path().join("other.img");
+    fs::write(&other, vec![0; 1000 * 512]).unwrap();
+    let error = refused(&[layer(&other)], &path);
+    assert_eq!(error.kind(), ErrorKind::Mismatch, "{error}");
+    // As a layer of a native overlay; the lock says that nobody writes it.
+    let top = dir.path().join("top.cow");
+    let mut chain = Chain::open(&[layer(&path), layer(&base)], &top).unwrap();
+    assert_eq!([chain.read(20), chain.read(21)], [0x20, 21]);
+    assert!(chain.backing.warnings().is_empty());
+    drop(chain);
+    fs::remove_file(binding_path(&path)).unwrap();
+    let chain = Chain::open(&[layer(&path), layer(&base)], &top).unwrap();
+    assert!(chain.backing.warnings()[0].contains("make sure"));
+    drop(chain);
+    fs::write(binding_path(&path), b"{}").unwrap();
+    let error = refused(&[layer(&base)], &path);
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+}
+
+#[test]
+fn a_new_store_takes_every_chunk_of_the_disk() {
+    for (sectors, chunk_sectors) in [(1000, 8), (1, 1), (4096, 1), (4097, 1), (32, 1), (33, 1)] {
+        let dir = tempfile::tempdir().unwrap();
+        let base = golden(&dir, sectors * 512);
+        let path = dir.path().join("new.cow");
+        let mut files = FileTable::new();
+        let backing = back(&[layer(&base)], &mut files);
+        let new = NewOverlay {
+            format: NewFormat::DmSnapshot { chunk_sectors },
+            sectors: sectors as u64,
+            label: "",
+            direct: false,
+            onto_device: false,
+        };
+        drop(make_overlay(&path, backing.below(), &new).unwrap());
+        let mut chain = Chain::open(&[layer(&base)], &path).unwrap();
+        chain.write(0, 0xee, sectors);
+        chain.close();
+        let mut chain = Chain::open(&[layer(&base)], &path).unwrap();
+        assert_eq!(chain.read(sectors as u64 - 1), 0xee, "{sectors} {chunk_sectors}");
+    }
+}

@@ -1,0 +1,301 @@
+//! The world of the real server: files, worker threads, notes, registry, log.
+
+use core::time::Duration;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aoe_proto::{Address, Mac, TargetState};
+use cow_core::engine::{IoFailure, Note, Operation};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::log::Log;
+use crate::config::{Export, NewClients};
+use crate::error::{ErrorKind, HostError, Result};
+use crate::image::{Backing, NoteLog, OpenedOverlay, OverlayOptions};
+use crate::registry::{
+    REGISTRY_FILE, Registry, StateSchedule, automatic_name, overlay_file_name, state_file_name,
+    write_atomically,
+};
+use crate::server::io::{IoDriver, Job, Memory};
+use crate::server::{DiskSpec, Durability, Edge, Overlay, Report, identity_of};
+use crate::storage::HostedDriver;
+
+/// What the names of ephemeral overlays in the overlay directory end with.
+pub(super) const EPHEMERAL: &str = "ephemeral";
+
+/// An overlay that a worker has made or opened.
+pub(super) struct Ready {
+    pub(super) disk: u32,
+    pub(super) opened: Result<OpenedOverlay>,
+}
+
+/// What the edge keeps of one disk.
+#[derive(Debug)]
+pub(super) struct Attachment {
+    pub(super) opened: OpenedOverlay,
+    pub(super) notes: Option<NoteLog>,
+}
+
+pub(super) struct HostedEdge {
+    pub(super) driver: HostedDriver,
+    pub(super) registry: Registry,
+    pub(super) log: Log,
+    pub(super) attachments: HashMap<u32, Attachment>,
+    /// By address: what lies below its overlays.
+    pub(super) backings: HashMap<Address, Arc<Backing>>,
+    pub(super) exports: HashMap<Address, Export>,
+    pub(super) first_per_client: Address,
+    pub(super) overlays: Option<PathBuf>,
+    pub(super) new_clients: NewClients,
+    pub(super) direct: bool,
+    pub(super) notes_dir: PathBuf,
+    /// Machines that were given a disk without being registered yet, by label.
+    newcomers: HashMap<String, Mac>,
+    schedule: StateSchedule<PathBuf>,
+    states: HashMap<PathBuf, Vec<u8>>,
+    made: Sender<Ready>,
+    ready: Receiver<Ready>,
+}
+
+impl HostedEdge {
+    pub(super) fn new(
+        driver: HostedDriver,
+        registry: Registry,
+        log: Log,
+        first_per_client: Address,
+    ) -> Self {
+        let (made, ready) = unbounded();
+        Self {
+            driver,
+            registry,
+            log,
+            attachments: HashMap::new(),
+            backings: HashMap::new(),
+            exports: HashMap::new(),
+            first_per_client,
+            overlays: None,
+            new_clients: NewClients::Refuse,
+            direct: false,
+            notes_dir: PathBuf::new(),
+            newcomers: HashMap::new(),
+            schedule: StateSchedule::new(),
+            states: HashMap::new(),
+            made,
+            ready,
+        }
+    }
+
+    /// An overlay that has become ready, if any.
+    pub(super) fn next_ready(&self) -> Option<Ready> {
+        self.ready.try_recv().ok()
+    }
+
+    /// Where a client's overlay of an export is kept.
+    pub(super) fn overlay_path(&self, address: Address, label: &str) -> Option<PathBuf> {
+        let export = self.exports.get(&address)?;
+        if let crate::config::Top::File(path) = &export.top {
+            return Some(path.clone());
+        }
+        let client = self.registry.find_name(label).and_then(|id| self.registry.client(id));
+        let automatic = crate::registry::Client {
+            name: label.to_owned(),
+            file_stem: label.to_owned(),
+            macs: Vec::new(),
+        };
+        let client = client.or(Some(&automatic));
+        let name = overlay_file_name(export, client, self.first_per_client)?;
+        let path = self.overlays.as_ref()?.join(name);
+        Some(match export.durability {
+            // A name of its own: what a killed server leaves is then known to be worthless.
+            crate::config::Durability::Ephemeral => path.with_extension(EPHEMERAL),
+            _ => path,
+        })
+    }
+
+    /// Where the protocol state of a disk is kept, if anything is.
+    pub(super) fn state_path(&self, address: Address, label: &str) -> Option<PathBuf> {
+        let export = self.exports.get(&address)?;
+        let per_client = matches!(export.top, crate::config::Top::PerClient);
+        let client = self.registry.find_name(label).and_then(|id| self.registry.client(id));
+        if per_client && client.is_none() {
+            return None; // not registered: nothing of it outlives the process
+        }
+        let name = state_file_name(address, client.filter(|_| per_client));
+        Some(self.overlays.as_ref()?.join(name))
+    }
+
+    /// Writes protocol state that is due, or all of it.
+    pub(super) fn write_states(&mut self, now: Duration, all: bool) {
+        let mut due = if all { self.schedule.take_all() } else { Vec::new() };
+        due.extend(core::iter::from_fn(|| self.schedule.take_due(now)));
+        for path in due {
+            if let Some(bytes) = self.states.get(&path)
+                && let Err(error) = write_atomically(&path, bytes)
+            {
+                self.log.error(&error.report());
+            }
+        }
+    }
+
+    /// Writes the registry if it changed.
+    pub(super) fn write_registry(&mut self) -> Result<()> {
+        match &self.overlays {
+            Some(directory) if self.registry.take_changed() => {
+                write_atomically(&directory.join(REGISTRY_FILE), &self.registry.to_json())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Registers the machine behind a disk that is about to be written.
+    fn admit(&mut self, label: &str) -> Result<()> {
+        let Some(mac) = self.newcomers.remove(label) else { return Ok(()) };
+        let NewClients::Auto { max } = self.new_clients else { return Ok(()) };
+        if self.registry.find(mac).is_none() {
+            self.registry.admit(mac, max)?;
+            self.log.info(&format!("new client {label} ({mac})"));
+        }
+        self.write_registry()
+    }
+
+    fn options(&self, spec: &DiskSpec) -> OverlayOptions {
+        OverlayOptions { label: spec.label.clone(), direct: self.direct }
+    }
+
+    /// Opens an overlay that exists; `None` if there is none yet.
+    pub(super) fn open_existing(
+        &mut self,
+        address: Address,
+        spec: &DiskSpec,
+    ) -> Result<Option<OpenedOverlay>> {
+        let Overlay::File(path) = &spec.overlay else { return Ok(None) };
+        let exists =
+            path.try_exists().map_err(|e| HostError::io(e, "look for the overlay").path(path))?;
+        if !exists {
+            return Ok(None);
+        }
+        let backing = self.backing(address, path)?;
+        let key = self.driver.files_mut().reserve();
+        crate::image::open_overlay(path, &backing, key, &self.options(spec)).map(Some)
+    }
+
+    fn backing(&self, address: Address, path: &Path) -> Result<Arc<Backing>> {
+        self.backings.get(&address).cloned().ok_or_else(|| {
+            HostError::new(ErrorKind::NotFound, "find the layers under the overlay").path(path)
+        })
+    }
+
+    /// Enters an opened overlay into the tables, with the notes of an earlier process.
+    pub(super) fn attach(
+        &mut self,
+        disk: u32,
+        mut opened: OpenedOverlay,
+        durability: Durability,
+    ) -> Result<crate::server::Opened> {
+        let (mut notes, mut log) = (Vec::new(), None);
+        if let Some(id) = opened.note_id() {
+            // An overlay that an earlier process left with notes takes them up in every mode.
+            let mut kept = NoteLog::open(&self.notes_dir, id)?;
+            notes = kept.load()?;
+            // In other modes the log is kept only until what it holds is published.
+            if durability == Durability::Writeback || !notes.is_empty() {
+                log = Some(kept);
+            }
+        }
+        self.driver.files_mut().set(opened.key(), opened.file().clone());
+        let core = opened.take_core().ok_or_else(|| {
+            HostError::new(ErrorKind::Io, "attach the overlay").path(opened.file().path())
+        })?;
+        self.attachments.insert(disk, Attachment { opened, notes: log });
+        Ok(crate::server::Opened { top: core.top, index: core.index, used: core.used, notes })
+    }
+}
+
+impl IoDriver for HostedEdge {
+    fn start(
+        &mut self,
+        job: Job,
+        operation: &Operation,
+        memory: Memory<'_>,
+    ) -> Option<core::result::Result<(), IoFailure>> {
+        self.driver.start(job, operation, memory)
+    }
+}
+
+impl Edge for HostedEdge {
+    fn create_overlay(&mut self, disk: u32, spec: &DiskSpec) {
+        let prepared = self.admit(&spec.label).and_then(|()| {
+            let Overlay::File(path) = &spec.overlay else {
+                return Err(HostError::new(ErrorKind::Unsupported, "create the overlay"));
+            };
+            Ok((path.clone(), self.backing(spec.target.address, path)?))
+        });
+        let (path, backing) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                let _closed = self.made.send(Ready { disk, opened: Err(error) });
+                return;
+            }
+        };
+        let key = self.driver.files_mut().reserve();
+        let (options, made) = (self.options(spec), self.made.clone());
+        self.driver.spawn(Box::new(move || {
+            let opened = crate::image::create_overlay(&path, &backing, key, &options);
+            // The receiver is gone only when the server is ending: nobody waits for it.
+            let _closed = made.send(Ready { disk, opened });
+        }));
+    }
+
+    fn newcomer(&mut self, template: &DiskSpec, address: Address, mac: Mac) -> DiskSpec {
+        let label = automatic_name(mac);
+        let mut spec = template.clone();
+        spec.target.identity = identity_of(address, &label);
+        if let Some(path) = self.overlay_path(address, &label) {
+            spec.overlay = Overlay::File(path);
+        }
+        self.newcomers.insert(label.clone(), mac);
+        spec.label = label;
+        spec
+    }
+
+    fn note(&mut self, disk: u32, note: Note) -> core::result::Result<(), IoFailure> {
+        match self.attachments.get_mut(&disk).and_then(|a| a.notes.as_mut()) {
+            Some(log) => log.append(&note).map_err(|error| {
+                self.log.error(&error.report());
+                IoFailure::Full
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn notes_sealed(&mut self, disk: u32) {
+        if let Some(log) = self.attachments.get_mut(&disk).and_then(|a| a.notes.as_mut())
+            && let Err(error) = log.seal()
+        {
+            self.log.error(&error.report());
+        }
+    }
+
+    fn notes_durable(&mut self, disk: u32) {
+        if let Some(log) = self.attachments.get_mut(&disk).and_then(|a| a.notes.as_mut())
+            && let Err(error) = log.drop_sealed()
+        {
+            self.log.error(&error.report());
+        }
+    }
+
+    fn persist(&mut self, _disk: u32, spec: &DiskSpec, state: &TargetState) {
+        let Some(path) = self.state_path(spec.target.address, &spec.label) else { return };
+        let mut bytes = vec![0; TargetState::ENCODED_LEN_MAX];
+        if let Ok(len) = state.encode(&mut bytes) {
+            bytes.truncate(len);
+            self.states.insert(path.clone(), bytes);
+            self.schedule.mark(path);
+        }
+    }
+
+    fn report(&mut self, report: Report<'_>) {
+        self.log.report(&report);
+    }
+}

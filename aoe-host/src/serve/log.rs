@@ -1,0 +1,84 @@
+//! What the operator reads: one line each on standard error, never faster than a person can read.
+
+use core::time::Duration;
+use std::time::Instant;
+
+use crate::server::Report;
+
+/// Most lines a second about requests; a failing disk fails thousands of times.
+const REPORTS_PER_SECOND: u32 = 10;
+
+/// The log.
+#[derive(Debug)]
+pub(super) struct Log {
+    second: Instant,
+    lines: u32,
+    suppressed: u64,
+    /// Sentences that `status` repeats.
+    pub(super) warnings: Vec<String>,
+    quiet: bool,
+}
+
+impl Log {
+    pub(super) fn new(quiet: bool) -> Self {
+        Self { second: Instant::now(), lines: 0, suppressed: 0, warnings: Vec::new(), quiet }
+    }
+
+    pub(super) fn info(&self, text: &str) {
+        if !self.quiet {
+            eprintln!("cowblade: {text}");
+        }
+    }
+
+    #[expect(clippy::unused_self, reason = "what goes to the log goes through the log")]
+    pub(super) fn error(&self, text: &str) {
+        eprintln!("cowblade: {text}");
+    }
+
+    /// Says it now, and in every `status` from now on.
+    pub(super) fn warn(&mut self, text: &str) {
+        if !self.warnings.iter().any(|w| w == text) {
+            eprintln!("cowblade: warning: {text}");
+            self.warnings.push(text.to_owned());
+        }
+    }
+
+    pub(super) fn report(&mut self, report: &Report<'_>) {
+        match report {
+            Report::Duplicate { address, mac } => self.warn(&format!(
+                "{mac} also answers for {address}: initiators will write to both in turn and \
+                 corrupt data; stop one of the two servers"
+            )),
+            Report::UnknownClient { address, mac } => self.info(&format!(
+                "{mac} asks for {address} and is no client; to adopt it: cowblade clients adopt \
+                 {mac} NAME"
+            )),
+            Report::Failed { disk, failure } => {
+                if self.may_report() {
+                    eprintln!("cowblade: {disk}: a request failed: {failure}");
+                }
+            }
+            Report::ReadOnly { disk } => self.warn(&format!(
+                "{disk}: its overlay takes no more writes after a failed sync; acknowledged data \
+                 are as before; check the disk, then restart"
+            )),
+            Report::BackingChanged { address } => self.warn(&format!(
+                "{address}: a layer below its overlays was changed by another program; nothing is \
+                 served from it any more; restore the image and restart"
+            )),
+        }
+    }
+
+    fn may_report(&mut self) -> bool {
+        if self.second.elapsed() >= Duration::from_secs(1) {
+            if self.suppressed > 0 {
+                eprintln!("cowblade: {} more failed requests were not listed", self.suppressed);
+            }
+            (self.second, self.lines, self.suppressed) = (Instant::now(), 0, 0);
+        }
+        self.lines += 1;
+        let may = self.lines <= REPORTS_PER_SECOND;
+        self.suppressed += u64::from(!may);
+        may
+    }
+}

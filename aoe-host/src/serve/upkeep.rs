@@ -1,0 +1,163 @@
+//! What is looked at now and then: the images below, free space, other servers.
+
+use core::time::Duration;
+use std::collections::HashMap;
+
+use aoe_proto::initiator::emit_query;
+use aoe_proto::{Address, ForeignAnswer, Mac};
+
+use super::edge::HostedEdge;
+use crate::config::ServeConfig;
+use crate::link::Link;
+use crate::server::Server;
+use crate::storage::{Change, free_space};
+
+/// How long a starting server listens for others that serve its addresses. A round trip takes
+/// well under a millisecond; the rest is for a busy server.
+pub(super) const PROBE_WAIT: Duration = Duration::from_millis(300);
+
+/// How often the images below the overlays are compared with what they were.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often free space is looked at.
+const SPACE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often the segment is asked again for other servers of our addresses.
+const DUPLICATE_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Frames listened to at a time.
+const LISTEN_FRAMES: usize = 64;
+
+/// The state of these looks.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    next_watch: Duration,
+    next_space: Duration,
+    next_duplicates: Duration,
+    low_space: Option<u64>,
+    is_low: bool,
+    suspended: HashMap<Address, bool>,
+    found: Option<(Address, Mac)>,
+}
+
+impl Upkeep {
+    pub(super) fn new(config: &ServeConfig) -> Self {
+        Self {
+            next_watch: Duration::ZERO,
+            next_space: Duration::ZERO,
+            next_duplicates: DUPLICATE_INTERVAL,
+            low_space: config.low_space,
+            is_low: false,
+            suspended: HashMap::new(),
+            found: None,
+        }
+    }
+
+    pub(super) fn look(
+        &mut self,
+        now: Duration,
+        server: &mut Server<'_>,
+        edge: &mut HostedEdge,
+        links: &mut [Box<dyn Link>],
+    ) {
+        if now >= self.next_watch {
+            self.next_watch = now + WATCH_INTERVAL;
+            self.watch_backings(server, edge);
+        }
+        if now >= self.next_space {
+            self.next_space = now + SPACE_INTERVAL;
+            self.watch_space(edge);
+        }
+        if now >= self.next_duplicates {
+            self.next_duplicates = now + DUPLICATE_INTERVAL;
+            self.ask_for_duplicates(server, links);
+        }
+    }
+
+    fn watch_backings(&mut self, server: &mut Server<'_>, edge: &mut HostedEdge) {
+        let addresses: Vec<Address> = server.addresses().collect();
+        for address in addresses {
+            let Some(backing) = edge.backings.get(&address).cloned() else { continue };
+            let suspended = self.suspended.get(&address).copied().unwrap_or(false);
+            let change = backing.check().map_or(Change::None, |(_, change)| change);
+            match change {
+                Change::None if suspended && backing.regain() => {
+                    self.suspended.insert(address, false);
+                    server.suspend(address, false);
+                    edge.log
+                        .info(&format!("{address}: nothing was changed below it; serving again"));
+                }
+                Change::None => {}
+                Change::WriterWaits => {
+                    self.suspended.insert(address, true);
+                    server.suspend(address, true);
+                    edge.log.warn(&format!(
+                        "{address}: a program opens a layer below its overlays for writing; not \
+                         answering until it has closed it again"
+                    ));
+                }
+                Change::Modified => {
+                    server.suspend(address, false);
+                    server.backing_changed(address, edge);
+                }
+                Change::Replaced => edge.log.warn(&format!(
+                    "{address}: the path of a layer below its overlays leads to another file now; \
+                     the old file is still served, the new one would not fit the overlays"
+                )),
+            }
+        }
+    }
+
+    fn watch_space(&mut self, edge: &mut HostedEdge) {
+        let (Some(limit), Some(directory)) = (self.low_space, edge.overlays.clone()) else {
+            return;
+        };
+        let Ok(space) = free_space(&directory) else { return };
+        let is_low = space.free_bytes < limit;
+        if is_low && !self.is_low {
+            edge.log.warn(&format!(
+                "only {} bytes are left for overlays in {}; writes fail when there are none",
+                space.free_bytes,
+                directory.display()
+            ));
+        }
+        self.is_low = is_low;
+    }
+
+    /// Asks every segment who serves our addresses. Answers come as frames like any other.
+    #[expect(clippy::unused_self, reason = "one of the looks; the others need it")]
+    pub(super) fn ask_for_duplicates(&self, server: &Server<'_>, links: &mut [Box<dyn Link>]) {
+        for link in links {
+            for address in server.addresses() {
+                let mut frame = [0; 60];
+                if let Ok(len) = emit_query(&mut frame, link.mac(), address.into())
+                    && let Some(frame) = frame.get(..len)
+                {
+                    let _report = link.send(&mut core::iter::once(frame));
+                }
+            }
+        }
+    }
+
+    /// Listens for answers before anything is served. The first foreign one, if any.
+    pub(super) fn listen(
+        &mut self,
+        server: &Server<'_>,
+        links: &mut [Box<dyn Link>],
+    ) -> Option<(Address, Mac)> {
+        let own: Vec<Mac> = links.iter().map(|l| l.mac()).collect();
+        let found = &mut self.found;
+        for link in links {
+            let mac = link.mac();
+            link.receive(LISTEN_FRAMES, &mut |frame| {
+                let answer = ForeignAnswer::parse(frame, mac);
+                if let Some(answer) = answer.filter(|a| !own.contains(&a.src))
+                    && server.addresses().any(|a| a == answer.address)
+                {
+                    *found = Some((answer.address, answer.src));
+                }
+            });
+        }
+        self.found
+    }
+}

@@ -1,0 +1,182 @@
+//! The hosted driver: what does not block is done at once, the rest by threads.
+//!
+//! 1. Reads from the page cache and writes into it are done inside [`IoDriver::start`], without an
+//!    allocation. A write into part of a page that would have to be read first is not.
+//! 2. A read that would block is done by a thread into memory of its own. How a file tells is
+//!    learnt per file: `RWF_NOWAIT` where the file system has it; at once where the file lives in
+//!    memory (tmpfs); always a thread elsewhere.
+//! 3. Syncs, zeroing and punching are done by threads of a pool of their own, so that a slow sync
+//!    never keeps a read waiting.
+//! 4. With direct I/O everything is done by threads.
+//! 5. A sync covers every write whose end was reported before it was started: such writes are in
+//!    the page cache, or on the device, by then.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use cow_core::engine::{IoFailure, Kind, Operation};
+use cow_core::storage::ReadStorage;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::file::Now;
+use super::workers::{Bell, Pool};
+use super::{FileStorage, FileTable, StorageError};
+use crate::error::Result;
+use crate::server::io::{Completion, IoDriver, Job, Memory};
+
+/// How many threads a [`HostedDriver`] has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct WorkerCounts {
+    /// For reads that would block, and direct writes.
+    pub data: usize,
+    /// For syncs, zeroing, punching and [`HostedDriver::spawn`]. Many small file syncs at the same
+    /// time cost a journalling file system hardly more than one.
+    pub slow: usize,
+}
+
+impl Default for WorkerCounts {
+    fn default() -> Self {
+        Self { data: 4, slow: 8 }
+    }
+}
+
+/// Performs the operations of all engines of one thread.
+#[derive(Debug)]
+pub struct HostedDriver {
+    files: FileTable,
+    under_way: usize,
+    outcomes: Receiver<Completion>,
+    report: Sender<Completion>,
+    bell: Arc<Bell>,
+    data: Pool,
+    slow: Pool,
+}
+
+impl HostedDriver {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// The system has no thread or descriptor to give.
+    pub fn new(workers: WorkerCounts) -> Result<Self> {
+        let bell = Arc::new(Bell::new()?);
+        let (report, outcomes) = unbounded();
+        Ok(Self {
+            files: FileTable::new(),
+            under_way: 0,
+            outcomes,
+            report,
+            data: Pool::new("data", workers.data, &bell)?,
+            slow: Pool::new("sync", workers.slow, &bell)?,
+            bell,
+        })
+    }
+
+    /// The files that operations name.
+    pub fn files(&self) -> &FileTable {
+        &self.files
+    }
+
+    /// The files, to add and remove some. Remove a file only when nothing is under way on it.
+    pub fn files_mut(&mut self) -> &mut FileTable {
+        &mut self.files
+    }
+
+    /// Readable when [`drain`](Self::drain) has something to tell, or a spawned task has ended.
+    pub fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.bell.fd()
+    }
+
+    /// Operations whose completion has not been drained yet.
+    pub fn under_way(&self) -> usize {
+        self.under_way
+    }
+
+    /// Hands every completion that is there to `sink`; never blocks.
+    pub fn drain(&mut self, sink: &mut dyn FnMut(Completion)) {
+        self.bell.silence();
+        while let Ok(completion) = self.outcomes.try_recv() {
+            self.under_way = self.under_way.saturating_sub(1);
+            sink(completion);
+        }
+    }
+
+    /// Runs a task that may block, such as making an overlay, on a thread. [`poll_fd`](Self::poll_fd)
+    /// becomes readable when it has ended; what it achieved it reports through a channel of its own.
+    pub fn spawn(&self, task: Box<dyn FnOnce() + Send>) {
+        self.slow.run(task);
+    }
+
+    fn later(&mut self, job: Job, file: FileStorage, operation: &Operation, data: Option<Vec<u8>>) {
+        self.under_way = self.under_way.saturating_add(1);
+        let (operation, report) = (*operation, self.report.clone());
+        let task = Box::new(move || {
+            let (result, data) = perform(&file, &operation, data);
+            // The receiver is gone only when the driver is being dropped: nobody is interested.
+            let _unread = report.send(Completion { job, result: outcome(result), data });
+        });
+        match operation.kind {
+            Kind::Read | Kind::Write => self.data.run(task),
+            Kind::Zero | Kind::Punch | Kind::Sync => self.slow.run(task),
+        }
+    }
+}
+
+impl IoDriver for HostedDriver {
+    fn start(
+        &mut self,
+        job: Job,
+        operation: &Operation,
+        memory: Memory<'_>,
+    ) -> Option<core::result::Result<(), IoFailure>> {
+        let Some(file) = self.files.get(operation.storage) else {
+            return Some(Err(IoFailure::Medium));
+        };
+        let offset = operation.offset;
+        let copy = match (operation.kind, memory) {
+            (Kind::Read, Memory::Into(buf)) if buf.len() as u64 == operation.len => {
+                match file.read_now(offset, buf) {
+                    Now::Done => return Some(Ok(())),
+                    Now::Failed(error) => return Some(Err(error.failure())),
+                    Now::Later => None,
+                }
+            }
+            (Kind::Write, Memory::From(data)) if data.len() as u64 == operation.len => {
+                if !file.is_direct() && !file.is_cold_for_writing(offset, operation.len) {
+                    return Some(outcome(file.write(offset, data)));
+                }
+                Some(data.to_vec())
+            }
+            (Kind::Zero | Kind::Punch | Kind::Sync, Memory::None) => None,
+            // Memory that does not fit the operation: a defect of the caller.
+            _ => return Some(Err(IoFailure::Medium)),
+        };
+        let file = file.clone();
+        self.later(job, file, operation, copy);
+        None
+    }
+}
+
+fn outcome(result: core::result::Result<(), StorageError>) -> core::result::Result<(), IoFailure> {
+    result.map_err(|error| error.failure())
+}
+
+/// Does an operation, and takes as long as it takes.
+fn perform(
+    file: &FileStorage,
+    operation: &Operation,
+    data: Option<Vec<u8>>,
+) -> (core::result::Result<(), StorageError>, Option<Vec<u8>>) {
+    let (offset, len) = (operation.offset, operation.len);
+    match operation.kind {
+        Kind::Read => {
+            // At most as long as the memory that `start` was given.
+            let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+            let result = file.read_at(offset, &mut bytes);
+            (result, Some(bytes))
+        }
+        Kind::Write => (file.write(offset, &data.unwrap_or_default()), None),
+        Kind::Zero => (file.zero(offset, len), None),
+        Kind::Punch => (file.punch_hole(offset, len), None),
+        Kind::Sync => (file.sync_data(), None),
+    }
+}

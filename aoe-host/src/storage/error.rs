@@ -1,0 +1,117 @@
+//! What went wrong with a file, where in it, and during what.
+
+use core::error::Error;
+use core::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use cow_core::engine::IoFailure;
+use rustix::io::Errno;
+
+use crate::error::HostError;
+
+/// An operation on a file that failed.
+#[derive(Clone, Debug)]
+pub struct StorageError {
+    path: Arc<Path>,
+    op: &'static str,
+    offset: u64,
+    reason: Reason,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Reason {
+    System(Errno),
+    /// The file ended before the range did.
+    End,
+    /// Fixed length, and shorter than wanted.
+    TooShort {
+        len: u64,
+    },
+}
+
+impl StorageError {
+    pub(super) fn system(path: &Arc<Path>, op: &'static str, offset: u64, errno: Errno) -> Self {
+        Self { path: Arc::clone(path), op, offset, reason: Reason::System(errno) }
+    }
+
+    pub(super) fn end(path: &Arc<Path>, op: &'static str, offset: u64) -> Self {
+        Self { path: Arc::clone(path), op, offset, reason: Reason::End }
+    }
+
+    pub(super) fn too_short(path: &Arc<Path>, wanted: u64, len: u64) -> Self {
+        Self {
+            path: Arc::clone(path),
+            op: "extend",
+            offset: wanted,
+            reason: Reason::TooShort { len },
+        }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was being done: `read`, `write`, `sync`, `zero`, `punch`, `extend` or `measure`.
+    pub fn op(&self) -> &'static str {
+        self.op
+    }
+
+    /// No room is left, here or within the user's quota.
+    pub fn is_full(&self) -> bool {
+        matches!(self.reason, Reason::System(Errno::NOSPC | Errno::DQUOT | Errno::FBIG))
+    }
+
+    /// What the engine acts on.
+    pub fn failure(&self) -> IoFailure {
+        if self.is_full() { IoFailure::Full } else { IoFailure::Medium }
+    }
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {} `{}` at byte {}", self.op, self.path.display(), self.offset)?;
+        match self.reason {
+            Reason::System(errno) => write!(f, ": {}", io::Error::from(errno)),
+            Reason::End => f.write_str(": the file ends before that"),
+            Reason::TooShort { len } => write!(f, ": it has {len} bytes and cannot grow"),
+        }
+    }
+}
+
+impl Error for StorageError {}
+
+impl embedded_io::Error for StorageError {
+    fn kind(&self) -> embedded_io::ErrorKind {
+        use embedded_io::ErrorKind;
+        match self.reason {
+            _ if self.is_full() => ErrorKind::OutOfMemory,
+            Reason::System(errno) => match errno {
+                Errno::NOENT => ErrorKind::NotFound,
+                Errno::ACCESS | Errno::PERM | Errno::ROFS => ErrorKind::PermissionDenied,
+                Errno::INVAL => ErrorKind::InvalidInput,
+                Errno::OPNOTSUPP => ErrorKind::Unsupported,
+                _ => ErrorKind::Other,
+            },
+            Reason::End | Reason::TooShort { .. } => ErrorKind::InvalidInput,
+        }
+    }
+}
+
+impl From<StorageError> for HostError {
+    fn from(error: StorageError) -> Self {
+        let path = Arc::clone(&error.path);
+        let op = error.op;
+        match error.reason {
+            Reason::System(errno) => Self::io(io::Error::from(errno), op).path(path),
+            Reason::End => Self::new(crate::error::ErrorKind::Corrupt, op)
+                .path(path)
+                .detail(format!("the file ends before byte {}", error.offset)),
+            Reason::TooShort { len } => Self::new(crate::error::ErrorKind::Full, op)
+                .path(path)
+                .detail(format!("it has {len} bytes and needs {}", error.offset)),
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Files and block devices as storage: positioned I/O, locks, change watches, and the hosted driver.
+//!
+//! ```text
+//!   engine --operations--> HostedDriver --inline--> FileStorage      page cache
+//!                              |  `--worker threads--> FileStorage   cold reads, syncs, punching
+//!   tools  --blocking----> FileTable ----------------> FileStorage
+//! ```
+//!
+//! All system calls on image files are made below this module.
+
+mod direct;
+mod driver;
+mod error;
+mod file;
+mod lease;
+mod lock;
+mod space;
+mod table;
+mod watch;
+mod workers;
+
+pub use driver::{HostedDriver, WorkerCounts};
+pub use error::StorageError;
+pub use file::{Access, FileKey, FileOptions, FileStorage, LockMode};
+pub use space::{DiskUse, FreeSpace, free_space};
+pub use table::FileTable;
+pub use watch::{Change, ChangeWatch};

@@ -1,0 +1,192 @@
+//! Who is served: named clients, newcomers, strangers, and the orders of the operator.
+#![allow(clippy::unwrap_used, reason = "a failed preparation fails the test")]
+
+use core::time::Duration;
+use std::fs;
+
+use system_tests::frames::{Registers, command, config};
+use system_tests::initiator::Initiator;
+use system_tests::lab::Lab;
+use system_tests::net::Segment;
+use system_tests::operator;
+use system_tests::require::{self, Need};
+use system_tests::site::{self, SECTORS, Site};
+
+const DISK_WORKER: &str = env!("CARGO_BIN_EXE_disk-worker");
+const ROOT: &[Need] = &[Need::Root, Need::Program("ip")];
+/// How long silence is listened to.
+const SILENCE: Duration = Duration::from_millis(800);
+
+/// The test's lab and site, unless it must be skipped.
+fn site(test: &'static str, stations: usize) -> Option<(Lab, Site)> {
+    if !require::met(test, &[ROOT]) {
+        return None;
+    }
+    let lab = Lab::new(test, DISK_WORKER);
+    let site = Site::new(&lab, 1500, stations);
+    Some((lab, site))
+}
+
+/// Whether the target answers a query and a read of this station.
+fn is_served(station: &mut Initiator) -> bool {
+    let query = station.request_once(command::CONFIG, &config(0, 0, &[]), SILENCE);
+    let read = Registers::read(0, 1).with(&[]);
+    query.is_some() && station.request_once(command::ATA, &read, SILENCE).is_some()
+}
+
+/// A station that knows where the target is, by asking as another.
+fn pretend(site: &Site, index: usize, known: &Initiator) -> Initiator {
+    let mac = system_tests::frames::parse_mac(&Segment::client_mac(index));
+    let namespace = site.segment.clients();
+    Initiator::at(namespace, &Segment::client(index), mac, (0, 0), known.target())
+}
+
+fn client(index: usize, name: &str) -> String {
+    format!("{name}={}", Segment::client_mac(index))
+}
+
+#[test]
+fn an_unknown_station_is_refused_listed_and_adopted() {
+    let Some((_lab, site)) = site("an_unknown_station_is_refused_listed_and_adopted", 2) else {
+        return;
+    };
+    let mut server = site.serve(&["--client", &client(0, "first")]);
+    let mut known = site.station(0);
+    site::stamp(&mut known, 1, 0, 8);
+    let mut stranger = pretend(&site, 1, &known);
+    assert!(!is_served(&mut stranger));
+    let mac = Segment::client_mac(1);
+    let listed = site.ask(&["clients", "list"]).assert_done();
+    assert!(listed.out.contains("first") && listed.out.contains(&mac), "{listed:?}");
+    let listed = site.ask(&["clients", "list", "--json"]).assert_done().json();
+    assert_eq!(listed["clients"][0]["name"], "first", "{listed}");
+    assert!(listed["unknown"].to_string().contains(&mac), "{listed}");
+
+    site.order(&["clients", "adopt", &mac, "second"]).assert_done();
+    assert!(is_served(&mut stranger));
+    assert!(site::is_golden(&mut stranger, 0, 8), "a disk of its own");
+    site::stamp(&mut stranger, 2, 0, 8);
+    assert!(site::is_stamped(&mut known, 1, 0, 8));
+
+    // The adoption and the disk outlive the server.
+    server.kill();
+    server.restart();
+    let mut second = site.station(1);
+    assert!(site::is_stamped(&mut second, 2, 0, 8));
+    site.order(&["clients", "name", "second", "renamed"]).assert_done();
+    assert!(site::is_stamped(&mut second, 2, 0, 8), "a new name, the same disk");
+    site.order(&["clients", "remove", "renamed"]).assert_done();
+    assert!(!is_served(&mut second));
+    assert_eq!(Site::files(&site.overlays()).len(), 2, "its overlay stays");
+    assert_eq!(site.order(&["clients", "remove", "renamed"]).code, 4);
+}
+
+#[test]
+fn a_client_with_two_addresses_has_one_disk() {
+    let Some((_lab, site)) = site("a_client_with_two_addresses_has_one_disk", 2) else { return };
+    let both = format!("both={}+{}", Segment::client_mac(0), Segment::client_mac(1));
+    let _server = site.serve(&["--client", &both]);
+    let (mut first, mut second) = (site.station(0), site.station(1));
+    site::stamp(&mut first, 1, 0, 8);
+    assert!(site::is_stamped(&mut second, 1, 0, 8));
+    assert_eq!(first.identity(), second.identity());
+    assert_eq!(Site::files(&site.overlays()).len(), 1);
+}
+
+#[test]
+fn a_newcomers_overlay_begins_with_its_first_write() {
+    let Some((_lab, site)) = site("a_newcomers_overlay_begins_with_its_first_write", 2) else {
+        return;
+    };
+    let _server = site.serve(&["--new-clients", "auto"]);
+    let (mut first, mut second) = (site.station(0), site.station(1));
+    assert!(site::is_golden(&mut first, 0, SECTORS));
+    assert_ne!(first.identity(), second.identity(), "a serial number of its own");
+    assert_eq!(Site::files(&site.overlays()), [""; 0], "nobody wrote yet");
+    site::stamp(&mut first, 1, 5, 8);
+    assert_eq!(Site::files(&site.overlays()).len(), 1);
+    assert!(site::is_golden(&mut second, 0, SECTORS));
+}
+
+#[test]
+fn newcomers_beyond_the_maximum_get_no_disk() {
+    let Some((_lab, site)) = site("newcomers_beyond_the_maximum_get_no_disk", 2) else { return };
+    let mut server = site.serve(&["--new-clients", "auto=1"]);
+    let mut first = site.station(0);
+    site::stamp(&mut first, 1, 0, 8);
+    let mut second = pretend(&site, 1, &first);
+    let write = Registers::write(0, 1).with(&[0xee; 512]);
+    let answer = second.request_once(command::ATA, &write, SILENCE);
+    assert!(answer.is_none_or(|answer| answer.status().0 & 1 != 0), "a write was taken");
+    assert_eq!(Site::files(&site.overlays()).len(), 1);
+    assert!(site::is_stamped(&mut first, 1, 0, 8));
+    server.assert_running();
+}
+
+#[test]
+fn only_allowed_stations_are_answered() {
+    let Some((_lab, site)) = site("only_allowed_stations_are_answered", 2) else { return };
+    let _server = site.serve(&["--clients", "1", "--allow", &Segment::client_mac(0)]);
+    let mut allowed = site.station(0);
+    assert!(is_served(&mut allowed));
+    assert!(!is_served(&mut pretend(&site, 1, &allowed)));
+}
+
+#[test]
+fn an_address_bound_to_a_station_is_silent_for_others() {
+    let Some((_lab, site)) = site("an_address_bound_to_a_station_is_silent_for_others", 2) else {
+        return;
+    };
+    let bind = format!("0.0={}", Segment::client_mac(0));
+    let _server = site.serve(&["--clients", "2", "--bind", &bind]);
+    let mut owner = site.station(0);
+    assert!(is_served(&mut owner));
+    assert!(!is_served(&mut pretend(&site, 1, &owner)));
+    assert!(site.find(1, (0, 1)).is_some(), "the other address is for everybody");
+}
+
+#[test]
+fn a_configuration_file_says_the_same_as_the_options() {
+    let Some((lab, site)) = site("a_configuration_file_says_the_same_as_the_options", 1) else {
+        return;
+    };
+    let file = lab.dir().join("cowblade.toml");
+    let text = format!(
+        "golden = {:?}\ninterface = [\"{}\"]\ndurability = \"writeback\"\n\
+         [[client]]\nname = \"first\"\nmac = [\"{}\"]\n",
+        site.golden().display().to_string(),
+        Segment::SERVER,
+        Segment::client_mac(0),
+    );
+    fs::write(&file, text).unwrap();
+    let mut plan = site.plan(&[]);
+    plan.command = vec![
+        plan.command[0].clone(),
+        "serve".into(),
+        "--config".into(),
+        file.display().to_string(),
+    ];
+    let _server = plan.start();
+    site::stamp(&mut site.station(0), 1, 0, 8);
+    let status = site.ask(&["status", "--json"]).assert_done().json().to_string();
+    assert!(status.contains("writeback") && status.contains("first"), "{status}");
+}
+
+#[test]
+fn the_tools_understand_an_overlay() {
+    let Some((_lab, site)) = site("the_tools_understand_an_overlay", 1) else { return };
+    let mut server = site.serve(&["--client", &client(0, "first")]);
+    site::stamp(&mut site.station(0), 1, 16, 8);
+    assert!(server.terminate().success());
+    let name = Site::files(&site.overlays()).pop().unwrap();
+    let overlay = site.overlays().join(name).display().to_string();
+    let run = |words: &[&str]| operator::cowblade(site.segment.server(), words);
+    run(&["check", &overlay]).assert_done();
+    let info = run(&["info", "--json", &overlay]).assert_done().json();
+    assert!(info.to_string().contains("native"), "{info}");
+    let map = run(&["map", &overlay]).assert_done();
+    assert!(map.out.contains("16"), "{map:?}");
+    run(&["rollback", &overlay]).assert_done();
+    server.restart();
+    assert!(site::is_golden(&mut site.station(0), 0, SECTORS), "rolled back");
+}

@@ -1,0 +1,213 @@
+//! dm-snapshot stores, exchanged with the kernel's own driver in a guest: both ways, and in turn.
+#![allow(clippy::unwrap_used, reason = "a failed preparation fails the test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use system_tests::dm_store::{Store, make_store};
+use system_tests::frames::parse_mac;
+use system_tests::guest::Finished;
+use system_tests::initiator::Initiator;
+use system_tests::judge;
+use system_tests::lab::Lab;
+use system_tests::net::Segment;
+use system_tests::pattern::SECTOR;
+use system_tests::require::{self, Need};
+use system_tests::scenario::{self, GOLDEN, GOLDEN_BASE, GOLDEN_SECTORS};
+use system_tests::script::Load;
+use system_tests::target::cowblade;
+use system_tests::workspace;
+
+const DISK_WORKER: &str = env!("CARGO_BIN_EXE_disk-worker");
+const KERNEL: &[Need] = &[
+    Need::Program("linux.uml"),
+    Need::Program("busybox"),
+    Need::Program("dmsetup"),
+    Need::UmlModule("dm-snapshot"),
+];
+const SERVER: &[Need] = &[Need::Root, Need::Program("ip")];
+const STORE_BYTES: u64 = 64 << 20;
+/// Sectors in a request at MTU 9000, as every server offers them.
+const STEP: u8 = 16;
+
+/// The writes of both sides; enough for several areas of exceptions with small chunks.
+const LOAD: Load = Load { seed: 21, first: 1000, sectors: 32_768, writes: 300, base: GOLDEN_BASE };
+
+/// Boots a kernel whose snapshot of `origin` lives in `store`, and runs `work` on it.
+fn in_kernel(lab: &Lab, name: &str, store: &Path, chunk_sectors: u32, work: &str) -> Finished {
+    let script = format!(
+        "export DM_DISABLE_UDEV=1
+         dmsetup create snap --noudevsync --table \
+            \"0 $(blockdev --getsz /dev/ubda) snapshot /dev/ubda /dev/ubdb p {chunk_sectors}\" \
+            || fail create
+         {work}
+         mark table \"$(dmsetup status snap)\"
+         dmsetup remove snap --noudevsync || fail remove\n"
+    );
+    let disks = vec![lab.dir().join(GOLDEN), store.to_path_buf()];
+    let mut plan = lab.kernel(&lab.dir().join(name), disks, &script);
+    plan.modules = ["dm-mod", "dm-bufio", "dm-snapshot"].map(Into::into).into();
+    let finished = plan.boot().wait(None).unwrap();
+    finished.assert_success();
+    finished
+}
+
+fn worker(command: &str) -> String {
+    format!("disk-worker {command} /dev/mapper/snap {LOAD} || fail {command}\n")
+}
+
+fn blank_store(lab: &Lab) -> PathBuf {
+    let path = lab.dir().join("store.cow");
+    fs::File::create(&path).unwrap().set_len(STORE_BYTES).unwrap();
+    path
+}
+
+/// Compares a whole disk with the golden image under the writes of [`LOAD`].
+fn judge_disk(bytes: &[u8]) {
+    assert_eq!(bytes.len(), usize::try_from(GOLDEN_SECTORS).unwrap() * SECTOR);
+    let mut model: Vec<_> = (0..GOLDEN_SECTORS).map(|lba| GOLDEN_BASE.content(lba)).collect();
+    for plan in LOAD.plans() {
+        let at = usize::try_from(plan.first).unwrap();
+        let contents = plan.contents(plan.writes, GOLDEN_BASE);
+        model[at..at + contents.len()].copy_from_slice(&contents);
+    }
+    if let Err(verdict) = judge::contents(&model, 0, bytes) {
+        panic!("{verdict}");
+    }
+}
+
+#[test]
+fn the_kernels_store_has_the_layout_of_the_specification() {
+    let test = "the_kernels_store_has_the_layout_of_the_specification";
+    if !require::met(test, &[KERNEL]) {
+        return;
+    }
+    let lab = Lab::new(test, DISK_WORKER);
+    scenario::make_golden(lab.dir());
+    let path = blank_store(&lab);
+    in_kernel(&lab, "guest", &path, 8, &[worker("write"), worker("verify")].concat());
+    let mut bytes = fs::read(&path).unwrap();
+    let store = Store::parse(&bytes).unwrap();
+    assert!(store.valid);
+    assert!(store.exceptions.len() > 2 * 256, "{} exceptions", store.exceptions.len());
+    judge_disk(&store.view(&bytes, &fs::read(lab.dir().join(GOLDEN)).unwrap()));
+    // The judge must notice a single foreign chunk.
+    let written = usize::try_from(store.exceptions[5].1).unwrap() * store.chunk;
+    bytes[written..written + store.chunk].fill(0);
+    let view = store.view(&bytes, &fs::read(lab.dir().join(GOLDEN)).unwrap());
+    assert!(std::panic::catch_unwind(|| judge_disk(&view)).is_err());
+}
+
+#[test]
+fn the_kernel_reads_a_store_made_by_hand() {
+    let test = "the_kernel_reads_a_store_made_by_hand";
+    if !require::met(test, &[KERNEL]) {
+        return;
+    }
+    let lab = Lab::new(test, DISK_WORKER);
+    scenario::make_golden(lab.dir());
+    let path = lab.dir().join("store.cow");
+    fs::write(&path, make_store(&[7, 2], b'a', 1 << 20)).unwrap();
+    let work = "dd if=/dev/mapper/snap of=/host/seen bs=4096 count=9 2>/dev/null || fail dd\n";
+    let finished = in_kernel(&lab, "guest", &path, 8, work);
+    let seen = fs::read(finished.share.join("seen")).unwrap();
+    let golden = fs::read(lab.dir().join(GOLDEN)).unwrap();
+    let mut expected = golden[..9 * 4096].to_vec();
+    expected[7 * 4096..8 * 4096].fill(b'a');
+    expected[2 * 4096..3 * 4096].fill(b'b');
+    assert!(seen == expected, "the kernel reads other bytes");
+}
+
+/// Serves the store over the golden image to `work`, then ends the server gracefully or not.
+fn served(lab: &Lab, store: &Path, gracefully: bool, work: impl FnOnce(&mut Initiator)) {
+    let segment = Segment::new(9000, 1);
+    let golden = lab.dir().join(GOLDEN);
+    let export = format!("0.0={},{}", store.display(), golden.display());
+    let overlays = lab.dir().join("overlays").display().to_string();
+    let arguments = ["--export", export.as_str(), "--overlays", overlays.as_str()];
+    let mut server = cowblade(&segment, lab.dir(), &arguments).start();
+    let mac = parse_mac(&Segment::client_mac(0));
+    let mut initiator =
+        Initiator::find(segment.clients(), &Segment::client(0), mac, (0, 0)).unwrap();
+    work(&mut initiator);
+    if gracefully {
+        assert!(server.terminate().success(), "{}", server.log());
+    } else {
+        server.kill();
+    }
+}
+
+fn check(store: &Path) {
+    let output = Command::new(workspace::cowblade()).arg("check").arg(store).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn kernel_to_ours(test: &'static str, chunk_sectors: u32) {
+    if !require::met(test, &[KERNEL, SERVER]) {
+        return;
+    }
+    let lab = Lab::new(test, DISK_WORKER);
+    scenario::make_golden(lab.dir());
+    let path = blank_store(&lab);
+    in_kernel(&lab, "guest", &path, chunk_sectors, &worker("write"));
+    check(&path);
+    served(&lab, &path, true, |initiator| {
+        judge_disk(&initiator.read(0, GOLDEN_SECTORS, STEP));
+    });
+    assert_eq!(scenario::golden_unchanged(lab.dir()), Ok(()));
+}
+
+#[test]
+fn we_serve_a_store_of_the_kernel_with_small_chunks() {
+    kernel_to_ours("we_serve_a_store_of_the_kernel_with_small_chunks", 8);
+}
+
+#[test]
+fn we_serve_a_store_of_the_kernel_with_the_recipes_chunks() {
+    kernel_to_ours("we_serve_a_store_of_the_kernel_with_the_recipes_chunks", 64);
+}
+
+fn ours_to_kernel(test: &'static str, chunk_sectors: u32, gracefully: bool) {
+    if !require::met(test, &[KERNEL, SERVER]) {
+        return;
+    }
+    let lab = Lab::new(test, DISK_WORKER);
+    scenario::make_golden(lab.dir());
+    let path = lab.dir().join("store.cow");
+    let output = Command::new(workspace::cowblade())
+        .args(["create", "--format", "dm-snapshot", "--chunk"])
+        .arg((chunk_sectors * 512).to_string())
+        .arg("--backing")
+        .args([&lab.dir().join(GOLDEN), &path])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    served(&lab, &path, gracefully, |initiator| {
+        for plan in LOAD.plans() {
+            for write in plan.iter() {
+                initiator.write(write.lba, &plan.bytes(write), STEP);
+            }
+        }
+    });
+    check(&path);
+    // The kernel wants room for what it may add.
+    fs::File::options().write(true).open(&path).unwrap().set_len(STORE_BYTES).unwrap();
+    // It then goes on in our store, and we in its.
+    let rewrite = [worker("verify"), worker("write"), worker("verify")].concat();
+    in_kernel(&lab, "guest", &path, chunk_sectors, &rewrite);
+    served(&lab, &path, true, |initiator| {
+        judge_disk(&initiator.read(0, GOLDEN_SECTORS, STEP));
+    });
+    assert_eq!(scenario::golden_unchanged(lab.dir()), Ok(()));
+}
+
+#[test]
+fn the_kernel_reads_our_store_with_small_chunks() {
+    ours_to_kernel("the_kernel_reads_our_store_with_small_chunks", 8, true);
+}
+
+#[test]
+fn the_kernel_reads_our_store_after_a_crash() {
+    ours_to_kernel("the_kernel_reads_our_store_after_a_crash", 64, false);
+}

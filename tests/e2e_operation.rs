@@ -1,0 +1,298 @@
+//! The life of a server: restarts, signals, interfaces that go and come, locks and limits.
+#![allow(clippy::unwrap_used, reason = "a failed preparation fails the test")]
+
+use core::time::Duration;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::time::Instant;
+
+use system_tests::frames::{Registers, command, config, parse_mac};
+use system_tests::initiator::Initiator;
+use system_tests::judge;
+use system_tests::lab::Lab;
+use system_tests::net::Segment;
+use system_tests::operator;
+use system_tests::pattern::SECTOR;
+use system_tests::require::{self, Need};
+use system_tests::server::Server;
+use system_tests::site::{self, BASE, SECTORS, STEP, Site};
+use system_tests::target;
+use system_tests::wire::{Seen, Wire};
+
+const DISK_WORKER: &str = env!("CARGO_BIN_EXE_disk-worker");
+const ROOT: &[Need] = &[Need::Root, Need::Program("ip")];
+const ONE: &[&str] = &["--clients", "1"];
+
+/// The test's lab and site, unless it must be skipped.
+fn site(test: &'static str, mtu: u16, stations: usize) -> Option<(Lab, Site)> {
+    if !require::met(test, &[ROOT]) {
+        return None;
+    }
+    let lab = Lab::new(test, DISK_WORKER);
+    let site = Site::new(&lab, mtu, stations);
+    Some((lab, site))
+}
+
+/// Waits until `wanted` holds; catches hangs only.
+fn until(what: &str, mut wanted: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !wanted() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_restart_keeps_everything_a_client_knows() {
+    let Some((_lab, site)) = site("a_restart_keeps_everything_a_client_knows", 1500, 1) else {
+        return;
+    };
+    let mut server = site.serve(ONE);
+    let mut station = site.station(0);
+    let own = parse_mac(&Segment::client_mac(0));
+    site::stamp(&mut station, 1, 100, 64);
+    let answer = |station: &mut Initiator, command, argument: &[u8]| {
+        station.request(command, argument).expect("an answer").argument().to_vec()
+    };
+    answer(&mut station, command::CONFIG, &config(4, 5, b"words"));
+    answer(&mut station, command::MAC_MASK, &[&[0, 1, 0, 1, 0, 1], &own[..]].concat());
+    answer(&mut station, command::RESERVE, &[&[1, 1], &own[..]].concat());
+    let known = |station: &mut Initiator| {
+        (
+            station.identity(),
+            station.config_string(),
+            answer(station, command::MAC_MASK, &[0, 0, 0, 0]),
+            answer(station, command::RESERVE, &[0, 0]),
+        )
+    };
+    let before = known(&mut station);
+    assert_eq!((before.1.as_slice(), before.2[3], before.3[1]), (b"words".as_slice(), 1, 1));
+    // Changes from the network are stored once a second at most.
+    std::thread::sleep(Duration::from_secs(3));
+    for gracefully in [false, true] {
+        if gracefully {
+            assert!(server.terminate().success(), "{}", server.log());
+        } else {
+            server.kill();
+        }
+        server.restart();
+        let mut station = site.station(0);
+        assert_eq!(known(&mut station), before);
+        assert!(site::is_stamped(&mut station, 1, 100, 64));
+        assert!(site::is_golden(&mut station, 0, 100));
+    }
+    assert_eq!(judge::untouched(&site.golden(), 0..SECTORS, BASE), Ok(()));
+}
+
+#[test]
+fn sighup_announces_every_disk_again() {
+    let Some((_lab, site)) = site("sighup_announces_every_disk_again", 1500, 1) else { return };
+    let wire = Wire::listen(site.segment.server(), Segment::SERVER);
+    let mut server = site.serve(&["--clients", "3"]);
+    until("announced at start", || wire.seen().advertisements >= 3);
+    let before = wire.seen().advertisements;
+    server.signal(libc::SIGHUP);
+    until("announced again", || wire.seen().advertisements >= before + 3);
+    server.assert_running();
+    assert!(server.terminate().success());
+}
+
+#[test]
+fn an_interface_that_goes_and_comes_is_served_again() {
+    let test = "an_interface_that_goes_and_comes_is_served_again";
+    let Some((_lab, site)) = site(test, 1500, 1) else { return };
+    let mut server = site.serve(ONE);
+    let mut station = site.station(0);
+    site::stamp(&mut station, 1, 0, 8);
+    let wire = Wire::listen(site.segment.clients(), &Segment::client(0));
+    for _ in 0..2 {
+        let before = wire.seen().advertisements;
+        site.segment.server().ip(&["link", "set", Segment::SERVER, "down"]);
+        std::thread::sleep(Duration::from_millis(300));
+        site.segment.server().ip(&["link", "set", Segment::SERVER, "up"]);
+        until("announced at link up", || wire.seen().advertisements > before);
+        assert!(site::is_stamped(&mut station, 1, 0, 8));
+    }
+    server.assert_running();
+}
+
+#[test]
+fn a_changed_mtu_is_followed() {
+    let Some((_lab, site)) = site("a_changed_mtu_is_followed", 9000, 1) else { return };
+    let mut server = site.serve(ONE);
+    let mut station = site.station(0);
+    assert_eq!(station.sectors_per_request(), 16);
+    assert_eq!(station.ata(Registers::read(0, 16), &[]).status().0, 0x40);
+    site.segment.set_mtu(1500);
+    until("offers two sectors", || station.sectors_per_request() == 2);
+    assert_eq!(station.ata(Registers::read(0, 16), &[]).status(), (0x41, 0x04));
+    assert_eq!(station.ata(Registers::read(0, 2), &[]).status().0, 0x40);
+    site.segment.set_mtu(9000);
+    until("offers sixteen sectors", || station.sectors_per_request() == 16);
+    assert_eq!(station.ata(Registers::read(0, 16), &[]).status().0, 0x40);
+    server.assert_running();
+}
+
+#[test]
+fn two_interfaces_show_one_disk() {
+    let Some((_lab, site)) = site("two_interfaces_show_one_disk", 1500, 1) else { return };
+    site.segment.add_wire(1);
+    let mut server = site.serve(&["--clients", "1", "-i", Segment::SECOND]);
+    let (mut first, mut second) = (site.station(0), site.station(1));
+    assert_ne!(first.target(), second.target());
+    assert_eq!(first.identity(), second.identity());
+    site::stamp(&mut first, 1, 10, 20);
+    assert!(site::is_stamped(&mut second, 1, 10, 20));
+    site.segment.server().ip(&["link", "set", Segment::SERVER, "down"]);
+    site::stamp(&mut second, 2, 10, 20);
+    site.segment.server().ip(&["link", "del", Segment::SERVER]);
+    assert!(site::is_stamped(&mut second, 2, 10, 20));
+    server.assert_running();
+}
+
+/// Starts a server that must refuse; returns its exit code and what it said.
+fn refused(mut plan: system_tests::server::ServerPlan) -> (i32, String) {
+    plan.command.splice(0..0, ["timeout".into(), "10".into()]);
+    let mut words = plan.command.iter().map(String::as_str);
+    let program = words.next().unwrap();
+    let arguments: Vec<_> = words.collect();
+    let output = std::process::Command::new("ip")
+        .args(["netns", "exec", &plan.namespace, program])
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = operator::Said::of(&output);
+    (said.code, said.err)
+}
+
+#[test]
+fn a_second_server_on_the_same_overlays_is_refused() {
+    let test = "a_second_server_on_the_same_overlays_is_refused";
+    let Some((_lab, site)) = site(test, 1500, 1) else { return };
+    let mut server = site.serve(ONE);
+    site::stamp(&mut site.station(0), 1, 0, 8);
+    let (code, words) = refused(site.plan(&["--clients", "1", "--address", "7.0"]));
+    assert_eq!(code, 5, "{words}");
+    assert!(site::is_stamped(&mut site.station(0), 1, 0, 8));
+    server.assert_running();
+}
+
+#[test]
+fn an_address_in_use_is_refused() {
+    let test = "an_address_in_use_is_refused";
+    if !require::met(test, &[ROOT, &[Need::Program("vblade")]]) {
+        return;
+    }
+    let lab = Lab::new(test, DISK_WORKER);
+    let site = Site::new(&lab, 1500, 1);
+    let image = lab.dir().join("other.img");
+    fs::copy(site.golden(), &image).unwrap();
+    let mut plan = target::vblade(&site.segment, lab.dir(), "0.0", &image, &[]);
+    plan.namespace = site.segment.clients().name().into();
+    let interface = plan.command.iter_mut().find(|word| *word == Segment::SERVER).unwrap();
+    *interface = Segment::client(0);
+    let _other = plan.start();
+    let (code, words) = refused(site.plan(ONE));
+    assert_eq!(code, 5, "{words}");
+    assert!(words.contains("0.0"), "{words}");
+}
+
+/// Writes sectors until the target refuses one; returns how many it took, and the refusal.
+fn fill(station: &mut Initiator) -> (u64, (u8, u8)) {
+    for lba in (0..SECTORS).step_by(STEP.into()) {
+        let response = station.ata(Registers::write(lba, STEP), &[0xaa; 2 * SECTOR]);
+        if response.status().0 & 1 != 0 {
+            return (lba, response.status());
+        }
+    }
+    (SECTORS, (0, 0))
+}
+
+#[test]
+fn a_full_overlay_fails_the_writes_of_its_client_only() {
+    let test = "a_full_overlay_fails_the_writes_of_its_client_only";
+    let Some((_lab, site)) = site(test, 1500, 2) else { return };
+    let mut server = site.serve(&["--new-clients", "auto", "--overlay-limit", "1M"]);
+    let (mut greedy, mut modest) = (site.station(0), site.station(1));
+    let (taken, (status, error)) = fill(&mut greedy);
+    assert!((64..=2048).contains(&taken), "took {taken} sectors");
+    assert_eq!((status & 0x41, error), (0x41, 0x04), "an ATA write error");
+    let bytes = greedy.read(0, taken, STEP);
+    assert!(bytes.iter().all(|&byte| byte == 0xaa), "what was acknowledged stays");
+    assert!(site::is_golden(&mut greedy, taken + 8, 8));
+    site::stamp(&mut modest, 2, 0, 64);
+    assert!(site::is_stamped(&mut modest, 2, 0, 64));
+    server.assert_running();
+    let files: u64 =
+        Site::files(&site.overlays()).iter().map(|name| blocks(&site.overlays().join(name))).sum();
+    assert!(files < (2 << 20) + (512 << 10), "{files} bytes on disk");
+}
+
+/// Bytes that a sparse file takes on disk.
+fn blocks(path: &std::path::Path) -> u64 {
+    std::os::unix::fs::MetadataExt::blocks(&fs::metadata(path).unwrap()) * 512
+}
+
+#[test]
+fn overlays_may_live_on_a_ram_disk() {
+    let Some((_lab, site)) = site("overlays_may_live_on_a_ram_disk", 1500, 1) else { return };
+    let ram = tempfile::tempdir_in("/dev/shm").unwrap();
+    let place = ram.path().join("overlays").display().to_string();
+    let mut server = site.serve(&["--clients", "1", "--overlays", &place]);
+    site::stamp(&mut site.station(0), 1, 0, 8);
+    server.kill();
+    server.restart();
+    assert!(site::is_stamped(&mut site.station(0), 1, 0, 8));
+    assert_eq!(Site::files(ram.path().join("overlays").as_path()).len(), 1);
+}
+
+#[test]
+fn a_golden_image_changed_underneath_is_noticed() {
+    let test = "a_golden_image_changed_underneath_is_noticed";
+    let Some((_lab, site)) = site(test, 1500, 1) else { return };
+    let mut server = site.serve(ONE);
+    let mut station = site.station(0);
+    site::stamp(&mut station, 1, 0, 8);
+    let image = fs::File::options().write(true).open(site.golden());
+    // A lease may keep the writer out; that is as good as noticing.
+    if let Ok(image) = image {
+        image.write_all_at(&[0xdd; SECTOR], 4000 * 512).unwrap();
+        drop(image);
+        until("a complaint", || {
+            // The server may look when it is asked for something.
+            drop(station.request(command::ATA, &Registers::read(4000, 2).with(&[])));
+            server.log().contains("changed")
+        });
+        let response = station.ata(Registers::read(4000, 2), &[]);
+        assert_ne!(response.status().0 & 1, 0, "changed bytes are served in silence");
+        server.terminate();
+        let (code, words) = refused(site.plan(ONE));
+        assert_eq!(code, 5, "{words}");
+    }
+}
+
+#[test]
+fn a_part_of_the_image_is_served() {
+    let Some((_lab, site)) = site("a_part_of_the_image_is_served", 1500, 1) else { return };
+    let options = ["--offset", "5120", "--length", "1M", "--buffer-count", "33"];
+    let _server: Server = site.serve(&[ONE, &options].concat());
+    let mut station = site.station(0);
+    assert_eq!(station.sectors(), 2048);
+    let query = station.request(command::CONFIG, &config(0, 0, &[])).unwrap();
+    assert_eq!(query.argument()[..2], [0, 33], "buffer count");
+    let expected: Vec<_> = (10..74).map(|lba| BASE.content(lba)).collect();
+    assert_eq!(judge::contents(&expected, 10, &station.read(0, 64, STEP)), Ok(()));
+    assert_eq!(station.ata(Registers::read(2048, 1), &[]).status(), (0x41, 0x10));
+}
+
+#[test]
+fn nothing_is_announced_on_a_silent_wire() {
+    let test = "nothing_is_announced_on_a_silent_wire";
+    let Some((_lab, site)) = site(test, 1500, 1) else { return };
+    let wire = Wire::listen(site.segment.server(), Segment::SERVER);
+    let _server = site.serve(ONE);
+    until("announced", || wire.seen().advertisements > 0);
+    until("silent", || wire.seen().silent > Duration::from_secs(2));
+    let Seen { requests, responses, .. } = wire.seen();
+    assert!(requests + responses < 20, "chatter: {:?}", wire.seen());
+}

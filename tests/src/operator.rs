@@ -1,0 +1,51 @@
+//! The person at the keyboard: runs `cowblade` and other tools and reads what they print.
+
+use std::process::Output;
+
+use crate::net::Namespace;
+use crate::workspace;
+
+/// How a command ended.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Exit code; -1 if a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Said {
+    /// What a finished process said.
+    pub fn of(output: &Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Fails the test unless the command succeeded.
+    #[track_caller]
+    pub fn assert_done(self) -> Self {
+        assert_eq!(self.code, 0, "{self:?}");
+        self
+    }
+
+    /// The output as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// Runs `cowblade arguments` in a namespace.
+pub fn cowblade(namespace: &Namespace, arguments: &[&str]) -> Said {
+    Said::of(&namespace.run(workspace::cowblade(), arguments))
+}
+
+/// Runs another program in a namespace, ten seconds at most.
+pub fn tool(namespace: &Namespace, arguments: &[&str]) -> Said {
+    Said::of(&namespace.run("timeout", &[&["10"], arguments].concat()))
+}

@@ -1,0 +1,368 @@
+//! The world of a simulated server: media whose power can be cut, operations that end when the dice
+//! say so, overlays that are made now, later or never, and a record of everything that was caused.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use aoe_host::server::io::{Completion, IoDriver, Job, Memory};
+use aoe_host::server::{DiskSpec, Edge, Opened, Overlay, Report, identity_of};
+use aoe_proto::{Address, Mac, TargetState};
+use cow_core::engine::{IoFailure, Kind, Note, Operation};
+use cow_core::fault::{Change, Dice, FaultError, FaultyStorage, Machine, OperationId};
+use cow_core::format::{Layer, Top, native, raw};
+use cow_core::identity::{LayerId, ParentIdentity};
+use cow_core::pages::{Page, StorageKey};
+use cow_core::storage::ReadStorage;
+use cow_core::units::Extent;
+
+use crate::chain_model::{Disk, Format};
+use crate::sim::NoteEvent;
+
+/// When an overlay that the server asks for comes into being.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Creation {
+    /// Before the next frame.
+    Now,
+    /// When the test says so.
+    Held,
+    /// It does not.
+    Fails,
+}
+
+/// An operation under way.
+#[derive(Debug)]
+pub struct Held {
+    /// As it was started.
+    pub job: Job,
+    /// What it does.
+    pub operation: Operation,
+    change: Option<(OperationId, Result<(), FaultError>)>,
+    early: Option<Vec<u8>>,
+}
+
+/// The file of an overlay.
+#[derive(Clone, Debug)]
+struct File {
+    key: StorageKey,
+    sectors: u64,
+    /// What happened to its notes, with the number of events in the machine's log.
+    notes: Vec<(usize, NoteEvent)>,
+}
+
+/// The world of one process.
+#[derive(Debug)]
+pub struct SimEdge {
+    /// The computer.
+    pub machine: Machine,
+    /// How many of 100 operations end at once.
+    pub inline: u64,
+    /// What becomes of overlays that are asked for.
+    pub creation: Creation,
+    /// Operations under way.
+    pub held: Vec<Held>,
+    /// Disks whose overlay was asked for and is not there.
+    pub wanted: Vec<(u32, DiskSpec)>,
+    /// Labels of the disks whose overlay was made, in order.
+    pub created: Vec<String>,
+    /// What was to outlive the process, by label and in order.
+    pub persisted: Vec<(String, TargetState)>,
+    /// What the operator was told.
+    pub reports: Vec<String>,
+    /// Disks made for machines that nobody registered.
+    pub newcomers: Vec<Mac>,
+    /// Operations started, by kind.
+    pub started: BTreeMap<&'static str, u64>,
+    /// Syncs end well and do nothing: to show that a test notices.
+    pub drops_notes: bool,
+    storages: Vec<FaultyStorage>,
+    files: BTreeMap<PathBuf, File>,
+    open: HashMap<u32, PathBuf>,
+    dice: Dice,
+}
+
+impl SimEdge {
+    /// A world with nothing in it.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            machine: Machine::new(),
+            inline: 100,
+            creation: Creation::Now,
+            held: Vec::new(),
+            wanted: Vec::new(),
+            created: Vec::new(),
+            persisted: Vec::new(),
+            reports: Vec::new(),
+            newcomers: Vec::new(),
+            started: BTreeMap::new(),
+            drops_notes: false,
+            storages: Vec::new(),
+            files: BTreeMap::new(),
+            open: HashMap::new(),
+            dice: Dice::new(seed ^ 0x0005_1ed9_e000),
+        }
+    }
+
+    /// A base of `len` bytes of garbage, and its layer.
+    pub fn add_base(&mut self, len: u64, seed: u64) -> (FaultyStorage, Layer<'static>) {
+        let base = self.machine.add_medium(len, len, seed | 1);
+        let key = self.add_storage(base.clone());
+        (base, Layer::Raw(raw::Raw::new(key, len).expect("a base")))
+    }
+
+    fn add_storage(&mut self, storage: FaultyStorage) -> StorageKey {
+        self.storages.push(storage);
+        StorageKey(u32::try_from(self.storages.len() - 1).expect("few storages"))
+    }
+
+    /// The storage of a key.
+    pub fn storage(&self, key: StorageKey) -> &FaultyStorage {
+        &self.storages[key.0 as usize]
+    }
+
+    /// What the next process finds on `machine`, a copy of this one after its end, when this one's
+    /// log had `cut` events. `power`: whether the power was gone, and the notes with it.
+    #[must_use]
+    pub fn next_process(&self, machine: &Machine, cut: usize, power: bool) -> Self {
+        let mut next = Self::new(cut as u64);
+        next.machine = machine.clone();
+        next.storages = self.storages.iter().map(|s| s.on(machine)).collect();
+        for (path, file) in &self.files {
+            let left = if power { Vec::new() } else { left(&file.notes, cut) };
+            let notes = left.into_iter().map(|note| (0, NoteEvent::Kept(note))).collect();
+            next.files.insert(path.clone(), File { notes, ..file.clone() });
+        }
+        next
+    }
+
+    /// Makes, or opens, the overlay of a disk.
+    ///
+    /// # Panics
+    /// If there is an overlay that cannot be opened.
+    pub fn open_overlay(&mut self, disk: u32, spec: &DiskSpec) -> Opened {
+        let Overlay::File(path) = &spec.overlay else { panic!("{} has no overlay", spec.label) };
+        if !self.files.contains_key(path) {
+            self.make(path.clone(), spec.target.sectors);
+            self.created.push(spec.label.clone());
+        }
+        let file = &self.files[path];
+        let mut storage = self.storages[file.key.0 as usize].clone();
+        let top = native::open_writable(&mut storage, file.key, &mut Page::ZERO.clone())
+            .unwrap_or_else(|e| panic!("open the overlay of {}: {e}", spec.label));
+        assert_eq!(file.sectors, spec.target.sectors, "size of the overlay of {}", spec.label);
+        let notes = latest(&left(&file.notes, usize::MAX));
+        self.open.insert(disk, path.clone());
+        Opened { top: Top::Native(top), index: Vec::new(), used: 0, notes }
+    }
+
+    /// Whether a disk's overlay exists.
+    pub fn has_file(&self, spec: &DiskSpec) -> bool {
+        matches!(&spec.overlay, Overlay::File(path) if self.files.contains_key(path))
+    }
+
+    /// Number of overlays.
+    pub fn files(&self) -> usize {
+        self.files.len()
+    }
+
+    fn make(&mut self, path: PathBuf, sectors: u64) {
+        let len = Disk::top_len(Format::Native, sectors);
+        let mut storage = self.machine.add_medium(len, len, 0);
+        let number = u8::try_from(self.files.len() % 255).expect("small");
+        let options = native::CreateOptions {
+            layer_id: LayerId([number + 1; 16]),
+            sectors,
+            parent: ParentIdentity::None,
+            window: None,
+            hint: b"",
+            label: b"simulated",
+            created_s: 0,
+            fresh: native::Fresh::Zeroed,
+        };
+        native::create(&mut storage, &options, &mut Page::ZERO.clone()).expect("create");
+        let key = self.add_storage(storage);
+        self.files.insert(path, File { key, sectors, notes: Vec::new() });
+    }
+
+    /// Looks for damage in every overlay.
+    ///
+    /// # Errors
+    /// The findings.
+    pub fn check(&self) -> Result<(), String> {
+        for (path, file) in &self.files {
+            let mut found = Vec::new();
+            let storage = self.storage(file.key);
+            native::check(storage, &mut Page::ZERO.clone(), &mut |finding| {
+                if finding.is_damage() {
+                    found.push(finding.to_string());
+                }
+            })
+            .map_err(|e| format!("check of {}: {e}", path.display()))?;
+            if !found.is_empty() {
+                return Err(format!("check of {} finds {found:?}", path.display()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends an operation under way.
+    pub fn end(&mut self, at: usize) -> Completion {
+        let Held { job, operation, change, early } = self.held.swap_remove(at);
+        let (result, data) = match change {
+            Some((id, result)) => {
+                self.machine.end(id, result);
+                (result, None)
+            }
+            None => match early {
+                Some(bytes) => (Ok(()), Some(bytes)),
+                None => {
+                    let mut bytes = vec![0xee; usize::try_from(operation.len).expect("small")];
+                    let result =
+                        self.storage(operation.storage).read_at(operation.offset, &mut bytes);
+                    (result, Some(bytes))
+                }
+            },
+        };
+        Completion { job, result: result.map_err(failure), data }
+    }
+
+    /// The change that an operation makes, and where.
+    fn begin(&self, operation: &Operation, data: &[u8]) -> (OperationId, Result<(), FaultError>) {
+        let storage = self.storage(operation.storage);
+        let (offset, len) = (operation.offset, operation.len);
+        let change = match operation.kind {
+            Kind::Write => Change::Write { offset, data: data.into() },
+            Kind::Zero => Change::Zero { offset, len },
+            Kind::Punch => Change::Punch { offset, len },
+            _ => Change::Sync,
+        };
+        self.machine.begin(storage.medium(), change)
+    }
+}
+
+/// The notes that a process finds that starts after `cut` events.
+fn left(notes: &[(usize, NoteEvent)], cut: usize) -> Vec<Note> {
+    let (mut sealed, mut current) = (Vec::new(), Vec::new());
+    for (_, event) in notes.iter().filter(|(at, _)| *at <= cut) {
+        match event {
+            NoteEvent::Kept(note) => current.push(*note),
+            NoteEvent::Sealed => sealed.append(&mut current),
+            NoteEvent::Durable => sealed.clear(),
+        }
+    }
+    sealed.append(&mut current);
+    sealed
+}
+
+/// Every sector at most once, as the notes of the real server are: the last note counts.
+fn latest(notes: &[Note]) -> Vec<Note> {
+    let mut sectors: BTreeMap<u64, Option<u64>> = BTreeMap::new();
+    for note in notes {
+        let first = note.extent.start().get();
+        for at in 0..note.extent.sectors() {
+            sectors.insert(first + at, note.offset.map(|offset| offset + at * 512));
+        }
+    }
+    let single = |(lba, offset)| Note { extent: Extent::new(lba, 1).expect("a sector"), offset };
+    sectors.into_iter().map(single).collect()
+}
+
+fn failure(error: FaultError) -> IoFailure {
+    match error {
+        FaultError::NoSpace => IoFailure::Full,
+        _ => IoFailure::Medium,
+    }
+}
+
+impl IoDriver for SimEdge {
+    fn start(
+        &mut self,
+        job: Job,
+        operation: &Operation,
+        memory: Memory<'_>,
+    ) -> Option<Result<(), IoFailure>> {
+        let name = match operation.kind {
+            Kind::Read => "read",
+            Kind::Write => "write",
+            Kind::Zero => "zero",
+            Kind::Punch => "punch",
+            Kind::Sync => "sync",
+        };
+        *self.started.entry(name).or_default() += 1;
+        let now = self.dice.chance(self.inline);
+        let (mut change, mut early) = (None, None);
+        match memory {
+            Memory::Into(buf) if operation.kind == Kind::Read => {
+                let storage = &self.storages[operation.storage.0 as usize];
+                if now {
+                    return Some(storage.read_at(operation.offset, buf).map_err(failure));
+                }
+                if self.dice.chance(50) {
+                    let mut bytes = vec![0xee; buf.len()];
+                    if storage.read_at(operation.offset, &mut bytes).is_ok() {
+                        early = Some(bytes);
+                    }
+                }
+            }
+            Memory::From(data) if operation.kind == Kind::Write => {
+                assert_eq!(data.len() as u64, operation.len, "the memory fits the operation");
+                change = Some(self.begin(operation, data));
+            }
+            Memory::None => change = Some(self.begin(operation, &[])),
+            _ => panic!("memory does not fit {operation:?}"),
+        }
+        if let Some((id, result)) = change.filter(|_| now) {
+            self.machine.end(id, result);
+            return Some(result.map_err(failure));
+        }
+        self.held.push(Held { job, operation: *operation, change, early });
+        None
+    }
+}
+
+impl Edge for SimEdge {
+    fn create_overlay(&mut self, disk: u32, spec: &DiskSpec) {
+        self.wanted.push((disk, spec.clone()));
+    }
+
+    fn newcomer(&mut self, template: &DiskSpec, address: Address, mac: Mac) -> DiskSpec {
+        self.newcomers.push(mac);
+        let label = format!("auto-{mac}");
+        let mut spec = template.clone();
+        spec.target.identity = identity_of(address, &label);
+        spec.overlay = Overlay::File(PathBuf::from(format!("{label}.cow")));
+        spec.label = label;
+        spec
+    }
+
+    fn note(&mut self, disk: u32, note: Note) -> Result<(), IoFailure> {
+        let now = self.machine.events();
+        if !self.drops_notes
+            && let Some(file) = self.open.get(&disk).and_then(|path| self.files.get_mut(path))
+        {
+            file.notes.push((now, NoteEvent::Kept(note)));
+        }
+        Ok(())
+    }
+
+    fn notes_sealed(&mut self, disk: u32) {
+        let now = self.machine.events();
+        if let Some(file) = self.open.get(&disk).and_then(|path| self.files.get_mut(path)) {
+            file.notes.push((now, NoteEvent::Sealed));
+        }
+    }
+
+    fn notes_durable(&mut self, disk: u32) {
+        let now = self.machine.events();
+        if let Some(file) = self.open.get(&disk).and_then(|path| self.files.get_mut(path)) {
+            file.notes.push((now, NoteEvent::Durable));
+        }
+    }
+
+    fn persist(&mut self, _disk: u32, spec: &DiskSpec, state: &TargetState) {
+        self.persisted.push((spec.label.clone(), state.clone()));
+    }
+
+    fn report(&mut self, report: Report<'_>) {
+        self.reports.push(format!("{report:?}"));
+    }
+}

@@ -1,0 +1,426 @@
+//! Random sessions of several clients against the server loop, and what their disks must read as.
+
+use core::time::Duration;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use aoe_host::server::{DiskSpec, Durability, ExportSpec, Newcomers};
+use aoe_proto::Address;
+use cow_core::fault::{FaultyStorage, Tear};
+use cow_core::format::Layer;
+use cow_core::units::Extent;
+
+use super::{Answer, Creation, SERVER, SimEdge, World, address, client, disk};
+use crate::chain_model::{Content, Model, Promise, SECTOR, Spots};
+use crate::frames::{Mac, Registers, command, config};
+
+/// How a session is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionPlan {
+    /// Clients, each with a disk of its own.
+    pub clients: u8,
+    /// All behind one address, told apart by MAC.
+    pub shared: bool,
+    /// Size of a disk.
+    pub sectors: u64,
+    /// Pages of the pool that they share.
+    pub pages: usize,
+    /// When writes are acknowledged.
+    pub durability: Durability,
+    /// Requests in all.
+    pub requests: usize,
+    /// Most requests under way of one client.
+    pub window: usize,
+    /// How many of 100 operations end at once.
+    pub inline: u64,
+    /// MTU of the link.
+    pub mtu: usize,
+    /// Overlays are made at the first write, and that takes time.
+    pub slow_creation: bool,
+    /// Notes are reported as kept and are not.
+    pub drops_notes: bool,
+}
+
+impl SessionPlan {
+    /// A session of three clients behind one address.
+    pub fn new(durability: Durability) -> Self {
+        Self {
+            clients: 3,
+            shared: true,
+            sectors: 40_000,
+            pages: 16,
+            durability,
+            requests: 150,
+            window: 16,
+            inline: 50,
+            mtu: 9000,
+            slow_creation: false,
+            drops_notes: false,
+        }
+    }
+}
+
+/// How a session ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// The power fails: what was promised to be durable is there.
+    PowerCut(Tear),
+    /// The process is killed: what was acknowledged is there, as far as notes are kept.
+    Kill(Tear),
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Read,
+    Write { durable: bool },
+    Discard,
+    Flush,
+    Other,
+}
+
+#[derive(Debug)]
+struct Pending {
+    client: usize,
+    kind: Kind,
+    parts: Vec<(Extent, Vec<Content>)>,
+    allowed: Vec<Vec<Content>>,
+    submitted: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Client {
+    mac: Mac,
+    address: Address,
+    model: Model,
+    spots: Spots,
+    under_way: usize,
+}
+
+/// A session under way.
+#[derive(Debug)]
+pub struct Session {
+    /// The server and its world.
+    pub world: World,
+    plan: SessionPlan,
+    seed: u64,
+    layer: Layer<'static>,
+    clients: Vec<Client>,
+    pending: HashMap<u32, Pending>,
+    left: usize,
+}
+
+impl Session {
+    /// A server with clients that have done nothing yet.
+    pub fn new(seed: u64, plan: SessionPlan) -> Self {
+        let mut edge = SimEdge::new(seed);
+        edge.inline = plan.inline;
+        edge.drops_notes = plan.drops_notes;
+        // An odd tail: not every image ends with a whole sector.
+        let (base, layer) = edge.add_base(plan.sectors * 512 - 100, seed);
+        if plan.slow_creation {
+            edge.creation = Creation::Held;
+        }
+        let mut world = World::with(edge, seed, plan.pages, &[]);
+        world.server.link_changed(0, aoe_proto::Mac(SERVER), plan.mtu);
+        let clients = (0..plan.clients).map(|n| Self::client(n, plan, &base, &mut world)).collect();
+        let left = plan.requests;
+        let mut session = Self { world, plan, seed, layer, clients, pending: HashMap::new(), left };
+        session.add_disks();
+        session
+    }
+
+    fn client(n: u8, plan: SessionPlan, base: &FaultyStorage, world: &mut World) -> Client {
+        Client {
+            mac: client(n),
+            address: if plan.shared { address(1, 0) } else { address(1, n) },
+            model: Model::new(plan.sectors, Some(base.clone())),
+            spots: Spots::new(plan.sectors, &mut world.dice),
+            under_way: 0,
+        }
+    }
+
+    fn spec(&self, client: &Client) -> DiskSpec {
+        let label = format!("{:02x?}", client.mac);
+        disk(client.address, &label, self.plan.sectors, self.plan.durability)
+    }
+
+    /// Enters exports and clients, and opens the overlays that exist.
+    fn add_disks(&mut self) {
+        for client in self.clients.clone() {
+            let spec = self.spec(&client);
+            let export = ExportSpec {
+                address: client.address,
+                layers: Arc::new([self.layer]),
+                sectors: self.plan.sectors,
+                macs: Vec::new(),
+                disk: spec.clone(),
+                per_client: self.plan.shared.then_some(Newcomers::Refuse),
+            };
+            let (server, edge) = (&mut self.world.server, &mut self.world.edge);
+            let number = match server.add_export(export) {
+                Ok(Some(number)) => number,
+                _ => server
+                    .add_client(client.address, &[aoe_proto::Mac(client.mac)], spec.clone())
+                    .expect("a client"),
+            };
+            if edge.has_file(&spec) || !self.plan.slow_creation {
+                let opened = edge.open_overlay(number, &spec);
+                assert!(server.open_overlay(number, opened, edge), "the overlay fits");
+            }
+        }
+    }
+
+    fn message(&self, what: &str) -> String {
+        format!("seed {}, {:?}: {what}", self.seed, self.plan)
+    }
+
+    /// Runs `steps` random steps, or until all requests are answered if there are none.
+    ///
+    /// # Errors
+    /// What went wrong first.
+    pub fn run(&mut self, steps: Option<usize>) -> Result<(), String> {
+        let bound = 100_000 + 1000 * self.plan.requests;
+        for _ in 0..steps.unwrap_or(bound) {
+            self.step().map_err(|e| self.message(&e))?;
+            if self.left == 0 && self.pending.is_empty() && self.world.edge.held.is_empty() {
+                return Ok(());
+            }
+        }
+        if steps.is_some() {
+            return Ok(());
+        }
+        let lacking: Vec<_> = self.pending.values().map(|p| (p.client, p.kind)).collect();
+        let what = format!(
+            "no answers to {lacking:?}, {} operations under way",
+            self.world.edge.held.len()
+        );
+        Err(self.message(&what))
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        match self.world.dice.below(100) {
+            0..40 if self.left > 0 => self.submit()?,
+            40..85 => drop(self.world.end_one()),
+            85..90 if !self.world.edge.wanted.is_empty() => {
+                self.world.make_overlays();
+                self.world.pump();
+            }
+            _ => {
+                self.world.now += Duration::from_millis(self.world.dice.below(400));
+                self.world.pump();
+            }
+        }
+        for answer in core::mem::take(&mut self.world.answers) {
+            self.answered(&answer)?;
+        }
+        Ok(())
+    }
+
+    fn pick(&mut self) -> usize {
+        usize::try_from(self.world.dice.below(self.clients.len() as u64)).expect("few")
+    }
+
+    fn submit(&mut self) -> Result<(), String> {
+        let at = self.pick();
+        if self.clients[at].under_way >= self.plan.window {
+            return Ok(());
+        }
+        let most = if self.plan.mtu >= 9000 { 16 } else { 2 };
+        let (sectors, now) = (self.plan.sectors, self.world.edge.machine.events());
+        let client = &mut self.clients[at];
+        let dice = &mut self.world.dice;
+        let extent = client.spots.extent(sectors, most, dice).take(most);
+        let count = u8::try_from(extent.sectors()).expect("short");
+        let lba = extent.start().get();
+        let mut pending = Pending {
+            client: at,
+            kind: Kind::Other,
+            parts: Vec::new(),
+            allowed: Vec::new(),
+            submitted: now,
+        };
+        let (registers, data) = match dice.below(100) {
+            0..35 => {
+                pending.kind = Kind::Read;
+                let range = lba..extent.end().get();
+                pending.allowed = range.map(|lba| client.model.expected(lba)).collect();
+                pending.parts.push((extent, Vec::new()));
+                (Registers::read(lba, count), Vec::new())
+            }
+            35..75 => {
+                let durable = dice.chance(20);
+                pending.kind = Kind::Write { durable };
+                let mut data = vec![0; usize::from(count) * SECTOR];
+                let mut contents = Vec::new();
+                for sector in data.chunks_mut(SECTOR) {
+                    let content = Content::Paint(client.model.next_paint());
+                    sector.copy_from_slice(&client.model.bytes(content));
+                    contents.push(content);
+                }
+                pending.parts.push((extent, contents));
+                let operation = if durable { 0x3d } else { 0x34 };
+                (Registers { operation, ..Registers::write(lba, count) }, data)
+            }
+            75..83 => {
+                pending.kind = Kind::Discard;
+                let mut data = vec![0; SECTOR];
+                let ranges = 1 + usize::try_from(dice.below(5)).expect("few");
+                for entry in data.chunks_mut(8).take(ranges) {
+                    let extent = client.spots.extent(sectors, 60, dice);
+                    let word = extent.start().get() | extent.sectors() << 48;
+                    entry.copy_from_slice(&word.to_le_bytes());
+                    let zeros = usize::try_from(extent.sectors()).expect("short");
+                    pending.parts.push((extent, vec![Content::Zero; zeros]));
+                }
+                (Registers { flags: 0x41, features: 1, count: 1, operation: 6, lba: 0 }, data)
+            }
+            83..90 => {
+                pending.kind = Kind::Flush;
+                (Registers { flags: 0x40, operation: 0xea, ..Registers::default() }, Vec::new())
+            }
+            90..94 => {
+                let count = u8::try_from((sectors - lba).min(255)).expect("short");
+                (Registers { operation: 0x42, ..Registers::read(lba, count) }, Vec::new())
+            }
+            94..97 => (Registers { operation: 0xec, count: 1, ..Registers::default() }, Vec::new()),
+            _ => {
+                self.deliver(at, command::CONFIG, &config(0, 0, &[]), pending);
+                return Ok(());
+            }
+        };
+        for (extent, contents) in &pending.parts {
+            if pending.kind != Kind::Read {
+                client.model.submit(*extent, now, false, contents);
+            }
+        }
+        self.deliver(at, command::ATA, &registers.with(&data), pending);
+        if self.world.dice.chance(5) {
+            self.retransmit(at, &registers, &data);
+        }
+        Ok(())
+    }
+
+    /// The same request again under a new tag, before anything else that the client asks: both are
+    /// answered, and both have the same effect.
+    fn retransmit(&mut self, at: usize, registers: &Registers, data: &[u8]) {
+        let submitted = self.world.edge.machine.events();
+        let pending = Pending {
+            client: at,
+            kind: Kind::Other,
+            parts: Vec::new(),
+            allowed: Vec::new(),
+            submitted,
+        };
+        self.deliver(at, command::ATA, &registers.with(data), pending);
+    }
+
+    fn deliver(&mut self, at: usize, command: u8, argument: &[u8], pending: Pending) {
+        let client = &mut self.clients[at];
+        let header = self.world.header(client.mac, client.address, command);
+        client.under_way += 1;
+        self.left = self.left.saturating_sub(1);
+        self.pending.insert(header.tag, pending);
+        self.world.deliver(&header.with(argument));
+    }
+
+    fn answered(&mut self, answer: &Answer) -> Result<(), String> {
+        let now = self.world.edge.machine.events();
+        let Some(pending) = self.pending.remove(&answer.tag()) else {
+            return Err(format!("tag {} was not asked, or answered twice", answer.tag()));
+        };
+        let client = &mut self.clients[pending.client];
+        client.under_way -= 1;
+        if answer.to != client.mac {
+            return Err(format!("{:?} of {:x?} answered to another", pending.kind, client.mac));
+        }
+        if answer.command() != command::ATA {
+            return Ok(());
+        }
+        if !answer.is_ok() {
+            return Err(format!("{:?} failed: {:x?}", pending.kind, answer.registers()));
+        }
+        match pending.kind {
+            Kind::Read => {
+                let (extent, _) = pending.parts[0];
+                let sectors = answer.data().chunks(SECTOR).zip(&pending.allowed);
+                for (lba, (bytes, allowed)) in (extent.start().get()..).zip(sectors) {
+                    client
+                        .model
+                        .judge(lba, bytes, allowed, false)
+                        .map_err(|e| format!("client {}: {e}", pending.client))?;
+                }
+            }
+            Kind::Write { .. } | Kind::Discard => {
+                let durable = self.plan.durability == Durability::Safe
+                    || pending.kind == Kind::Write { durable: true };
+                for (extent, contents) in &pending.parts {
+                    let outcome = (true, durable);
+                    client.model.acknowledge(*extent, contents, pending.submitted, now, outcome);
+                }
+            }
+            Kind::Flush => client.model.flushed(pending.submitted, now),
+            Kind::Other => {}
+        }
+        Ok(())
+    }
+
+    /// Reads back every sector that was written, each through the server.
+    ///
+    /// # Errors
+    /// What is not as it should be.
+    pub fn verify(&mut self) -> Result<(), String> {
+        self.world.drain();
+        for at in 0..self.clients.len() {
+            let Client { mac, address, ref model, .. } = self.clients[at];
+            let touched: Vec<u64> = model.touched().collect();
+            for lba in touched {
+                let bytes = self.world.read(mac, address, lba, 1);
+                let model = &self.clients[at].model;
+                let allowed = model.expected(lba);
+                model
+                    .judge(lba, &bytes, &allowed, false)
+                    .map_err(|e| self.message(&format!("client {at}: {e}")))?;
+            }
+        }
+        self.world.edge.check().map_err(|e| self.message(&e))
+    }
+
+    /// Ends the process now, starts another, and reads back what its disks hold.
+    ///
+    /// # Errors
+    /// What is not as it should be.
+    pub fn restart(&self, outcome: Outcome, seed: u64) -> Result<(), String> {
+        let edge = &self.world.edge;
+        let cut = edge.machine.events();
+        let (machine, power, tear) = match outcome {
+            Outcome::PowerCut(tear) => (edge.machine.power_cut(tear, seed), true, tear),
+            Outcome::Kill(tear) => (edge.machine.kill(tear, seed), false, tear),
+        };
+        let promise = match (self.plan.durability, power) {
+            (Durability::Safe, _) | (Durability::Writeback, false) => Promise::Acknowledged,
+            _ => Promise::Durable,
+        };
+        let mut next = Self {
+            world: World::with(edge.next_process(&machine, cut, power), seed, self.plan.pages, &[]),
+            plan: self.plan,
+            seed: self.seed,
+            layer: self.layer,
+            clients: self.clients.clone(),
+            pending: HashMap::new(),
+            left: 0,
+        };
+        next.world.server.link_changed(0, aoe_proto::Mac(SERVER), self.plan.mtu);
+        next.add_disks();
+        for (at, client) in self.clients.iter().enumerate() {
+            for lba in client.model.touched() {
+                let bytes = next.world.read(client.mac, client.address, lba, 1);
+                let allowed = client.model.survivors(lba, cut, promise);
+                client.model.judge(lba, &bytes, &allowed, tear == Tear::Anywhere).map_err(|e| {
+                    self.message(&format!("{outcome:?} seed {seed}: client {at}: {e}"))
+                })?;
+            }
+        }
+        next.world.drain();
+        next.world.edge.check().map_err(|e| self.message(&format!("{outcome:?} {seed}: {e}")))
+    }
+}
