@@ -59,6 +59,16 @@ pub struct Tally {
     pub restored: usize,
 }
 
+impl Tally {
+    /// Adds what another test saw.
+    pub fn add(&mut self, other: Self) {
+        self.ends += other.ends;
+        self.recoveries += other.recoveries;
+        self.older += other.older;
+        self.restored += other.restored;
+    }
+}
+
 impl Recording {
     /// Runs the story.
     ///

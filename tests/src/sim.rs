@@ -523,6 +523,9 @@ impl<'a, 'p> Sim<'a, 'p> {
                 return Err(format!("{o:?} ends past {len}"));
             }
         }
+        if o.kind == Kind::Sync && self.plan.mischief == Mischief::LateSyncs {
+            return self.sync_late(chain, o, storage.medium());
+        }
         let page = (matches!(o.buffer, Buffer::Page { .. }) && o.kind == Kind::Write)
             .then_some(&bytes[..]);
         let seen = Seen { key: o.storage.0, kind: o.kind, offset: o.offset, len: o.len, page };
@@ -534,9 +537,6 @@ impl<'a, 'p> Sim<'a, 'p> {
             Kind::Punch => Some(Change::Punch { offset: at, len: o.len }),
             Kind::Sync => Some(Change::Sync),
         };
-        if o.kind == Kind::Sync && self.plan.mischief == Mischief::LateSyncs {
-            return self.sync_late(chain, o, storage.medium());
-        }
         let work = match change {
             None => Work::Read,
             Some(change) => {
@@ -554,8 +554,11 @@ impl<'a, 'p> Sim<'a, 'p> {
     /// Reports a sync and performs the one before it: metadata overtake data.
     fn sync_late(&mut self, chain: usize, o: Operation, medium: usize) -> Result<(), String> {
         if let Some(medium) = self.late.pop() {
+            let seen = Seen { key: o.storage.0, kind: Kind::Sync, offset: 0, len: 0, page: None };
+            let watched = self.watch.begin(seen)?;
             let (id, result) = self.machine.begin(medium, Change::Sync);
             self.machine.end(id, result);
+            self.watch.end(o.storage.0, watched, result.is_ok());
         }
         self.late.push(medium);
         self.report(chain, o.ticket, Ok(()));

@@ -224,8 +224,8 @@ impl Storage {
             }
             self.before.retain(|s| !(first..first + PAGE_SECTORS).contains(s) || named.contains(s));
         }
-        self.once(page)?;
-        named.into_iter().try_for_each(|sector| self.name_sector(sector))
+        named.into_iter().try_for_each(|sector| self.name_sector(sector))?;
+        self.once(page)
     }
 
     /// The slot that holds the current version of a page is not the one to write.
