@@ -3,10 +3,15 @@
 //!
 //! Nothing may hang: every run has a bound of steps and names its seed when it exceeds it.
 
-use cow_core::engine::Durability;
-use cow_core::fault::{Dice, FaultyStorage, Machine};
-use cow_core::units::Extent;
-use system_tests::chain_model::{Content, Disk, Format, Model, SECTOR, Spots};
+use cow_core::blocking::CallError;
+use cow_core::engine::{
+    Buffer, Durability, Engine, Failure, IoFailure, Lent, MAX_REQUEST_SECTORS, Output, Request,
+    RequestId,
+};
+use cow_core::fault::{Dice, FaultError, FaultyStorage, Machine};
+use cow_core::storage::ReadStorage;
+use cow_core::units::{Extent, Lba};
+use system_tests::chain_model::{Content, Disk, Format, Model, Opened, PoolMemory, SECTOR, Spots};
 use system_tests::sim::Plan;
 use system_tests::sim_life::{Ending, Life};
 
@@ -196,5 +201,132 @@ fn media_that_fail() {
                 }
             }
         }
+    }
+}
+
+/// A failed request must not keep the page that it was loading from everybody else.
+#[test]
+fn reads_that_fail_leave_no_page_behind() {
+    for format in FORMATS {
+        for pages in [2, 3] {
+            for seed in 0..30 {
+                let mut life = three_deep(&Machine::new(), 40_000, format, seed);
+                let plan = Plan { read_faults: 6, ..Plan::new(60, Durability::Writeback) };
+                life.suffer_reads(pages, plan, seed)
+                    .unwrap_or_else(|e| panic!("{format:?}, {pages} pages, seed {seed}: {e}"));
+            }
+        }
+    }
+}
+
+/// More runs in one request than 16 bits can count.
+#[test]
+fn a_request_of_65536_runs_ends_with_the_last_of_them() {
+    let sectors = MAX_REQUEST_SECTORS;
+    let disk = Disk::new(&Machine::new(), sectors, sectors * 512, Format::Native, 1);
+    disk.with_blocking(8, Durability::Ephemeral, |blocking| {
+        for lba in (0..sectors).step_by(2) {
+            blocking.write(Lba::new(lba).unwrap(), &[1; 512]).unwrap();
+        }
+        let all = Extent::new(0, sectors).unwrap();
+        blocking.engine.submit(RequestId(7), Request::Read(all)).unwrap();
+        let mut tickets = Vec::new();
+        while let Some(output) = blocking.engine.poll(&mut blocking.lent) {
+            match output {
+                Output::Operation(o) if matches!(o.buffer, Buffer::Page { .. }) => {
+                    let Buffer::Page { page, .. } = o.buffer else { unreachable!() };
+                    let bytes = blocking.lent.pages.bytes_mut(page);
+                    blocking.storages[o.storage.0 as usize].read_at(o.offset, bytes).unwrap();
+                    blocking.engine.complete(&mut blocking.lent, o.ticket, Ok(()));
+                }
+                Output::Operation(o) => tickets.push(o.ticket),
+                output => panic!("{output:?} with {} reads under way", tickets.len()),
+            }
+        }
+        assert_eq!(tickets.len() as u64, sectors);
+        let last = tickets.pop().unwrap();
+        for ticket in tickets {
+            blocking.engine.complete(&mut blocking.lent, ticket, Ok(()));
+            assert_eq!(blocking.engine.poll(&mut blocking.lent), None);
+        }
+        blocking.engine.complete(&mut blocking.lent, last, Ok(()));
+        let done = Output::Done { id: RequestId(7), result: Ok(()) };
+        assert_eq!(blocking.engine.poll(&mut blocking.lent), Some(done));
+    })
+    .unwrap();
+}
+
+/// Reads over a page boundary whose first part fails while the second page is being loaded.
+#[test]
+fn a_failed_request_releases_the_page_it_was_loading() {
+    let sectors = 16_128 * 6;
+    let disk = Disk::new(&Machine::new(), sectors, sectors * 512, Format::Native, 1);
+    disk.with_blocking(2, Durability::Ephemeral, |blocking| {
+        for page in 1..3 {
+            let first = Lba::new(page * 2 * 16_128 - 1).unwrap();
+            blocking.write(first, &[1; 512]).unwrap();
+            let both = Extent::new(first.get(), 2).unwrap();
+            blocking.engine.submit(RequestId(7), Request::Read(both)).unwrap();
+            let (mut data, mut result) = (None, None);
+            while let Some(output) = blocking.engine.poll(&mut blocking.lent) {
+                match output {
+                    Output::Operation(o) if matches!(o.buffer, Buffer::Request { .. }) => {
+                        data = Some(o.ticket);
+                    }
+                    Output::Operation(o) => {
+                        let Buffer::Page { page, .. } = o.buffer else { unreachable!() };
+                        let bytes = blocking.lent.pages.bytes_mut(page);
+                        blocking.storages[o.storage.0 as usize].read_at(o.offset, bytes).unwrap();
+                        if let Some(ticket) = data.take() {
+                            let failed = Err(IoFailure::Medium);
+                            blocking.engine.complete(&mut blocking.lent, ticket, failed);
+                        }
+                        blocking.engine.complete(&mut blocking.lent, o.ticket, Ok(()));
+                    }
+                    Output::Done { result: how, .. } => result = Some(how),
+                    output => panic!("{output:?}"),
+                }
+            }
+            assert_eq!(result, Some(Err(Failure::Medium)));
+        }
+        blocking.read(Lba::new(sectors - 1).unwrap(), &mut [0; 512]).unwrap();
+    })
+    .unwrap();
+}
+
+/// Two engines, one pool of two pages, and one driver that blocks: no request is left behind.
+#[test]
+fn a_blocking_call_that_cannot_go_on_ends() {
+    let sectors = 16_128 * 2;
+    let machine = Machine::new();
+    let disk = Disk::new(&machine, sectors, sectors * 512, Format::Native, 1);
+    let mut other = disk.clone();
+    other.add_top(Format::Native, sectors, 2);
+    let mut storages = other.storages.clone();
+    let opened = disk.open_lower(false).unwrap();
+    let layers: Vec<_> = opened.iter().map(Opened::layer).collect();
+    let mut memory = PoolMemory::new(2);
+    let mut pool = memory.pool();
+    let mut engines = [&disk, &other].map(|d| {
+        Engine::<4>::new(Some(d.open_top().unwrap().0), sectors, Durability::Writeback).unwrap()
+    });
+    // The storage of the first engine is full when it should publish.
+    let mut write = |engine: &mut Engine<4>, lba, byte| {
+        let mut blocking = cow_core::blocking::Blocking {
+            engine,
+            lent: Lent { pages: &mut pool, layers: &layers, index: &mut [] },
+            storages: &mut storages[..],
+        };
+        blocking.write(Lba::new(lba).unwrap(), &[byte; 512])
+    };
+    write(&mut engines[0], 0, 1).unwrap();
+    for fails in 1..4 {
+        machine.fail_at(machine.begun() + 3 + fails, FaultError::NoSpace);
+    }
+    let _full = write(&mut engines[0], 20_000, 2);
+    for call in 0..3 {
+        let result = write(&mut engines[1], 5, 3);
+        assert!(!matches!(result, Err(CallError::Stalled)), "call {call}: {result:?}");
+        assert_eq!(engines[1].in_flight(), 0, "call {call}");
     }
 }

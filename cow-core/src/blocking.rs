@@ -141,7 +141,8 @@ pub enum CallError {
     },
     /// The request was taken and failed.
     Failed(Failure),
-    /// The engine stopped without an answer: the pool's pages are held by another engine.
+    /// The engine stopped without an answer, which is a defect. When another engine holds the
+    /// pages of the pool, the call fails with [`Failure::Full`].
     Stalled,
 }
 
@@ -150,7 +151,7 @@ impl core::fmt::Display for CallError {
         match self {
             Self::OutOfRange { sectors } => write!(f, "outside the disk of {sectors} sectors"),
             Self::Failed(failure) => failure.fmt(f),
-            Self::Stalled => f.write_str("another engine holds the pages of the pool"),
+            Self::Stalled => f.write_str("the engine gave no answer"),
         }
     }
 }
@@ -272,7 +273,17 @@ impl<S: Storages + ?Sized, const SLOTS: usize> Blocking<'_, '_, S, SLOTS> {
             SubmitError::OutOfRange { sectors } => CallError::OutOfRange { sectors },
             SubmitError::Busy => CallError::Stalled,
         })?;
-        let answer = self.drive(&mut memory);
+        let mut answer = self.drive(&mut memory);
+        if answer.0.is_none() {
+            // Other engines of the pool may have given pages back since it last asked.
+            self.engine.wake();
+            answer = self.drive(&mut memory);
+        }
+        if answer.0.is_none() {
+            // Nobody else runs meanwhile, and the request must not outlive its buffer.
+            self.engine.give_up();
+            answer = self.drive(&mut memory);
+        }
         answer.0.ok_or(CallError::Stalled)?.map_err(CallError::Failed)?;
         Ok(answer.1)
     }

@@ -9,7 +9,7 @@
 //! 1. What was written, and ended, before a sync began that ended well: exactly that.
 //! 2. Every other write: kept, lost or torn, independently and in any order, as the seed says.
 //! 3. A failed sync loses its claim: what it should have covered may be lost even when a later
-//!    sync succeeds.
+//!    sync of the same process succeeds. (Another process cannot know; its syncs count again.)
 //!
 //! A process kill leaves everything that ended; what was under way has happened, or not, or in part.
 
@@ -396,18 +396,28 @@ impl Medium {
     }
 
     fn kill(&mut self, tear: Tear, dice: &mut Dice) {
-        for p in &mut self.pending {
+        let mut pending = core::mem::take(&mut self.pending);
+        pending.retain_mut(|p| {
+            p.doomed = false;
             if p.ended.is_some() {
-                continue;
-            }
-            if dice.chance(35) {
-                torn(&mut self.live, &mut self.len, &p.change, p.id, tear, dice);
-            } else if dice.chance(50) {
-                apply(&mut self.live, &mut self.len, &p.change, p.id);
+                return true;
             }
             p.ended = Some(0);
-        }
-        self.pending.retain(|p| p.change != Change::Sync);
+            match dice.below(3) {
+                0 => return false,
+                1 => apply(&mut self.live, &mut self.len, &p.change, p.id),
+                _ => torn(&mut self.live, &mut self.len, &p.change, p.id, tear, dice),
+            }
+            // What has come through is what may become durable.
+            let (offset, len) = p.change.range();
+            if len > 0 && len <= HUGE {
+                let mut bytes = std::vec![0; index(len)];
+                self.live.read(offset, &mut bytes);
+                p.change = Change::Write { offset, data: bytes.into() };
+            }
+            p.change != Change::Sync
+        });
+        self.pending = pending;
     }
 }
 
@@ -842,8 +852,6 @@ mod tests {
             storage.write_at(0, &[1; 512]).unwrap();
             machine.fail_at(machine.begun() + 1, FaultError::Medium);
             assert_eq!(storage.sync(), Err(FaultError::Medium));
-            let machine = machine.kill(Tear::Sectors, 0);
-            let mut storage = storage.on(&machine);
             storage.write_at(0, &[2; 512]).unwrap();
             storage.sync().unwrap();
             let cut = storage.on(&machine.power_cut(Tear::Sectors, seed));

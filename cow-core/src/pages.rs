@@ -324,6 +324,17 @@ impl<'m> PagePool<'m> {
         self.set_state(id, FrameState::Free);
     }
 
+    /// Releases every frame between two reads of a load.
+    pub(crate) fn release_arrived(&mut self) {
+        for number in 0..self.frames.len() {
+            let Ok(number) = u32::try_from(number) else { return };
+            let id = PageId(number);
+            if self.state(id) == FrameState::Loading && self.load_step(id).1 {
+                self.release(id);
+            }
+        }
+    }
+
     /// Forgets every clean page of a storage: its bytes were changed behind the pool's back.
     pub fn forget(&mut self, storage: StorageKey) {
         for number in 0..self.frames.len() {

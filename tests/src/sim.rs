@@ -49,6 +49,8 @@ pub struct Plan {
     pub watched: bool,
     /// Failures are injected: requests may fail.
     pub faults: bool,
+    /// With `faults`: only reads fail.
+    pub sound_writes: bool,
     /// One read in so many fails; 0 for none.
     pub read_faults: u64,
 }
@@ -63,6 +65,7 @@ impl Plan {
             mischief: Mischief::None,
             watched: true,
             faults: false,
+            sound_writes: false,
             read_faults: 0,
         }
     }
@@ -370,12 +373,13 @@ impl<'a, 'p> Sim<'a, 'p> {
         self.chains.into_iter().map(|c| (c.model, c.notes)).collect()
     }
 
-    /// Takes up the notes of an earlier process and has them published; as long as that fails,
-    /// they stay.
+    /// Takes up the notes of an earlier process and has them published. False if that fails: then
+    /// the notes stay and the disk must not be served.
     ///
     /// # Errors
     /// What went wrong first.
-    pub fn restore(&mut self, chain: usize, notes: &[Note]) -> Result<(), String> {
+    pub fn restore(&mut self, chain: usize, notes: &[Note]) -> Result<bool, String> {
+        let failures = self.failures;
         for note in notes {
             if let Some(offset) = note.offset {
                 let key = self.chains[chain].top.1.0;
@@ -390,12 +394,13 @@ impl<'a, 'p> Sim<'a, 'p> {
         self.drive()?;
         self.chains[chain].engine.commit();
         self.drive()?;
-        let now = self.machine.events();
         let c = &mut self.chains[chain];
-        if c.engine.is_dirty() {
-            c.notes.0.splice(..0, notes.iter().map(|note| (now, NoteEvent::Kept(*note))));
+        let well = self.failures == failures && !c.engine.is_dirty();
+        if !well {
+            let kept = notes.iter().map(|note| (0, NoteEvent::Kept(*note)));
+            c.notes.0 = kept.collect();
         }
-        Ok(())
+        Ok(well)
     }
 
     fn submit_random(&mut self, chain: usize) {
@@ -653,7 +658,8 @@ impl<'a, 'p> Sim<'a, 'p> {
         if let Err(failure) = result {
             self.failures += 1;
             let full = failure == Failure::Full && matches!(c.top.0, Format::Dm(_));
-            if !self.plan.faults && !full {
+            let reads = matches!(active.request, Request::Read(_) | Request::Map(_));
+            if (!self.plan.faults && !full) || (reads && failure == Failure::Full) {
                 return Err(format!("{:?} failed: {failure}", active.request));
             }
         }

@@ -69,15 +69,20 @@ impl Life {
             let (top, model) = (disk.open_top()?, model.clone());
             chains.push(Chain::new(disk, top, layers, model, plan.durability, &mut dice));
         }
-        if plan.faults {
+        if plan.faults && !plan.sound_writes {
             plan_faults(&all, &plan, &mut dice);
         }
         let mut memory = PoolMemory::new(pages);
         let mut sim = Sim::new(&all, chains, memory.pool(), plan, dice);
+        let mut well = true;
         for (chain, notes) in self.notes.iter_mut().enumerate() {
-            sim.restore(chain, &core::mem::take(notes))?;
+            well &= sim.restore(chain, &core::mem::take(notes))?;
         }
-        if end == Ending::Close {
+        if !well {
+            // Nothing is served; another process tries again.
+            let end = if plan.faults { Ending::Kill } else { return Err("no restoring".into()) };
+            self.break_off(sim, seed, end)
+        } else if end == Ending::Close {
             sim.run()?;
             self.failures += sim.failures;
             self.close(sim)
@@ -103,6 +108,15 @@ impl Life {
             Ending::Kill
         };
         self.live(pages, Plan { faults: true, ..plan }, seed, ending)
+    }
+
+    /// As [`suffer`](Self::suffer), where only reads fail.
+    ///
+    /// # Errors
+    /// What went wrong that does not follow from the failures.
+    pub fn suffer_reads(&mut self, pages: usize, plan: Plan, seed: u64) -> Result<(), String> {
+        let plan = Plan { faults: true, sound_writes: true, ..plan };
+        self.live(pages, plan, seed, Ending::Kill)
     }
 
     fn close(&mut self, sim: Sim<'_, '_>) -> Result<(), String> {

@@ -1,10 +1,15 @@
-//! `cowblade create`, `info`, `check`, `map`, `rollback`, `freeze`: images on this machine.
+//! `cowblade create`, `info`, `check`, `map`, `rollback`, `freeze`, `rebind`: images on this machine.
 
-use std::path::PathBuf;
+use std::io::{IsTerminal, Write, stderr, stdin};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 
-use crate::error::{Exit, Result};
+use super::output::{print_json, print_line, progress_bar};
+use crate::config::Window;
+use crate::error::{Exit, HostError, Result};
+use crate::tools::{self, Gate, MapRun, NewFormat, Proof};
 use crate::values::ByteSize;
 
 /// Formats in which an overlay can be made.
@@ -40,6 +45,26 @@ pub struct CreateArgs {
     #[arg(long, value_name = "SIZE")]
     pub chunk: Option<ByteSize>,
 
+    /// Use IMAGE from this byte on, a multiple of 512 [default: 0]
+    #[arg(long, value_name = "BYTES", requires = "backing")]
+    pub offset: Option<ByteSize>,
+
+    /// Use this many bytes of IMAGE [default: to its end]
+    #[arg(long, value_name = "BYTES", requires = "backing")]
+    pub length: Option<ByteSize>,
+
+    /// A name to put into a native overlay
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub label: String,
+
+    /// Record the hash of the whole IMAGE, so that `rebind` can accept a copy of it later
+    #[arg(long)]
+    pub full_hash: bool,
+
+    /// OVERLAY is a block device; whatever it holds is lost
+    #[arg(long)]
+    pub onto_device: bool,
+
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -52,6 +77,10 @@ pub struct InfoArgs {
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
 
+    /// Look also at the parents that the image names
+    #[arg(long)]
+    pub parents: bool,
+
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -63,6 +92,10 @@ pub struct CheckArgs {
     /// The images
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<PathBuf>,
+
+    /// Look also at the parents that the image names
+    #[arg(long)]
+    pub parents: bool,
 
     /// Print JSON
     #[arg(long)]
@@ -83,6 +116,10 @@ pub struct MapArgs {
     /// Look at this many bytes [default: to the end]
     #[arg(long, value_name = "BYTES")]
     pub length: Option<ByteSize>,
+
+    /// Look also at the parents that the image names
+    #[arg(long)]
+    pub parents: bool,
 
     /// Print JSON
     #[arg(long)]
@@ -117,26 +154,194 @@ pub struct FreezeArgs {
     pub json: bool,
 }
 
-pub(super) fn create(_args: &CreateArgs) -> Result<Exit> {
-    Err(super::not_built_yet("create"))
+/// `cowblade rebind`.
+#[derive(Debug, Args)]
+pub struct RebindArgs {
+    /// The overlay
+    #[arg(value_name = "OVERLAY")]
+    pub overlay: PathBuf,
+
+    /// The image that is its parent from now on
+    #[arg(long, value_name = "IMAGE")]
+    pub parent: PathBuf,
+
+    /// Compare IMAGE with the parent that OVERLAY was made over, byte by byte
+    #[arg(long, value_name = "IMAGE", conflicts_with = "trust")]
+    pub original: Option<PathBuf>,
+
+    /// Compare length and samples only. If the rest differs, the disk is damaged for good
+    #[arg(long)]
+    pub trust: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
-pub(super) fn info(_args: &InfoArgs) -> Result<Exit> {
-    Err(super::not_built_yet("info"))
+pub(super) fn create(args: &CreateArgs) -> Result<Exit> {
+    let request = tools::CreateRequest {
+        path: args.overlay.clone(),
+        backing: args.backing.clone(),
+        window: Window {
+            offset_bytes: args.offset.map_or(0, ByteSize::bytes),
+            len_bytes: args.length.map(ByteSize::bytes),
+        },
+        size_bytes: args.size.map(ByteSize::bytes),
+        format: new_format(args)?,
+        label: args.label.clone(),
+        full_hash: args.full_hash,
+        onto_device: args.onto_device,
+    };
+    let created = with_bar(args.json, |progress| tools::create(&request, progress))?;
+    tell(&created, args.json)
 }
 
-pub(super) fn check(_args: &CheckArgs) -> Result<Exit> {
-    Err(super::not_built_yet("check"))
+fn new_format(args: &CreateArgs) -> Result<NewFormat> {
+    match (args.format, args.chunk) {
+        (CreateFormat::Native, None) => Ok(NewFormat::Native),
+        (CreateFormat::Native, Some(_)) => {
+            Err(HostError::usage("use --chunk", "native overlays have no chunks")
+                .advice("leave it out, or say --format dm-snapshot"))
+        }
+        (CreateFormat::DmSnapshot, chunk) => {
+            let default = u64::from(tools::DEFAULT_CHUNK_SECTORS) * 512;
+            let len = chunk.map_or(default, ByteSize::bytes);
+            let sectors = u32::try_from(len / 512).ok().filter(|_| len.is_multiple_of(512));
+            let chunk_sectors = sectors.filter(|n| n.is_power_of_two()).ok_or_else(|| {
+                HostError::usage("use --chunk", format!("{len} bytes is no power of two from 512"))
+            })?;
+            Ok(NewFormat::DmSnapshot { chunk_sectors })
+        }
+    }
 }
 
-pub(super) fn map(_args: &MapArgs) -> Result<Exit> {
-    Err(super::not_built_yet("map"))
+pub(super) fn info(args: &InfoArgs) -> Result<Exit> {
+    tell(&tools::info(&args.image, gate(args.parents))?, args.json)
 }
 
-pub(super) fn rollback(_args: &RollbackArgs) -> Result<Exit> {
-    Err(super::not_built_yet("rollback"))
+/// Checks all images, then fails with the first that could not be checked.
+pub(super) fn check(args: &CheckArgs) -> Result<Exit> {
+    let (mut reports, mut exit, mut failure) = (Vec::new(), Exit::Success, None);
+    for image in &args.images {
+        let checked =
+            with_bar(args.json, |progress| tools::check(image, gate(args.parents), progress));
+        match checked {
+            Ok(report) => {
+                if report.exit() != Exit::Success {
+                    exit = report.exit();
+                }
+                if !args.json {
+                    print_line(report.to_string().trim_end())?;
+                }
+                reports.push(report);
+            }
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    if args.json {
+        print_json(&reports)?;
+    }
+    failure.map_or(Ok(exit), Err)
 }
 
-pub(super) fn freeze(_args: &FreezeArgs) -> Result<Exit> {
-    Err(super::not_built_yet("freeze"))
+/// `map --json`.
+#[derive(Serialize)]
+struct MapAnswer {
+    #[serde(flatten)]
+    summary: tools::MapSummary,
+    map: Vec<MapRun>,
+}
+
+pub(super) fn map(args: &MapArgs) -> Result<Exit> {
+    let request = tools::MapRequest {
+        path: args.overlay.clone(),
+        gate: gate(args.parents),
+        offset_bytes: args.offset.bytes(),
+        len_bytes: args.length.map(ByteSize::bytes),
+    };
+    let mut runs = Vec::new();
+    if !args.json {
+        print_line(MapRun::HEADING)?;
+    }
+    let summary = tools::map(&request, &mut |run| {
+        if args.json {
+            runs.push(*run);
+            return Ok(());
+        }
+        print_line(&run.to_string())
+    })?;
+    if args.json {
+        print_json(&MapAnswer { summary, map: runs })?;
+    } else {
+        for (number, path) in summary.layers.iter().enumerate() {
+            print_line(&format!("layer {number}: {}", path.display()))?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
+pub(super) fn rollback(args: &RollbackArgs) -> Result<Exit> {
+    if !args.yes {
+        confirm(&args.overlay)?;
+    }
+    tell(&tools::rollback(&args.overlay)?, args.json)
+}
+
+pub(super) fn freeze(args: &FreezeArgs) -> Result<Exit> {
+    tell(&tools::freeze(&args.overlay)?, args.json)
+}
+
+pub(super) fn rebind(args: &RebindArgs) -> Result<Exit> {
+    let proof = match &args.original {
+        Some(original) => Proof::Original(original.clone()),
+        None if args.trust => Proof::Trust,
+        None => Proof::RecordedHash,
+    };
+    let request =
+        tools::RebindRequest { path: args.overlay.clone(), parent: args.parent.clone(), proof };
+    let rebound = with_bar(args.json, |progress| tools::rebind(&request, progress))?;
+    tell(&rebound, args.json)
+}
+
+fn gate(is_open: bool) -> Gate {
+    if is_open { Gate::Open } else { Gate::Closed }
+}
+
+/// Prints a report for whoever asked.
+fn tell<T: Serialize + core::fmt::Display>(report: &T, json: bool) -> Result<Exit> {
+    if json {
+        print_json(report)?;
+    } else {
+        print_line(report.to_string().trim_end())?;
+    }
+    Ok(Exit::Success)
+}
+
+fn with_bar<T>(json: bool, work: impl FnOnce(&mut tools::Progress<'_>) -> T) -> T {
+    let bar = progress_bar(0, !json);
+    let answer = work(&mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    answer
+}
+
+/// Asks whoever sits at the terminal.
+fn confirm(overlay: &Path) -> Result<()> {
+    let refused = |detail: &str| {
+        HostError::usage("roll back", detail).path(overlay).advice("say --yes to do it")
+    };
+    if !stdin().is_terminal() || !stderr().is_terminal() {
+        return Err(refused("nobody is there to confirm it"));
+    }
+    let failed = |e| HostError::io(e, "ask");
+    let question = format!("Forget everything that was written to `{}`? [y/N] ", overlay.display());
+    stderr().write_all(question.as_bytes()).map_err(failed)?;
+    let mut answer = String::new();
+    stdin().read_line(&mut answer).map_err(failed)?;
+    if answer.trim().eq_ignore_ascii_case("y") || answer.trim().eq_ignore_ascii_case("yes") {
+        return Ok(());
+    }
+    Err(refused("it was not confirmed"))
 }

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::error::{ErrorKind, Exit, HostError, Result};
+use crate::error::{Exit, Result};
 
 pub mod clients;
 pub mod completion;
@@ -55,6 +55,8 @@ pub enum Command {
     Rollback(image::RollbackArgs),
     /// Make an overlay a read-only layer for others
     Freeze(image::FreezeArgs),
+    /// Accept another file of the same content as an overlay's parent
+    Rebind(image::RebindArgs),
 
     /// Ask a running server how it is
     Status(status::StatusArgs),
@@ -97,6 +99,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Map(args) => image::map(&args),
         Command::Rollback(args) => image::rollback(&args),
         Command::Freeze(args) => image::freeze(&args),
+        Command::Rebind(args) => image::rebind(&args),
         Command::Status(args) => status::run(&args),
         Command::Clients(args) => clients::run(&args),
         Command::Discover(args) => initiator::discover(&args),
@@ -109,11 +112,6 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Completions(args) => completion::completions(&args),
         Command::Man(args) => completion::man(&args),
     }
-}
-
-fn not_built_yet(command: &str) -> HostError {
-    HostError::new(ErrorKind::Unsupported, format!("run `{command}`"))
-        .detail("this build does not have it yet")
 }
 
 #[cfg(test)]

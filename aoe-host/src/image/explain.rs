@@ -97,11 +97,23 @@ fn damaged(error: &dyn Error, op: &str, path: &Path) -> HostError {
         .advice("`cowblade check` lists everything that is wrong with it")
 }
 
+/// How two parents differ. Times are left out: they often look alike.
+pub(crate) fn mismatch_words(mismatch: ParentMismatch) -> String {
+    match mismatch {
+        ParentMismatch::Modified { .. } => {
+            "the parent was touched or written since: its time of modification is not the recorded \
+             one, its length and samples are"
+                .to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
 /// What lies below an image is not what it was made over.
 pub(super) fn parent_refused(mismatch: ParentMismatch, image: &Path, below: &str) -> HostError {
     let error = HostError::new(ErrorKind::Mismatch, "use the overlay")
         .path(image)
-        .detail(format!("{mismatch} (below it is {below})"));
+        .detail(format!("{} (below it is {below})", mismatch_words(mismatch)));
     match mismatch {
         ParentMismatch::Modified { .. } => error.advice(format!(
             "if its content is the same, accept it with `cowblade rebind {} --parent {below}`",

@@ -32,7 +32,9 @@ pub use notes::{NoteId, NoteLog, default_notes_directory};
 pub use overlay::{Core, OpenedOverlay, OverlayOptions, create_overlay, open_overlay};
 
 pub(crate) use backing::{Below, load_store};
-pub(crate) use explain::{dm_open_failed, native_open_failed, native_update_failed};
+pub(crate) use explain::{
+    dm_open_failed, mismatch_words, native_open_failed, native_update_failed,
+};
 pub(crate) use identity::{identity_of, random_layer_id, scratch_page};
 pub(crate) use overlay::{
     NewFormat, NewOverlay, count_data, make_overlay, overlay_options, with_content,

@@ -439,4 +439,6 @@ impl Taken<'_> {
 }
 
 #[cfg(test)]
+mod overlay_tests;
+#[cfg(test)]
 mod tests;

@@ -21,6 +21,9 @@ use crate::server::io::{IoDriver, Job, Memory};
 use crate::server::{DiskSpec, Durability, Edge, Overlay, Report, identity_of};
 use crate::storage::HostedDriver;
 
+/// What the names of ephemeral overlays in the overlay directory end with.
+pub(super) const EPHEMERAL: &str = "ephemeral";
+
 /// An overlay that a worker has made or opened.
 pub(super) struct Ready {
     pub(super) disk: u32,
@@ -102,7 +105,12 @@ impl HostedEdge {
         };
         let client = client.or(Some(&automatic));
         let name = overlay_file_name(export, client, self.first_per_client)?;
-        Some(self.overlays.as_ref()?.join(name))
+        let path = self.overlays.as_ref()?.join(name);
+        Some(match export.durability {
+            // A name of its own: what a killed server leaves is then known to be worthless.
+            crate::config::Durability::Ephemeral => path.with_extension(EPHEMERAL),
+            _ => path,
+        })
     }
 
     /// Where the protocol state of a disk is kept, if anything is.

@@ -11,7 +11,7 @@ use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{Backing, Format, default_notes_directory};
 use crate::registry::{REGISTRY_FILE, Registry, read_if_exists};
 use crate::server::{DiskSpec, Durability, ExportSpec, Newcomers, Overlay, Server, identity_of};
-use crate::storage::{HostedDriver, WorkerCounts};
+use crate::storage::{Access, FileOptions, FileStorage, HostedDriver, LockMode, WorkerCounts};
 
 /// Firmware version that targets report; free to choose. [AoE 4]
 const FIRMWARE: u16 = 0x4101;
@@ -160,12 +160,7 @@ fn enter(
         && let Overlay::File(path) = &spec.overlay
         && path.exists()
     {
-        return Err(HostError::new(ErrorKind::AlreadyExists, "serve an ephemeral disk")
-            .path(path)
-            .detail(
-                "an overlay of that name exists and would be deleted at the end; move it away, \
-                 or use another --overlays directory",
-            ));
+        make_way(path, matches!(export.top, Top::File(_)))?;
     }
     if let Some(opened) = edge.open_existing(export.address, spec)? {
         if opened.format() != Format::Native {
@@ -178,6 +173,27 @@ fn enter(
         }
     }
     Ok(())
+}
+
+/// Removes what an ephemeral disk of a killed server left. A file that somebody named is theirs.
+fn make_way(path: &std::path::Path, named: bool) -> Result<()> {
+    if named {
+        return Err(HostError::new(ErrorKind::AlreadyExists, "serve an ephemeral disk")
+            .path(path)
+            .detail("it exists, and would be deleted when the server stops")
+            .advice("remove it if it is worthless, or name another file"));
+    }
+    // Under the lock, so that a server that still uses it is not robbed.
+    let file = FileStorage::open(
+        path,
+        &FileOptions {
+            access: Access::ReadWrite,
+            lock: LockMode::Exclusive,
+            ..FileOptions::default()
+        },
+    )?;
+    std::fs::remove_file(file.path())
+        .map_err(|e| HostError::io(e, "remove what an ephemeral disk left").path(path))
 }
 
 fn disk_spec(

@@ -1,7 +1,7 @@
 //! The hosted driver: what does not block is done at once, the rest by threads.
 //!
 //! 1. Reads from the page cache and writes into it are done inside [`IoDriver::start`], without an
-//!    allocation.
+//!    allocation. A write into part of a page that would have to be read first is not.
 //! 2. A read that would block is done by a thread into memory of its own. How a file tells is
 //!    learnt per file: `RWF_NOWAIT` where the file system has it; at once where the file lives in
 //!    memory (tmpfs); always a thread elsewhere.
@@ -141,7 +141,7 @@ impl IoDriver for HostedDriver {
                 }
             }
             (Kind::Write, Memory::From(data)) if data.len() as u64 == operation.len => {
-                if !file.is_direct() {
+                if !file.is_direct() && !file.is_cold_for_writing(offset, operation.len) {
                     return Some(outcome(file.write(offset, data)));
                 }
                 Some(data.to_vec())
@@ -180,6 +180,3 @@ fn perform(
         Kind::Sync => (file.sync_data(), None),
     }
 }
-
-#[cfg(test)]
-mod tests;

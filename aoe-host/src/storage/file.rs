@@ -125,6 +125,9 @@ const RAMFS_MAGIC: i64 = 0x8584_58f6;
 /// Unit of direct access to files: what every file system in use accepts.
 const DIRECT_UNIT: u64 = 4096;
 
+/// Position within a page of the page cache; where pages are larger, this only asks more often.
+const PAGE_MASK: u64 = 4095;
+
 /// Longest piece in which zeros are written where the system has no better way.
 const ZEROS: &[u8] = &[0; 64 << 10];
 
@@ -309,6 +312,34 @@ impl FileStorage {
         Now::Done
     }
 
+    /// A write through the page cache would first have to read from the medium: it covers a page
+    /// partly that is in the file and not in memory. Allocates nothing.
+    pub(super) fn is_cold_for_writing(&self, offset: u64, len: u64) -> bool {
+        let policy = self.inner.read_policy.load(Ordering::Relaxed);
+        if policy != ReadPolicy::NoWait as u8 {
+            return false;
+        }
+        let start = self.inner.start.saturating_add(offset);
+        let end = start.saturating_add(len);
+        let (first, last) = (start & !PAGE_MASK, end & !PAGE_MASK);
+        let cut = [(start != first).then_some(first), (end != last).then_some(last)];
+        let cut = if cut[0] == cut[1] { [cut[0], None] } else { cut };
+        cut.into_iter().flatten().any(|page| self.is_cold_page(page))
+    }
+
+    fn is_cold_page(&self, page: u64) -> bool {
+        let mut byte = [0];
+        let mut pieces = [io::IoSliceMut::new(&mut byte)];
+        let file = &self.inner.file;
+        match rustix::io::preadv2(file, &mut pieces, page, ReadWriteFlags::NOWAIT) {
+            // Nothing has to be read for a hole either, and most of a new overlay is one.
+            Err(Errno::AGAIN) => rustix::fs::seek(file, SeekFrom::Data(page))
+                .is_ok_and(|data| data <= page | PAGE_MASK),
+            // In memory, behind the end, or not to be known.
+            _ => false,
+        }
+    }
+
     /// As [`Storage::write_at`]; clones may write at the same time.
     ///
     /// # Errors
@@ -479,6 +510,10 @@ fn open_file(path: &Path, options: &FileOptions) -> Result<File> {
         flags |= libc::O_DIRECT;
     }
     let write = options.access == Access::ReadWrite;
+    if write && std::fs::metadata(path).is_ok_and(|about| about.file_type().is_block_device()) {
+        // The system refuses a device that is mounted, or is part of another one.
+        flags |= libc::O_EXCL;
+    }
     let opened = OpenOptions::new().read(true).write(write).custom_flags(flags).open(path);
     opened.map_err(|error| {
         let refused = options.direct && error.raw_os_error() == Some(libc::EINVAL);
@@ -491,6 +526,9 @@ fn open_file(path: &Path, options: &FileOptions) -> Result<File> {
         match error.kind() {
             ErrorKind::NotFound => error.advice("check the path"),
             ErrorKind::PermissionDenied => error.advice("check the permissions of the file"),
+            ErrorKind::InUse => error
+                .detail("the system uses the device")
+                .advice("unmount it, or take it out of the device above it"),
             _ => error,
         }
     })

@@ -15,7 +15,8 @@ use serde::Serialize;
 use crate::config::{Layer, Window};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{
-    Below, Binding, Format, ImageName, detect, identity_of, native_open_failed, scratch_page,
+    Below, Binding, Format, ImageName, detect, identity_of, mismatch_words, native_open_failed,
+    scratch_page,
 };
 use crate::storage::{FileKey, FileOptions, FileStorage};
 
@@ -35,6 +36,7 @@ pub struct ParentReport {
     /// Where it was, if that was recorded.
     pub path: Option<PathBuf>,
     /// How it is now.
+    #[serde(flatten)]
     pub state: ParentState,
     /// Its format, where it was looked at.
     pub format: Option<Format>,
@@ -241,6 +243,6 @@ fn look(
     };
     Ok(match recorded.identity.matches(&found) {
         Ok(()) => (report(ParentState::AsRecorded, Some(format)), Recorded::of(&file, format)?),
-        Err(why) => (report(ParentState::Different(why.to_string()), Some(format)), None),
+        Err(why) => (report(ParentState::Different(mismatch_words(why)), Some(format)), None),
     })
 }

@@ -98,7 +98,7 @@ impl fmt::Display for CheckReport {
 pub fn check(
     path: impl AsRef<Path>,
     gate: Gate,
-    progress: &mut dyn Progress,
+    progress: &mut Progress<'_>,
 ) -> Result<CheckReport> {
     let name = ImageName::parse(path);
     let options = FileOptions { lock: LockMode::Shared, ..FileOptions::default() };
@@ -133,7 +133,7 @@ struct Told<'a> {
     file: Sparse<'a>,
     total: u64,
     last: Cell<u64>,
-    progress: RefCell<&'a mut dyn Progress>,
+    progress: RefCell<&'a mut Progress<'a>>,
 }
 
 /// Bytes between two messages.
@@ -147,7 +147,7 @@ impl ReadStorage for Told<'_> {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> core::result::Result<(), StorageError> {
         if offset >= self.last.get().saturating_add(TELL_EVERY) {
             self.last.set(offset);
-            self.progress.borrow_mut().at(offset.min(self.total), self.total);
+            (self.progress.borrow_mut())(offset.min(self.total), self.total);
         }
         self.file.read_at(offset, buf)
     }
@@ -160,7 +160,7 @@ impl ReadStorage for Told<'_> {
 fn check_native(
     file: &FileStorage,
     report: &mut CheckReport,
-    progress: &mut dyn Progress,
+    progress: &mut Progress<'_>,
 ) -> Result<()> {
     let opened = native::open(file, &mut scratch_page());
     let total = opened.map_or(0, |opened| opened.geometry().data_offset());

@@ -86,7 +86,7 @@ impl fmt::Display for Created {
 /// # Errors
 /// A name that is taken; a size that no disk has; a parent that is writable, empty or unreadable; what
 /// the system says.
-pub fn create(request: &CreateRequest, progress: &mut dyn Progress) -> Result<Created> {
+pub fn create(request: &CreateRequest, progress: &mut Progress<'_>) -> Result<Created> {
     let path = &request.path;
     let mut below = match &request.backing {
         Some(backing) => below_of(backing, request.window)?,
@@ -111,7 +111,7 @@ pub fn create(request: &CreateRequest, progress: &mut dyn Progress) -> Result<Cr
     {
         let parent = FileStorage::open(parent, &FileOptions::default())?;
         let total = cow_core::storage::ReadStorage::len_bytes(&parent)?;
-        let content = full_hash(&parent, &mut |done| progress.at(done, total))?;
+        let content = full_hash(&parent, &mut |done| progress(done, total))?;
         below = with_content(&below, content);
     }
     let new = NewOverlay {

@@ -205,7 +205,7 @@ impl fmt::Display for Info {
             store.print(f)?;
         }
         for (depth, parent) in self.parents.iter().enumerate() {
-            line(f, if depth == 0 { "over" } else { "" }, &parent.to_string())?;
+            line(f, if depth == 0 { "over" } else { "and that" }, &parent.to_string())?;
         }
         if let Some(writer) = &self.writer {
             line(f, "in use by", writer)?;

@@ -26,5 +26,5 @@ pub use check::{CheckReport, Finding, check};
 pub use create::{CreateRequest, Created, DEFAULT_CHUNK_SECTORS, NewFormat, create};
 pub use info::{DmSnapshotInfo, Info, NativeInfo, info};
 pub use map::{MapKind, MapRequest, MapRun, MapSummary, map};
-pub use progress::{Bar, Progress};
+pub use progress::Progress;
 pub use rebind::{Proof, RebindRequest, Rebound, rebind};

@@ -66,7 +66,7 @@ impl fmt::Display for Rebound {
 /// # Errors
 /// The overlay is in use; nothing proves that the content is the same, or it is not. Nothing was
 /// changed then.
-pub fn rebind(request: &RebindRequest, progress: &mut dyn Progress) -> Result<Rebound> {
+pub fn rebind(request: &RebindRequest, progress: &mut Progress<'_>) -> Result<Rebound> {
     let name = ImageName::parse(&request.path);
     let mut file = FileStorage::open(&name.path, &overlay_options(false))?;
     let format = name.format_of(&file)?;
@@ -132,7 +132,7 @@ fn differs(request: &RebindRequest, why: &str) -> HostError {
 struct Judge<'a> {
     request: &'a RebindRequest,
     old: FileIdentity,
-    progress: &'a mut dyn Progress,
+    progress: &'a mut Progress<'a>,
 }
 
 impl Judge<'_> {
@@ -150,7 +150,7 @@ impl Judge<'_> {
                 let Some(recorded) = self.old.content else {
                     return Err(nothing_to_compare(self.request));
                 };
-                let content = full_hash(parent, &mut |done| progress.at(done, total))?;
+                let content = full_hash(parent, &mut |done| progress(done, total))?;
                 if content != recorded {
                     return Err(differs(self.request, "the hashes of the content differ"));
                 }
@@ -162,7 +162,7 @@ impl Judge<'_> {
                 if original.key()? == parent.key()? {
                     return Err(differs(self.request, "it is the original itself"));
                 }
-                let told = &mut |done| progress.at(done, total);
+                let told = &mut |done| progress(done, total);
                 if let Some(at) = same_content(&original, parent, told)? {
                     return Err(differs(self.request, &format!("byte {at} differs")));
                 }

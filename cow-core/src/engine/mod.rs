@@ -467,7 +467,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             Phase::Apply => self.apply(at, lent),
             Phase::Note => self.note(at, lent),
             Phase::Punch => self.punch(at),
-            Phase::Done => self.finish(at),
+            Phase::Done => self.finish(at, lent),
             Phase::Free | Phase::Waiting | Phase::Commit => None,
         }
     }
@@ -492,8 +492,13 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         None
     }
 
-    fn finish(&mut self, at: u16) -> Option<Output> {
+    fn finish(&mut self, at: u16, lent: &mut Lent<'_, '_>) -> Option<Output> {
         let slot = self.table.remove(at)?;
+        if slot.failure.is_some() {
+            // It may have been loading a page that nobody else wants. Who does begins anew.
+            lent.pages.release_arrived();
+            self.table.retry_starved();
+        }
         Some(Output::Done { id: slot.id, result: slot.failure.map_or(Ok(()), Err) })
     }
 

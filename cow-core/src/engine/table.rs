@@ -148,7 +148,7 @@ pub(super) struct Filling {
     pub(super) found: u64,
     pub(super) page: Option<PageId>,
     pub(super) writing: bool,
-    pub(super) outstanding: u16,
+    pub(super) outstanding: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -169,7 +169,7 @@ pub(super) struct Slot {
     pub(super) tail: bool,
     /// Some data were written or zeroed.
     pub(super) touched: bool,
-    pub(super) outstanding: u16,
+    pub(super) outstanding: u32,
     pub(super) failure: Option<Failure>,
     /// The mapping changes.
     pub(super) publish: bool,

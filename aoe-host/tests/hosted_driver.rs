@@ -1,20 +1,27 @@
+//! The hosted driver on real files, devices and file systems. It is a program of its own because some
+//! tests start others: a child holds the locks of its parent until it has become another program.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of a test fail like the test")]
+
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::fs;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use aoe_host::server::io::{Completion, IoDriver, Job, Memory};
+use aoe_host::storage::{Access, FileOptions, FileStorage, HostedDriver, WorkerCounts};
 use cow_core::blocking::Storages;
-use cow_core::engine::{Buffer, Engine, Lent, Output, Request, RequestId};
+use cow_core::engine::{
+    Buffer, Engine, IoFailure, Kind, Lent, Operation, Output, Request, RequestId,
+};
 use cow_core::format::Layer;
 use cow_core::format::raw::Raw;
 use cow_core::pages::{Frame, Page, PagePool, StorageKey};
-use cow_core::storage::Storage;
+use cow_core::storage::{ReadStorage, Storage};
 use cow_core::units::Extent;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-use super::*;
-use crate::storage::{Access, FileOptions};
 
 /// Operations are made by an engine only: this one asks for one read of `sectors` from `lba`.
 fn read_operation(key: StorageKey, len: u64, lba: u64, sectors: u64) -> Operation {
@@ -94,7 +101,7 @@ fn every_kind_of_operation(path: &Path, direct: bool) {
     }
     let (bytes, _) = read(&mut driver, &base);
     assert!(bytes[1536..4096].iter().all(|b| *b == 1) && bytes[4096..].iter().all(|b| *b == 0));
-    assert_eq!(fs::metadata(path).unwrap().len(), 1 << 20);
+    assert_eq!(driver.files().get(key).unwrap().len_bytes().unwrap(), 1 << 20);
 
     let behind = with(base, Kind::Read, 1 << 20, 512);
     let result = driver.start(job(&behind), &behind, Memory::Into(&mut [0; 512]));
@@ -132,6 +139,51 @@ fn direct_file(test: &str) -> Option<tempfile::NamedTempFile> {
 fn past_the_page_cache() {
     if let Some(file) = direct_file("past_the_page_cache") {
         every_kind_of_operation(file.path(), true);
+    }
+}
+
+/// Taken by tests that start programs: a child that has not become another program yet would keep
+/// the devices of other tests busy.
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// A block device over a file, for as long as this lives.
+struct LoopDevice(String);
+
+impl LoopDevice {
+    fn attach(file: &Path, unit: &str) -> Option<Self> {
+        let mut command = std::process::Command::new("losetup");
+        let output = command.args(["--find", "--show", "--sector-size", unit]).arg(file).output();
+        let output = output.ok().filter(|output| output.status.success())?;
+        Some(Self(String::from_utf8(output.stdout).ok()?.trim().to_owned()))
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let detached = std::process::Command::new("losetup").args(["--detach", &self.0]).status();
+        assert!(detached.unwrap().success());
+    }
+}
+
+#[test]
+fn on_block_devices() {
+    let _alone = STARTING.lock().unwrap();
+    for (unit, direct) in [("512", false), ("512", true), ("4096", false), ("4096", true)] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        let Some(device) = LoopDevice::attach(file.path(), unit) else {
+            println!("SKIP: on_block_devices: losetup cannot make a device of {unit}-byte units");
+            continue;
+        };
+        every_kind_of_operation(Path::new(&device.0), direct);
+        let first = open(Path::new(&device.0), direct);
+        assert!(first.is_device());
+        let options = FileOptions { access: Access::ReadWrite, ..FileOptions::default() };
+        let second = FileStorage::open(&device.0, &options).unwrap_err();
+        assert!(second.to_string().contains("the system uses the device"), "{second}");
+        let mut storage = first;
+        assert!(storage.extend(1 << 20).is_ok());
+        assert!(storage.extend((1 << 20) + 1).unwrap_err().to_string().contains("cannot grow"));
     }
 }
 
@@ -187,6 +239,43 @@ fn cold_reads_leave_the_loop_and_warm_ones_do_not() {
 }
 
 #[test]
+fn writes_into_cold_pages_leave_the_loop() {
+    use rustix::fs::Advice;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), vec![3; 1 << 20]).unwrap();
+    file.as_file().set_len(2 << 20).unwrap();
+    let mut driver = HostedDriver::new(WorkerCounts::default()).unwrap();
+    let storage = open(file.path(), false);
+    storage.sync_data().unwrap();
+    let key = driver.files_mut().add(storage.clone());
+    let base = read_operation(key, 2 << 20, 0, 16);
+    let mut write = |offset: u64, len: u64| {
+        let operation = with(base, Kind::Write, offset, len);
+        let data = vec![9; usize::try_from(len).unwrap()];
+        let started = driver.start(job(&operation), &operation, Memory::From(&data));
+        let at_once = started.is_some();
+        assert_eq!(started.unwrap_or_else(|| wait(&mut driver).result), Ok(()));
+        at_once
+    };
+    let cool = || rustix::fs::fadvise(storage.file(), 0, None, Advice::DontNeed).unwrap();
+    cool();
+    if write(512, 512) {
+        println!("SKIP: writes_into_cold_pages_leave_the_loop: the page cache kept it");
+        return;
+    }
+    assert!(write(1024, 512), "the page is warm now");
+    assert!(write(8192, 4096) && write(12_288, 8192), "whole pages are never read");
+    assert!(!write(40_960 - 512, 512 + 4096 + 512), "one edge is cold");
+    assert!(write((1 << 20) + 512, 512) && write((1 << 20) + 5000, 9000), "holes are not read");
+    let bytes = fs::read(file.path()).unwrap();
+    assert!(bytes[512..1536].iter().all(|b| *b == 9) && bytes[1536..8192].iter().all(|b| *b == 3));
+    assert!(bytes[40_448..45_568].iter().all(|b| *b == 9));
+    assert_eq!((bytes[40_447], bytes[45_568]), (3, 3));
+    assert!(bytes[(1 << 20) + 512..(1 << 20) + 1024].iter().all(|b| *b == 9));
+    assert_eq!((bytes[(1 << 20) + 511], bytes[(1 << 20) + 1024]), (0, 0));
+}
+
+#[test]
 fn spawned_tasks_ring_even_when_they_panic() {
     let mut driver = HostedDriver::new(WorkerCounts { data: 1, slow: 1 }).unwrap();
     let done = Arc::new(AtomicUsize::new(0));
@@ -212,7 +301,7 @@ fn spawned_tasks_ring_even_when_they_panic() {
 #[test]
 fn a_full_file_system_is_told_apart_from_a_broken_one() {
     const VARIABLE: &str = "COWBLADE_TEST_SMALL_TMPFS";
-    let name = "storage::driver::tests::a_full_file_system_is_told_apart_from_a_broken_one";
+    let name = "a_full_file_system_is_told_apart_from_a_broken_one";
     if let Some(dir) = std::env::var_os(VARIABLE) {
         return fill_up(Path::new(&dir));
     }
@@ -223,6 +312,7 @@ fn a_full_file_system_is_told_apart_from_a_broken_one() {
         dir.path().display(),
         std::env::current_exe().unwrap().display()
     );
+    let _alone = STARTING.lock().unwrap();
     let mut child = std::process::Command::new("unshare");
     child.args(["-m", "sh", "-c", &script]).env(VARIABLE, dir.path());
     if !rustix::process::geteuid().is_root() {
