@@ -215,7 +215,8 @@ fn the_tools_understand_an_overlay() {
     assert!(info.to_string().contains("native"), "{info}");
     let map = run(&["map", &overlay]).assert_done();
     assert!(map.out.contains("16"), "{map:?}");
-    run(&["rollback", &overlay]).assert_done();
+    assert_eq!(run(&["rollback", &overlay]).code, 2, "nobody confirmed");
+    run(&["rollback", "--yes", &overlay]).assert_done();
     server.restart();
     assert!(site::is_golden(&mut site.station(0), 0, SECTORS), "rolled back");
 }
