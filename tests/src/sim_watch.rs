@@ -138,7 +138,9 @@ impl Watch {
         match flying.kind {
             Kind::Sync if well => storage.synced = storage.synced.max(name),
             Kind::Write if !well => {
-                drop(storage.page_of(flying.start).map(|p| storage.failed.insert(p)))
+                if let Some(page) = storage.page_of(flying.start) {
+                    storage.failed.insert(page);
+                }
             }
             Kind::Write | Kind::Zero => {
                 if let Some(page) = storage.page_of(flying.start) {
