@@ -3,13 +3,14 @@
 //! formats, depths and pools.
 //!
 //! Everything follows from a seed, which every failure names.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use cow_core::engine::Durability;
 use cow_core::fault::{Dice, Machine};
 use cow_core::units::MAX_SECTORS;
 use system_tests::chain_model::{Disk, Format};
-use system_tests::sim::Plan;
 use system_tests::sim_life::{Ending, Life, random_ending};
+use system_tests::sim_plan::Plan;
 
 /// One sector, odd ones, one sector around a native page, a few pages, the largest there is.
 const SIZES: [u64; 8] = [1, 7, 500, 16_127, 16_128, 16_129, 40_001, MAX_SECTORS];

@@ -17,14 +17,15 @@
 //!
 //! The last tests show that all this can fail: drivers that drop syncs, acknowledge early, publish
 //! early or lose notes are found out.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use cow_core::engine::Durability;
 use cow_core::fault::{Machine, Tear};
 use cow_core::format::native;
 use cow_core::pages::Page;
-use system_tests::chain_model::{Disk, Format};
+use system_tests::chain_model::Format;
 use system_tests::crash::{Change, End, Recording, Story, Tally, end_change, is_caught};
-use system_tests::sim::{Mischief, Plan};
+use system_tests::sim_plan::{Mischief, Plan};
 
 const CUT: End = End::PowerCut(Tear::Sectors);
 

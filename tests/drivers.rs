@@ -2,6 +2,7 @@
 //! pool or on one device, on several threads, and on media that fail.
 //!
 //! Nothing may hang: every run has a bound of steps and names its seed when it exceeds it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use cow_core::blocking::CallError;
 use cow_core::engine::{
@@ -12,8 +13,8 @@ use cow_core::fault::{Dice, FaultError, FaultyStorage, Machine};
 use cow_core::storage::ReadStorage;
 use cow_core::units::{Extent, Lba};
 use system_tests::chain_model::{Content, Disk, Format, Model, Opened, PoolMemory, SECTOR, Spots};
-use system_tests::sim::Plan;
 use system_tests::sim_life::{Ending, Life};
+use system_tests::sim_plan::Plan;
 
 const MODES: [Durability; 3] = [Durability::Safe, Durability::Writeback, Durability::Ephemeral];
 const FORMATS: [Format; 3] = [Format::Native, Format::Dm(1), Format::Dm(8)];
