@@ -109,6 +109,35 @@ fn a_newcomers_overlay_begins_with_its_first_write() {
 }
 
 #[test]
+fn every_client_has_its_own_blank_disk() {
+    let Some((lab, site)) = site("every_client_has_its_own_blank_disk", 2) else { return };
+    let overlays = lab.dir().join("overlays").display().to_string();
+    let base = format!("0.0={},ro", site.golden().display());
+    let mut plan = site.plan(&["--export", &base, "--export", "0.1=blank:8M,per-client"]);
+    let golden = site.golden().display().to_string();
+    plan.command.retain(|word| *word != golden);
+    plan.command.extend(["--new-clients", "auto", "--overlays", &overlays].map(String::from));
+    let mut server = plan.start();
+    let mut blanks = [0, 1].map(|index| site.find(index, (0, 1)).unwrap());
+    for (blank, seed) in blanks.iter_mut().zip(1..) {
+        assert_eq!(blank.sectors(), 8 << 11);
+        assert!(blank.read(0, 64, 2).iter().all(|&byte| byte == 0));
+        site::stamp(blank, seed, 0, 8);
+    }
+    server.kill();
+    server.restart();
+    for (index, seed) in [(0, 1), (1, 2)] {
+        let mut blank = site.find(index, (0, 1)).unwrap();
+        assert!(site::is_stamped(&mut blank, seed, 0, 8));
+        let mut base = site.station(index);
+        assert!(site::is_golden(&mut base, 0, 64));
+        let refused = base.ata(Registers::write(0, 1), &[0xee; 512]).status();
+        assert_eq!(refused, (0x41, 0x04), "the base is read-only");
+    }
+    assert_eq!(Site::files(std::path::Path::new(&overlays)).len(), 2);
+}
+
+#[test]
 fn newcomers_beyond_the_maximum_get_no_disk() {
     let Some((_lab, site)) = site("newcomers_beyond_the_maximum_get_no_disk", 2) else { return };
     let mut server = site.serve(&["--new-clients", "auto=1"]);
@@ -186,7 +215,8 @@ fn the_tools_understand_an_overlay() {
     assert!(info.to_string().contains("native"), "{info}");
     let map = run(&["map", &overlay]).assert_done();
     assert!(map.out.contains("16"), "{map:?}");
-    run(&["rollback", &overlay]).assert_done();
+    assert_eq!(run(&["rollback", &overlay]).code, 2, "nobody confirmed");
+    run(&["rollback", "--yes", &overlay]).assert_done();
     server.restart();
     assert!(site::is_golden(&mut site.station(0), 0, SECTORS), "rolled back");
 }

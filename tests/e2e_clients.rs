@@ -5,11 +5,15 @@ use std::path::Path;
 
 use system_tests::judge;
 use system_tests::lab::Lab;
+use system_tests::lossy::Trouble;
 use system_tests::net::Segment;
+use system_tests::operator;
 use system_tests::require::{self, Need, UML_INITIATOR};
 use system_tests::scenario::{self, Attach, GOLDEN, TREE};
+use system_tests::script::Load;
 use system_tests::server::ServerPlan;
 use system_tests::target::cowblade;
+use system_tests::wire::Wire;
 
 const DISK_WORKER: &str = env!("CARGO_BIN_EXE_disk-worker");
 const NEEDS: &[&[Need]] = &[UML_INITIATOR, &[Need::Program("mke2fs"), Need::Program("e2fsck")]];
@@ -158,4 +162,60 @@ fn a_read_only_base_under_a_blank_disk_makes_a_union() {
     union.guest.assert_success();
     assert_eq!(judge::refused(union.write_accepted), Ok(()));
     assert_eq!(union.base, Ok(()));
+}
+
+fn troubled(test: &'static str, mtu: u16, durability: &str) {
+    if !require::met(test, NEEDS) {
+        return;
+    }
+    let lab = Lab::new(test, DISK_WORKER);
+    let trouble = Trouble { lost: 5, doubled: 10, swapped: 10, seed: 6 };
+    let (guest, damage, golden) = lab.attempt(|dir| {
+        let options = ["--clients", "1", "--durability", durability];
+        let target = |segment: &Segment, dir: &Path| serve(segment, dir, &options);
+        let (guest, damage) = scenario::troubled(&lab, dir, mtu, trouble, target)?;
+        Ok((guest, damage, scenario::golden_unchanged(dir)))
+    });
+    guest.assert_success();
+    println!("{damage:?}");
+    assert!(damage.lost > 5 && damage.doubled > 10 && damage.swapped > 10, "{damage:?}");
+    assert_eq!(golden, Ok(()));
+}
+
+#[test]
+fn a_client_behind_a_troubled_wire_at_mtu_9000() {
+    troubled("a_client_behind_a_troubled_wire_at_mtu_9000", 9000, "safe");
+}
+
+#[test]
+fn a_client_behind_a_troubled_wire_at_mtu_1500() {
+    troubled("a_client_behind_a_troubled_wire_at_mtu_1500", 1500, "writeback");
+}
+
+#[test]
+fn an_adopted_client_attaches_at_once() {
+    let test = "an_adopted_client_attaches_at_once";
+    if !require::met(test, NEEDS) {
+        return;
+    }
+    let lab = Lab::new(test, DISK_WORKER);
+    let finished = lab.attempt(|dir| {
+        scenario::make_golden(dir);
+        let segment = Segment::new(9000, 1);
+        let wire = Wire::listen(segment.server(), Segment::SERVER);
+        let _server = serve(&segment, dir, &[]).start();
+        let load = Load::light(1, scenario::GOLDEN_BASE);
+        let script =
+            ["mark up; await_disk e0.0\n", &load.write("e0.0"), &load.verify("e0.0")].concat();
+        let mut guest = lab.initiator(dir, &segment, 0, &script).boot();
+        guest.await_mark("up", Some(&wire))?;
+        let asked = scenario::await_question(&wire).discoveries;
+        let overlays = dir.join(format!("{GOLDEN}.overlays")).display().to_string();
+        let words = ["clients", "adopt", &Segment::client_mac(0), "first", "--overlays", &overlays];
+        operator::cowblade(segment.server(), &words).assert_done();
+        let finished = guest.wait(Some(&wire))?;
+        assert_eq!(wire.seen().discoveries, asked, "attached only after asking again");
+        Ok(finished)
+    });
+    finished.assert_success();
 }

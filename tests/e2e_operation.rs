@@ -117,6 +117,21 @@ fn an_interface_that_goes_and_comes_is_served_again() {
 }
 
 #[test]
+fn a_recreated_interface_is_served_again() {
+    let Some((_lab, site)) = site("a_recreated_interface_is_served_again", 1500, 1) else { return };
+    let mut server = site.serve(ONE);
+    site::stamp(&mut site.station(0), 1, 0, 8);
+    site.segment.replug();
+    let mut back = None;
+    until("answers on the new interface", || {
+        server.assert_running();
+        back = site.try_station(0);
+        back.is_some()
+    });
+    assert!(site::is_stamped(&mut back.unwrap(), 1, 0, 8));
+}
+
+#[test]
 fn a_changed_mtu_is_followed() {
     let Some((_lab, site)) = site("a_changed_mtu_is_followed", 9000, 1) else { return };
     let mut server = site.serve(ONE);

@@ -40,6 +40,8 @@ pub struct GuestPlan {
     pub disk_worker: PathBuf,
     /// Longest run; catches hangs only.
     pub patience: Duration,
+    /// Silence with I/O in flight that counts as a stall.
+    pub stall: Duration,
 }
 
 /// Where a guest is plugged in.
@@ -129,7 +131,8 @@ impl GuestPlan {
             drop(fs::remove_file(share.join(stale)));
         }
         let (mac, mtu) = self.nic.as_ref().map_or(("", 0), |nic| (nic.mac.as_str(), nic.mtu));
-        let settings = format!("MAC={mac}\nMTU={mtu}\nMODULES='{}'\n", self.modules.join(" "));
+        let (stall, modules) = (self.stall.as_secs(), self.modules.join(" "));
+        let settings = format!("MAC={mac}\nMTU={mtu}\nSTALL={stall}\nMODULES='{modules}'\n");
         write(&share.join("settings"), settings.as_bytes());
         write(&share.join("script"), self.script.as_bytes());
         write(&self.dir.join("initramfs"), initramfs(&self.disk_worker));

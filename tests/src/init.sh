@@ -21,7 +21,7 @@ await_disk() { while ! [ -b "/dev/etherd/$1" ]; do usleep 20000; done; }
 # Ends the script with a reason.
 fail() { echo "FAIL: $*"; exit 1; }
 
-# Requests in flight while the wire has been silent for 12 s: the host decides who is to blame.
+# Requests in flight while the wire has long been silent: the host decides who is to blame.
 watch_for_stall() {
     quiet=0
     last=
@@ -30,7 +30,7 @@ watch_for_stall() {
         now=$(cat /sys/class/net/vec0/statistics/rx_packets /sys/class/net/vec0/statistics/tx_packets)
         if [ "$flying" -gt 0 ] && [ "$now" = "$last" ]; then quiet=$((quiet + 1)); else quiet=0; fi
         last=$now
-        [ "$quiet" -ge 12 ] && mark stalled "$flying in flight" && return
+        [ "$quiet" -ge "$STALL" ] && mark stalled "$flying in flight" && return
     done
 }
 

@@ -14,6 +14,8 @@ use crate::workspace::WorkDir;
 const ATTEMPTS: usize = 6;
 /// Longest life of a guest; catches hangs only. The driver itself gives up after 180 s.
 const PATIENCE: Duration = Duration::from_mins(7);
+/// Longer than any pause of the driver on a wire that loses nothing.
+const STALL: Duration = Duration::from_secs(12);
 
 /// What one test works with.
 #[derive(Debug)]
@@ -70,6 +72,7 @@ impl Lab {
             script: script.into(),
             disk_worker: self.disk_worker.clone(),
             patience: PATIENCE,
+            stall: STALL,
         }
     }
 
@@ -83,6 +86,7 @@ impl Lab {
             script: script.into(),
             disk_worker: self.disk_worker.clone(),
             patience: PATIENCE,
+            stall: STALL,
         }
     }
 }

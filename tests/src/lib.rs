@@ -1,6 +1,7 @@
 //! Harness of the system tests: real counterparts on a machine's own kernel, no mock.
 //!
 //! * [`net`] makes network namespaces and the Ethernet segment between them.
+//! * [`lossy`] loses, doubles and swaps frames between them.
 //! * [`guest`] boots user-mode-linux machines whose initiator is the kernel's own `aoe` driver.
 //! * [`pc`] emulates a PC that boots over the segment.
 //! * [`initiator`] is a small client of our own, [`hostile`] one that lies.
@@ -37,6 +38,7 @@ pub mod initiator;
 pub mod initramfs;
 pub mod judge;
 pub mod lab;
+pub mod lossy;
 pub mod net;
 pub mod operator;
 pub mod pattern;

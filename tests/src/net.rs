@@ -102,6 +102,8 @@ impl Segment {
     pub const SERVER: &'static str = "srv0";
     /// Name of the server's interface on a second wire.
     pub const SECOND: &'static str = "srv1";
+    /// Names of the two sides of the gap of [`Segment::with_gap`]: the server's and the guest's.
+    pub const GAP: [&'static str; 2] = ["p-srv", "p-cli"];
     /// Name of the tap interface of [`Segment::with_tap`].
     pub const TAP: &'static str = "tap0";
 
@@ -134,9 +136,23 @@ impl Segment {
         segment
     }
 
+    /// Makes a segment for one guest with nothing but a [`crate::lossy::Forwarder`] in the middle.
+    pub fn with_gap(mtu: u16) -> Self {
+        let segment = Self::without_links(mtu, Some(Namespace::new("middle")));
+        segment.link(&segment.server, Self::SERVER, segment.switch(), Self::GAP[0]);
+        segment.link(&segment.clients, &Self::client(0), segment.switch(), Self::GAP[1]);
+        segment
+    }
+
     /// Adds a second wire between the two namespaces: [`Segment::SECOND`] to `client(index)`.
     pub fn add_wire(&self, index: usize) {
         self.link(&self.server, Self::SECOND, &self.clients, &Self::client(index));
+    }
+
+    /// Deletes the first wire of a plain pair and lays a new one with the same names.
+    pub fn replug(&self) {
+        self.server.ip(&["link", "del", Self::SERVER]);
+        self.link(&self.server, Self::SERVER, &self.clients, &Self::client(0));
     }
 
     /// Changes the MTU of both ends of the first wire of a plain pair.
@@ -156,12 +172,12 @@ impl Segment {
         &self.clients
     }
 
-    /// The namespace of the bridge.
+    /// The namespace in the middle: of the bridge, or of the gap.
     ///
     /// # Panics
     /// If the segment is a plain pair.
     pub fn switch(&self) -> &Namespace {
-        self.switch.as_ref().expect("this segment has a bridge")
+        self.switch.as_ref().expect("this segment has a middle")
     }
 
     /// Payload bytes of an Ethernet frame on this segment.

@@ -12,6 +12,7 @@ use std::time::Instant;
 use crate::guest::{Finished, Guest, Void};
 use crate::judge;
 use crate::lab::Lab;
+use crate::lossy::{Damage, Forwarder, Trouble};
 use crate::net::Segment;
 use crate::pattern::Base;
 use crate::require;
@@ -57,6 +58,18 @@ pub fn golden_unchanged(dir: &Path) -> Result<(), judge::Verdict> {
     judge::unchanged(&judge::golden_bytes(GOLDEN_SECTORS, GOLDEN_SEED), &dir.join(GOLDEN))
 }
 
+/// Shell commands of a client that scatters writes, makes a file system, fills it and checks it.
+fn everyday_script() -> String {
+    let load = Load::light(1, GOLDEN_BASE);
+    [
+        "mark up; await_disk e0.0; mark attached \"$(dmesg | grep aoe:)\"\n",
+        &load.write("e0.0"),
+        &load.verify("e0.0"),
+        &script::filesystem("e0.0"),
+    ]
+    .concat()
+}
+
 /// A client attaches, scatters writes, makes a file system, fills it and checks it.
 ///
 /// `target` plans a server whose disk e0.0 begins with the golden image of the directory.
@@ -70,15 +83,7 @@ pub fn everyday(
     make_golden(dir);
     let segment = Segment::new(mtu, 1);
     let wire = Wire::listen(segment.server(), Segment::SERVER);
-    let load = Load::light(1, GOLDEN_BASE);
-    let script = [
-        "mark up; await_disk e0.0; mark attached \"$(dmesg | grep aoe:)\"\n",
-        &load.write("e0.0"),
-        &load.verify("e0.0"),
-        &script::filesystem("e0.0"),
-    ]
-    .concat();
-    let plan = lab.initiator(dir, &segment, 0, &script);
+    let plan = lab.initiator(dir, &segment, 0, &everyday_script());
     script::make_tree(&plan.share().join("tree"), 3);
     let target = target(&segment, dir);
     let (mut guest, mut server) = match attach {
@@ -98,23 +103,51 @@ pub fn everyday(
     Ok(Everyday { guest, driver })
 }
 
+/// The same client behind a wire that loses, doubles and swaps frames; returns what the wire did.
+pub fn troubled(
+    lab: &Lab,
+    dir: &Path,
+    mtu: u16,
+    trouble: Trouble,
+    target: impl Fn(&Segment, &Path) -> ServerPlan,
+) -> Result<(Finished, Damage), Void> {
+    make_golden(dir);
+    let segment = Segment::with_gap(mtu);
+    let forwarder = Forwarder::start(&segment, trouble);
+    let wire = Wire::listen(segment.server(), Segment::SERVER);
+    let mut plan = lab.initiator(dir, &segment, 0, &everyday_script());
+    // Before it has measured anything the driver waits 16.5 s for a lost answer.
+    plan.stall = Duration::from_mins(1);
+    script::make_tree(&plan.share().join("tree"), 3);
+    let mut server = target(&segment, dir).start();
+    let guest = plan.boot().wait(Some(&wire))?;
+    server.assert_running();
+    Ok((guest, forwarder.damage()))
+}
+
 /// Starts a server before a guest that has given up asking; its announcement must attach the disk.
 fn announce(guest: &mut Guest, wire: &Wire, target: &ServerPlan) -> Result<Server, Void> {
     guest.await_mark("up", Some(wire))?;
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let asked_in_vain = |seen: &Seen| seen.discoveries > 0 && seen.silent > Duration::from_secs(1);
-    let mut before = wire.seen();
-    while !asked_in_vain(&before) {
-        assert!(Instant::now() < deadline, "the driver does not ask: {before:?}");
-        std::thread::sleep(Duration::from_millis(10));
-        before = wire.seen();
-    }
+    let before = await_question(wire);
     let server = target.start();
     guest.await_mark("attached", Some(wire))?;
     let seen = wire.seen();
     assert!(seen.advertisements > before.advertisements, "nothing was announced: {seen:?}");
     assert_eq!(seen.discoveries, before.discoveries, "attached only after asking again: {seen:?}");
     Ok(server)
+}
+
+/// Waits until the driver has asked for disks, several times as it may, and the wire is silent.
+pub fn await_question(wire: &Wire) -> Seen {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let seen = wire.seen();
+        if seen.discoveries > 0 && seen.silent > Duration::from_secs(1) {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "the driver does not ask: {seen:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// What the driver logs when it learns that requests may carry this many sectors.

@@ -1,8 +1,9 @@
 //! A small installation: a golden image, a segment, our server, and initiators of our own.
 
+use core::time::Duration;
 use std::path::{Path, PathBuf};
 
-use crate::frames::parse_mac;
+use crate::frames::{BROADCAST, command, config, field, parse_mac};
 use crate::initiator::Initiator;
 use crate::judge;
 use crate::lab::Lab;
@@ -63,6 +64,17 @@ impl Site {
         let mac = parse_mac(&Segment::client_mac(index));
         let interface = Segment::client(index);
         Initiator::find(self.segment.clients(), &interface, mac, address)
+    }
+
+    /// An initiator of disk e0.0 at place `index`, if it answers one quick question.
+    pub fn try_station(&self, index: usize) -> Option<Initiator> {
+        let mac = parse_mac(&Segment::client_mac(index));
+        let (namespace, interface) = (self.segment.clients(), Segment::client(index));
+        let mut anybody = Initiator::at(namespace, &interface, mac, (0, 0), BROADCAST);
+        let query = config(0, 0, &[]);
+        let answer = anybody.request_once(command::CONFIG, &query, Duration::from_millis(200))?;
+        let target = field(answer.frame(), 6)?;
+        Some(Initiator::at(namespace, &interface, mac, (0, 0), target))
     }
 
     /// An initiator of disk e0.0 at place `index`.

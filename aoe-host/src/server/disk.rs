@@ -9,7 +9,7 @@ use cow_core::engine::{
     Buffer, Engine, Failure, IoFailure, Kind, Lent, Operation, Output, Request, RequestId,
     SubmitError,
 };
-use cow_core::format::{IndexEntry, Layer};
+use cow_core::format::{IndexEntry, Layer, Top, dm_snapshot};
 use cow_core::pages::PagePool;
 use cow_core::units::Extent;
 
@@ -23,6 +23,10 @@ pub(super) const SLOTS: usize = 64;
 
 /// Requests of one disk that wait for a slot; beyond, frames are dropped.
 const WAITING_MAX: usize = 256;
+
+/// New chunks that one round of a full engine can need, for stores whose index is in memory: every
+/// slot with the longest write of a frame, in chunks of one sector.
+const ROUND_CHUNKS: u64 = SLOTS as u64 * 256;
 
 /// The engine's request number for work of our own, which no client waits for.
 const OWN: RequestId = RequestId(u32::MAX);
@@ -175,6 +179,7 @@ impl Disk {
 
     /// Puts waiting requests into the engine as far as it has slots, in order.
     fn submit_waiting(&mut self, requests: &mut Requests) -> bool {
+        self.grow_index();
         let mut progressed = self.restore_notes();
         while let Some(&id) = self.waiting.front() {
             let Some(pending) = requests.get_mut(id) else {
@@ -201,6 +206,22 @@ impl Disk {
             progressed = true;
         }
         progressed
+    }
+
+    /// Sees to it that the index memory has room for whatever the next round brings: a request
+    /// that finds none fails. Twice the memory each time, so that the copying stays rare.
+    fn grow_index(&mut self) {
+        let Some(Top::DmSnapshot(store)) = self.engine.overlay() else { return };
+        let len = self.index.len() as u64;
+        if store.index_needed_for(ROUND_CHUNKS) <= len {
+            return;
+        }
+        let needed = store.index_needed_for(ROUND_CHUNKS.saturating_add(len));
+        let Ok(needed) = usize::try_from(needed) else { return };
+        let mut larger = vec![IndexEntry::EMPTY; needed];
+        if dm_snapshot::move_index(&self.index, &mut larger).is_ok() {
+            self.index = larger;
+        }
     }
 
     /// Takes up the mappings of an earlier process before any new request.
