@@ -5,7 +5,6 @@
 //! The storages are in memory, so what is measured is the engine: the look-up in every layer, the
 //! splitting into runs, and one copy. `base` is the same copy without an engine.
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has to stop")]
-#![expect(missing_docs, reason = "criterion's macros make public functions")]
 
 mod disks;
 
@@ -39,7 +38,7 @@ impl Pattern {
         match self {
             Self::Empty => false,
             Self::Half => lba % 128 < 64,
-            Self::Alternating => lba % 2 == 0,
+            Self::Alternating => lba.is_multiple_of(2),
         }
     }
 }

@@ -6,7 +6,6 @@
 //! entering the new state, and publishing pages with their checksums. `fresh` writes sectors that
 //! the overlay did not hold, `again` those that it does.
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has to stop")]
-#![expect(missing_docs, reason = "criterion's macros make public functions")]
 
 mod disks;
 

@@ -17,14 +17,15 @@
 //!
 //! The last tests show that all this can fail: drivers that drop syncs, acknowledge early, publish
 //! early or lose notes are found out.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use cow_core::engine::Durability;
 use cow_core::fault::{Machine, Tear};
 use cow_core::format::native;
 use cow_core::pages::Page;
-use system_tests::chain_model::{Disk, Format};
+use system_tests::chain_model::{Format, more_seeds};
 use system_tests::crash::{Change, End, Recording, Story, Tally, end_change, is_caught};
-use system_tests::sim::{Mischief, Plan};
+use system_tests::sim_plan::{Mischief, Plan};
 
 const CUT: End = End::PowerCut(Tear::Sectors);
 
@@ -37,11 +38,9 @@ fn story(format: Format, durability: Durability, seed: u64) -> Story {
     Story { format, sectors: 16_140, pages, plan, seed }
 }
 
-/// `COW_SEEDS` multiplies the seeds, for a longer search.
 fn end_all(format: Format, durability: Durability, seeds: u64, ends: &[End]) {
-    let more = std::env::var("COW_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     let mut total = Tally::default();
-    for seed in 0..seeds * more {
+    for seed in 0..seeds * more_seeds() {
         let story = story(format, durability, seed);
         let recording = Recording::new(&story).unwrap_or_else(|e| panic!("{story:?}: {e}"));
         for end in ends {

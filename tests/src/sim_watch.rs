@@ -232,7 +232,7 @@ impl Storage {
 
     /// The slot that holds the current version of a page is not the one to write.
     fn alternate(&mut self, page: u64, offset: u64, sequence: u64) -> Result<(), String> {
-        let slot = (offset - 8192) / 4096 & 1;
+        let slot = ((offset - 8192) / 4096) & 1;
         match self.sequences.insert(page, sequence) {
             _ if sequence & 1 != slot => Err(format!("version {sequence} goes to slot {slot}")),
             // The same version again is right only after its write failed.
