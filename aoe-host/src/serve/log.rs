@@ -58,6 +58,11 @@ impl Log {
                     eprintln!("cowblade: {disk}: a request failed: {failure}");
                 }
             }
+            Report::NotesLost { disk, failure } => self.warn(&format!(
+                "{disk}: what was acknowledged before the last end cannot be taken up ({failure}); \
+                 the disk is not served and its notes are kept; check the overlay and its storage, \
+                 then restart"
+            )),
             Report::ReadOnly { disk } => self.warn(&format!(
                 "{disk}: its overlay takes no more writes after a failed sync; acknowledged data \
                  are as before; check the disk, then restart"

@@ -1,13 +1,15 @@
 //! What is looked at now and then: the images below, free space, other servers.
 
 use core::time::Duration;
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use aoe_proto::initiator::emit_query;
 use aoe_proto::{Address, ForeignAnswer, Mac};
 
 use super::edge::HostedEdge;
 use crate::config::ServeConfig;
+use crate::image::Backing;
 use crate::link::Link;
 use crate::server::Server;
 use crate::storage::{Change, free_space};
@@ -36,7 +38,8 @@ pub(super) struct Upkeep {
     next_duplicates: Duration,
     low_space: Option<u64>,
     is_low: bool,
-    suspended: HashMap<Address, bool>,
+    /// Suspended for a writer: the first address above each backing.
+    suspended: HashSet<Address>,
     found: Option<(Address, Mac)>,
 }
 
@@ -48,7 +51,7 @@ impl Upkeep {
             next_duplicates: DUPLICATE_INTERVAL,
             low_space: config.low_space,
             is_low: false,
-            suspended: HashMap::new(),
+            suspended: HashSet::new(),
             found: None,
         }
     }
@@ -74,34 +77,44 @@ impl Upkeep {
         }
     }
 
+    /// Every file once, however many addresses lie above it; the verdict goes to all of them.
     fn watch_backings(&mut self, server: &mut Server<'_>, edge: &mut HostedEdge) {
-        let addresses: Vec<Address> = server.addresses().collect();
-        for address in addresses {
-            let Some(backing) = edge.backings.get(&address).cloned() else { continue };
-            let suspended = self.suspended.get(&address).copied().unwrap_or(false);
+        let mut distinct: Vec<(Arc<Backing>, Vec<Address>)> = Vec::new();
+        for address in server.addresses() {
+            let Some(backing) = edge.backings.get(&address) else { continue };
+            match distinct.iter_mut().find(|(known, _)| Arc::ptr_eq(known, backing)) {
+                Some((_, addresses)) => addresses.push(address),
+                None => distinct.push((Arc::clone(backing), vec![address])),
+            }
+        }
+        for (backing, addresses) in distinct {
+            let Some(first) = addresses.first().copied() else { continue };
+            let suspended = self.suspended.contains(&first);
             let change = backing.check().map_or(Change::None, |(_, change)| change);
+            let shown = shown(&addresses);
             match change {
                 Change::None if suspended && backing.regain() => {
-                    self.suspended.insert(address, false);
-                    server.suspend(address, false);
-                    edge.log
-                        .info(&format!("{address}: nothing was changed below it; serving again"));
+                    self.suspended.remove(&first);
+                    addresses.iter().for_each(|a| server.suspend(*a, false));
+                    edge.log.info(&format!("{shown}: nothing was changed below; serving again"));
                 }
                 Change::None => {}
                 Change::WriterWaits => {
-                    self.suspended.insert(address, true);
-                    server.suspend(address, true);
+                    self.suspended.insert(first);
+                    addresses.iter().for_each(|a| server.suspend(*a, true));
                     edge.log.warn(&format!(
-                        "{address}: a program opens a layer below its overlays for writing; not \
+                        "{shown}: a program opens a layer below the overlays for writing; not \
                          answering until it has closed it again"
                     ));
                 }
                 Change::Modified => {
-                    server.suspend(address, false);
-                    server.backing_changed(address, edge);
+                    for address in addresses {
+                        server.suspend(address, false);
+                        server.backing_changed(address, edge);
+                    }
                 }
                 Change::Replaced => edge.log.warn(&format!(
-                    "{address}: the path of a layer below its overlays leads to another file now; \
+                    "{shown}: the path of a layer below the overlays leads to another file now; \
                      the old file is still served, the new one would not fit the overlays"
                 )),
             }
@@ -159,5 +172,14 @@ impl Upkeep {
             });
         }
         self.found
+    }
+}
+
+/// Addresses for a message: one, or the first and how many more.
+fn shown(addresses: &[Address]) -> String {
+    match addresses {
+        [] => String::new(),
+        [one] => one.to_string(),
+        [first, rest @ ..] => format!("{first} and {} more", rest.len()),
     }
 }

@@ -165,8 +165,16 @@ impl Server<'_> {
     /// being changed. Initiators send again until they are answered, for minutes.
     pub fn suspend(&mut self, address: Address, suspended: bool) {
         let number = self.by_address.get(&address).copied();
-        if let Some(export) = number.and_then(|n| self.exports.get_mut(n)) {
+        let Some(number) = number else { return };
+        if let Some(export) = self.exports.get_mut(number) {
             export.suspended = suspended;
+        }
+        for at in 0..self.disks.len() {
+            let Ok(at) = u32::try_from(at) else { return };
+            if let Some(disk) = self.disk_mut(at).filter(|d| d.export == number) {
+                disk.suspended = suspended;
+                self.activate(at);
+            }
         }
     }
 
@@ -390,6 +398,7 @@ impl Server<'_> {
         let disk = Disk::new(spec, export, Arc::clone(layers), sectors);
         let mut disk = disk.ok_or(AddError::Invalid)?;
         disk.broken = self.exports.get(export).is_some_and(|e| e.broken);
+        disk.suspended = self.exports.get(export).is_some_and(|e| e.suspended);
         let free = self.disks.iter().position(Option::is_none).unwrap_or(self.disks.len());
         let number = u32::try_from(free).map_err(|_full| AddError::Invalid)?;
         match self.disks.get_mut(free) {

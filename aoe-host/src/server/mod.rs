@@ -112,6 +112,13 @@ pub enum Report<'a> {
         /// Why.
         failure: cow_core::engine::Failure,
     },
+    /// A mapping that an earlier process noted could not be taken up: the disk is not served.
+    NotesLost {
+        /// The disk's label.
+        disk: &'a str,
+        /// Why.
+        failure: cow_core::engine::Failure,
+    },
     /// The overlay of a disk takes no more writes.
     ReadOnly {
         /// The disk's label.

@@ -38,7 +38,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         match overlay.place(rest, lent.pages, lent.index) {
             Placed::Write { sectors, offset, fresh, publish, fill } => {
                 let part = rest.take(sectors);
-                if self.used.saturating_add(fresh) > self.limit {
+                if fresh > 0 && self.used.saturating_add(fresh) > self.limit {
                     overlay.abandon(part, lent.index);
                     return self.fail(at, Failure::Full);
                 }
