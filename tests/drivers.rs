@@ -185,26 +185,38 @@ fn media_that_fail() {
         for pages in [2, 3, 8] {
             for durability in [Durability::Safe, Durability::Writeback] {
                 for seed in 0..12 * more_seeds() {
-                    let mut life = three_deep(&Machine::new(), 16_200, format, seed);
-                    if seed % 3 == 0 {
-                        let below = life.models[0].clone();
-                        life.add_sibling(Format::Native, seed);
-                        life.models[1] = below;
-                    }
-                    let read_faults = if seed % 4 == 0 { 40 } else { 0 };
-                    for session in 0..3 {
-                        let plan = Plan { read_faults, ..Plan::new(40, durability) };
-                        life.suffer(pages, plan, seed * 5 + session).unwrap_or_else(|e| {
-                            let what = format!("{format:?}, {pages} pages, {durability:?}");
-                            panic!("{what}, seed {seed}, session {session}: {e}")
-                        });
-                    }
-                    life.live(pages, Plan::new(20, durability), seed, Ending::Close)
-                        .unwrap_or_else(|e| panic!("{format:?}, seed {seed}, at last: {e}"));
+                    suffer(format, pages, durability, seed);
                 }
             }
         }
     }
+}
+
+/// Seeds that once found something rare.
+#[test]
+fn media_that_failed() {
+    // A page was prepared for one request while its failed preparation was repeated by a commit.
+    suffer(Format::Native, 3, Durability::Safe, 71);
+    suffer_reads(Format::Dm(8), 2, 132);
+}
+
+fn suffer(format: Format, pages: usize, durability: Durability, seed: u64) {
+    let mut life = three_deep(&Machine::new(), 16_200, format, seed);
+    if seed % 3 == 0 {
+        let below = life.models[0].clone();
+        life.add_sibling(Format::Native, seed);
+        life.models[1] = below;
+    }
+    let read_faults = if seed % 4 == 0 { 40 } else { 0 };
+    for session in 0..3 {
+        let plan = Plan { read_faults, ..Plan::new(40, durability) };
+        life.suffer(pages, plan, seed * 5 + session).unwrap_or_else(|e| {
+            let what = format!("{format:?}, {pages} pages, {durability:?}");
+            panic!("{what}, seed {seed}, session {session}: {e}")
+        });
+    }
+    life.live(pages, Plan::new(20, durability), seed, Ending::Close)
+        .unwrap_or_else(|e| panic!("{format:?}, seed {seed}, at last: {e}"));
 }
 
 /// A failed request must not keep the page that it was loading from everybody else.
@@ -213,13 +225,17 @@ fn reads_that_fail_leave_no_page_behind() {
     for format in FORMATS {
         for pages in [2, 3] {
             for seed in 0..30 * more_seeds() {
-                let mut life = three_deep(&Machine::new(), 40_000, format, seed);
-                let plan = Plan { read_faults: 6, ..Plan::new(60, Durability::Writeback) };
-                life.suffer_reads(pages, plan, seed)
-                    .unwrap_or_else(|e| panic!("{format:?}, {pages} pages, seed {seed}: {e}"));
+                suffer_reads(format, pages, seed);
             }
         }
     }
+}
+
+fn suffer_reads(format: Format, pages: usize, seed: u64) {
+    let mut life = three_deep(&Machine::new(), 40_000, format, seed);
+    let plan = Plan { read_faults: 6, ..Plan::new(60, Durability::Writeback) };
+    life.suffer_reads(pages, plan, seed)
+        .unwrap_or_else(|e| panic!("{format:?}, {pages} pages, seed {seed}: {e}"));
 }
 
 /// More runs in one request than 16 bits can count.

@@ -115,6 +115,22 @@ impl Commit {
         self.open = id.0;
     }
 
+    fn remove_open(&mut self, id: PageId, pages: &mut PagePool<'_>) {
+        let after = pages.link(id);
+        if self.open == id.0 {
+            self.open = after;
+            return;
+        }
+        let mut at = self.open;
+        while let Some(before) = as_page(at) {
+            at = pages.link(before);
+            if at == id.0 {
+                pages.set_link(before, after);
+                return;
+            }
+        }
+    }
+
     /// Some open page could be published now: it is not being prepared.
     pub(super) fn can_seal(&self, pages: &PagePool<'_>) -> bool {
         let mut at = self.open;
@@ -517,6 +533,11 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         }
         lent.pages.set_aux(id, note);
         self.commit.data_written();
+        if result.is_err() {
+            // Nothing is in it yet, and without its preparation it must not be published.
+            self.commit.remove_open(id, lent.pages);
+            lent.pages.set_state(id, FrameState::Clean);
+        }
         if self.commit.broken && self.durability == Durability::Safe {
             self.drop_open(lent);
         }
