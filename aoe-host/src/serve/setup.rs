@@ -18,7 +18,7 @@ const FIRMWARE: u16 = 0x4101;
 
 /// The world of the server: driver, registry, directories.
 pub(super) fn edge(config: &ServeConfig, quiet: bool) -> Result<HostedEdge> {
-    let mut log = Log::new(quiet);
+    let mut log = Log::new(quiet, config.control.as_deref());
     for warning in &config.warnings {
         log.warn(warning);
     }

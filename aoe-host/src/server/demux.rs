@@ -8,7 +8,9 @@ use cow_core::format::Layer;
 
 use super::disk::{Disk, DiskSpec};
 use super::status::Unknown;
-use super::{Edge, Export, ExportSpec, GUESTS_MAX, Newcomers, Opened, Report, Server, Sharing};
+use super::{
+    Edge, Export, ExportSpec, GUESTS_MAX, LeftOverlay, Newcomers, Opened, Report, Server, Sharing,
+};
 
 /// Why an export or client could not be added.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -110,6 +112,12 @@ impl Server<'_> {
     pub fn open_overlay(&mut self, disk: u32, opened: Opened, edge: &mut impl Edge) -> bool {
         self.overlay_ready(disk, Some(opened), edge);
         self.disk_mut(disk).is_some_and(|d| d.has_overlay())
+    }
+
+    /// A disk has nothing under way and nothing to publish, or is not there: it can be taken away.
+    pub fn is_settled(&self, number: u32) -> bool {
+        let disk = self.disks.get(number as usize).and_then(Option::as_deref);
+        disk.is_none_or(Disk::is_drained)
     }
 
     /// Takes a disk away, with its overlay, for closing it. `None` while it has work under way:
@@ -360,7 +368,15 @@ impl Server<'_> {
         let mut spec = edge.newcomer(template, e.address, mac);
         spec.newcomer = Some(mac);
         let (layers, sectors) = (Arc::clone(&e.layers), e.sectors);
-        let disk = self.add_disk(spec, export, &layers, sectors).ok()?;
+        let disk = self.add_disk(spec.clone(), export, &layers, sectors).ok()?;
+        match edge.left_overlay(disk, &spec) {
+            LeftOverlay::None => {}
+            LeftOverlay::Opened(opened) => self.overlay_ready(disk, Some(opened), edge),
+            LeftOverlay::Unusable => {
+                // Kept, so that it is tried and reported once and not for every frame.
+                self.disk_mut(disk)?.broken = true;
+            }
+        }
         self.bind_mac(disk, mac);
         Some(disk)
     }

@@ -68,6 +68,10 @@ pub trait Edge: IoDriver {
     /// overlay must be the same whenever the machine comes back.
     fn newcomer(&mut self, template: &DiskSpec, address: Address, mac: Mac) -> DiskSpec;
 
+    /// The overlay that an earlier disk of the same machine left, opened; its machine is registered
+    /// then.
+    fn left_overlay(&mut self, disk: u32, spec: &DiskSpec) -> LeftOverlay;
+
     /// Keeps a note of `disk` so that it outlives the process.
     ///
     /// # Errors
@@ -209,6 +213,21 @@ pub struct Opened {
     /// Mappings of an earlier process to be taken up, every sector at most once: they are taken
     /// up in any order.
     pub notes: Vec<Note>,
+}
+
+/// What there is of an earlier disk of a machine that nobody registered.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once for each machine, and taken apart at once"
+)]
+pub enum LeftOverlay {
+    /// Nothing: it begins with the layers below.
+    None,
+    /// Its overlay.
+    Opened(Opened),
+    /// An overlay that cannot be used: the machine must not see another disk instead.
+    Unusable,
 }
 
 /// Totals of the loop.

@@ -53,6 +53,8 @@ pub(super) struct Commit {
     /// The commit under way began with `notes_sealed`.
     notes_covered: bool,
     notes_durable: bool,
+    /// The commit that will publish a state which could not be noted.
+    unnoted: Option<u32>,
     preamble: Preamble,
     zeroing: bool,
     open: u32,
@@ -79,6 +81,7 @@ impl Commit {
             notes_sealed: false,
             notes_covered: false,
             notes_durable: false,
+            unnoted: None,
             preamble: Preamble::Unknown,
             zeroing: false,
             open: NIL,
@@ -104,6 +107,18 @@ impl Commit {
 
     pub(super) fn want(&mut self) {
         self.wanted = true;
+    }
+
+    /// A state was entered whose note could not be kept: until the commit that publishes it, no
+    /// acknowledgement may rely on notes alone.
+    pub(super) fn state_without_note(&mut self) {
+        self.unnoted = Some(self.generation);
+        self.wanted = true;
+    }
+
+    /// See [`state_without_note`](Self::state_without_note).
+    pub(super) fn lacks_notes(&self) -> bool {
+        self.unnoted.is_some()
     }
 
     pub(super) fn data_written(&mut self) {
@@ -358,6 +373,9 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         if let Some(overlay) = self.overlay.as_mut() {
             overlay.committed(lent.index);
         }
+        let committed = self.commit.committing;
+        let covered = |g: u32| committed.wrapping_sub(g) < u32::MAX / 2;
+        self.commit.unnoted = self.commit.unnoted.filter(|g| !covered(*g));
         self.release_committed(None);
         self.commit.notes_durable = core::mem::take(&mut self.commit.notes_covered);
         if !core::mem::take(&mut self.commit.riding) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use aoe_host::server::io::{Completion, IoDriver, Job, Memory};
-use aoe_host::server::{DiskSpec, Edge, Opened, Overlay, Report, identity_of};
+use aoe_host::server::{DiskSpec, Edge, LeftOverlay, Opened, Overlay, Report, identity_of};
 use aoe_proto::{Address, Mac, TargetState};
 use cow_core::engine::{IoFailure, Kind, Note, Operation};
 use cow_core::fault::{Change, Dice, FaultError, FaultyStorage, Machine, OperationId};
@@ -322,6 +322,10 @@ impl IoDriver for SimEdge {
 impl Edge for SimEdge {
     fn create_overlay(&mut self, disk: u32, spec: &DiskSpec) {
         self.wanted.push((disk, spec.clone()));
+    }
+
+    fn left_overlay(&mut self, _disk: u32, _spec: &DiskSpec) -> LeftOverlay {
+        LeftOverlay::None
     }
 
     fn newcomer(&mut self, template: &DiskSpec, address: Address, mac: Mac) -> DiskSpec {
