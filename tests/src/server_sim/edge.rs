@@ -207,20 +207,13 @@ impl SimEdge {
     /// Ends an operation under way.
     pub fn end(&mut self, at: usize) -> Completion {
         let Held { job, operation, change, early } = self.held.swap_remove(at);
-        let (result, data) = match change {
-            Some((id, result)) => {
-                self.machine.end(id, result);
-                (result, None)
-            }
-            None => match early {
-                Some(bytes) => (Ok(()), Some(bytes)),
-                None => {
-                    let mut bytes = vec![0xee; usize::try_from(operation.len).expect("small")];
-                    let result =
-                        self.storage(operation.storage).read_at(operation.offset, &mut bytes);
-                    (result, Some(bytes))
-                }
-            },
+        let (result, data) = if let Some((id, result)) = change {
+            self.machine.end(id, result);
+            (result, None)
+        } else {
+            let mut bytes = vec![0xee; usize::try_from(operation.len).expect("small")];
+            let read = self.storage(operation.storage).read_at(operation.offset, &mut bytes);
+            (read, Some(early.unwrap_or(bytes)))
         };
         Completion { job, result: result.map_err(failure), data }
     }
