@@ -3,13 +3,14 @@
 //! formats, depths and pools.
 //!
 //! Everything follows from a seed, which every failure names.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use cow_core::engine::Durability;
 use cow_core::fault::{Dice, Machine};
 use cow_core::units::MAX_SECTORS;
-use system_tests::chain_model::{Disk, Format};
-use system_tests::sim::Plan;
+use system_tests::chain_model::{Disk, Format, more_seeds};
 use system_tests::sim_life::{Ending, Life, random_ending};
+use system_tests::sim_plan::Plan;
 
 /// One sector, odd ones, one sector around a native page, a few pages, the largest there is.
 const SIZES: [u64; 8] = [1, 7, 500, 16_127, 16_128, 16_129, 40_001, MAX_SECTORS];
@@ -34,9 +35,24 @@ fn base_len(sectors: u64, dice: &mut Dice) -> u64 {
     }
 }
 
+/// What was lived through: a test that never did a thing proves nothing about it.
+#[derive(Debug, Default)]
+struct Lived {
+    sessions: usize,
+    kills: usize,
+    power_cuts: usize,
+    rollbacks: usize,
+    freezes: usize,
+    deepest: usize,
+}
+
 /// Lives a random life; every step of it is in the seed.
-fn live(seed: u64, sectors: u64, format: Format, pages: usize) -> Result<(), String> {
-    let mut dice = Dice::new(seed);
+fn live(
+    seed: u64,
+    (sectors, format, pages): (u64, Format, usize),
+    lived: &mut Lived,
+) -> Result<(), String> {
+    let mut dice = Dice::new(seed << 32 ^ (sectors % 9973) << 8 ^ pages as u64);
     let machine = Machine::new();
     let base_len = base_len(sectors, &mut dice);
     let mut life = Life::new(Disk::new(&machine, sectors, base_len, format, dice.roll()));
@@ -52,11 +68,16 @@ fn live(seed: u64, sectors: u64, format: Format, pages: usize) -> Result<(), Str
             println!("SESSION {step} {:?}", life.disks[0].top);
         }
         life.live(pages, plan, dice.roll(), ending).map_err(|e| format!("{step}: {e}"))?;
+        lived.sessions += 1;
+        lived.kills += usize::from(ending == Ending::Kill);
+        lived.power_cuts += usize::from(ending == Ending::PowerCut);
         match dice.below(4) {
             0 if ending == Ending::Close => {
+                lived.rollbacks += 1;
                 life.rollback(0, &below)?;
             }
             1 | 2 if ending == Ending::Close => {
+                lived.freezes += 1;
                 let format = any(&FORMATS, &mut dice);
                 let size = if dice.chance(70) { sectors } else { (sectors / 2).max(1) };
                 life.freeze(format, size, dice.roll())?;
@@ -65,32 +86,62 @@ fn live(seed: u64, sectors: u64, format: Format, pages: usize) -> Result<(), Str
             _ => {}
         }
     }
+    lived.deepest = lived.deepest.max(life.disks[0].lower.len());
     let plan = Plan::new(30, Durability::Safe);
-    life.live(pages, plan, dice.roll(), Ending::Close)
+    life.live(pages, plan, dice.roll(), Ending::Close)?;
+    Ok(())
 }
 
-/// Every size with every pool. `COW_SEEDS` multiplies the seeds, for a longer search.
-fn live_grid(format: Format, first: u64, seeds: u64) {
-    let more = std::env::var("COW_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+/// Every size with every pool.
+fn live_grid(format: Format, first: u64, seeds: u64, lived: &mut Lived) {
     for sectors in SIZES {
         for pages in POOLS {
-            for seed in first..first + seeds * more {
-                if let Err(e) = live(seed, sectors, format, pages) {
-                    panic!("live({seed}, {sectors}, {format:?}, {pages}): {e}");
+            for seed in first..first + seeds * more_seeds() {
+                if let Err(e) = live(seed, (sectors, format, pages), lived) {
+                    panic!("live({seed}, ({sectors}, {format:?}, {pages})): {e}");
                 }
             }
         }
     }
+    println!("{format:?}: {lived:?}");
 }
 
 #[test]
 fn native_overlays_read_as_the_model() {
-    live_grid(Format::Native, 0, 5);
+    let mut lived = Lived::default();
+    live_grid(Format::Native, 0, 5, &mut lived);
+    let Lived { kills, power_cuts, rollbacks, freezes, .. } = lived;
+    assert!(kills > 50 && power_cuts > 10 && rollbacks > 20 && freezes > 50, "{lived:?}");
+    assert!(lived.deepest >= 5, "{lived:?}");
 }
 
 #[test]
 fn snapshot_stores_read_as_the_model() {
-    live_grid(Format::Dm(8), 1000, 3);
-    live_grid(Format::Dm(1), 2000, 2);
-    live_grid(Format::Dm(64), 3000, 2);
+    let mut lived = Lived::default();
+    live_grid(Format::Dm(8), 1000, 3, &mut lived);
+    live_grid(Format::Dm(1), 2000, 2, &mut lived);
+    live_grid(Format::Dm(64), 3000, 2, &mut lived);
+    assert!(lived.kills > 50 && lived.rollbacks > 20 && lived.freezes > 50, "{lived:?}");
+}
+
+/// A store that has room for some chunks: writes that need more fail, everything else goes on.
+#[test]
+fn full_stores_read_as_the_model() {
+    let mut failures = 0;
+    for seed in 0..24 * more_seeds() {
+        let machine = Machine::new();
+        let (sectors, chunk) = (16_140, [1, 8, 64][usize::try_from(seed % 3).unwrap()]);
+        let mut disk = Disk::new(&machine, sectors, sectors * 512, Format::Native, seed);
+        let len = (3 + 2 * seed) * u64::from(chunk) * 512;
+        let short = machine.add_medium(len, len, 0);
+        disk.add_top_on(Format::Dm(chunk), sectors, short, false);
+        let mut life = Life::new(disk);
+        for (step, durability) in MODES.into_iter().enumerate() {
+            let ending = if step == 0 { Ending::Kill } else { Ending::Close };
+            life.live(3, Plan::new(60, durability), seed, ending)
+                .unwrap_or_else(|e| panic!("seed {seed}, {durability:?}: {e}"));
+        }
+        failures += life.failures;
+    }
+    assert!(failures > 100, "{failures}");
 }

@@ -2,6 +2,7 @@
 //! pool or on one device, on several threads, and on media that fail.
 //!
 //! Nothing may hang: every run has a bound of steps and names its seed when it exceeds it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use cow_core::blocking::CallError;
 use cow_core::engine::{
@@ -11,9 +12,11 @@ use cow_core::engine::{
 use cow_core::fault::{Dice, FaultError, FaultyStorage, Machine};
 use cow_core::storage::ReadStorage;
 use cow_core::units::{Extent, Lba};
-use system_tests::chain_model::{Content, Disk, Format, Model, Opened, PoolMemory, SECTOR, Spots};
-use system_tests::sim::Plan;
+use system_tests::chain_model::{
+    Content, Disk, Format, Model, Opened, PoolMemory, SECTOR, Spots, more_seeds,
+};
 use system_tests::sim_life::{Ending, Life};
+use system_tests::sim_plan::Plan;
 
 const MODES: [Durability; 3] = [Durability::Safe, Durability::Writeback, Durability::Ephemeral];
 const FORMATS: [Format; 3] = [Format::Native, Format::Dm(1), Format::Dm(8)];
@@ -113,7 +116,7 @@ fn acknowledge(model: &mut Model, extent: Extent, contents: &[Content]) {
 fn many_chains_share_one_pool() {
     for pages in [2, 3, 8] {
         for durability in MODES {
-            for seed in 0..6 {
+            for seed in 0..6 * more_seeds() {
                 let mut life = three_deep(&Machine::new(), 40_000, Format::Native, seed);
                 for format in [Format::Dm(8), Format::Native, Format::Dm(1)] {
                     life.add_sibling(format, seed + 1);
@@ -132,7 +135,7 @@ fn many_chains_share_one_pool() {
 
 #[test]
 fn two_chains_on_one_device() {
-    for seed in 0..12 {
+    for seed in 0..12 * more_seeds() {
         let machine = Machine::new();
         let sectors = 16_500;
         let formats = [Format::Native, if seed % 2 == 0 { Format::Native } else { Format::Dm(8) }];
@@ -181,7 +184,7 @@ fn media_that_fail() {
     for format in FORMATS {
         for pages in [2, 3, 8] {
             for durability in [Durability::Safe, Durability::Writeback] {
-                for seed in 0..12 {
+                for seed in 0..12 * more_seeds() {
                     let mut life = three_deep(&Machine::new(), 16_200, format, seed);
                     if seed % 3 == 0 {
                         let below = life.models[0].clone();
@@ -209,7 +212,7 @@ fn media_that_fail() {
 fn reads_that_fail_leave_no_page_behind() {
     for format in FORMATS {
         for pages in [2, 3] {
-            for seed in 0..30 {
+            for seed in 0..30 * more_seeds() {
                 let mut life = three_deep(&Machine::new(), 40_000, format, seed);
                 let plan = Plan { read_faults: 6, ..Plan::new(60, Durability::Writeback) };
                 life.suffer_reads(pages, plan, seed)

@@ -6,7 +6,7 @@
 //!    published; it belongs to one engine and changes freely.
 //! 3. A `Sealed` version is being published and does not change; a newer `Open` version of the same
 //!    page may exist beside it.
-//! 4. [`PagePool::find`] returns the newest version.
+//! 4. Finding a page gives its newest version.
 
 use core::cell::Cell;
 use core::fmt;

@@ -666,6 +666,11 @@ fn open_dm(
     Ok((loaded, index))
 }
 
+/// How many times as many seeds as usual: `COW_SEEDS`, for a longer search.
+pub fn more_seeds() -> u64 {
+    std::env::var("COW_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
+}
+
 /// Places where things happen: page boundaries, chunk boundaries, the end.
 #[derive(Clone, Debug)]
 pub struct Spots(Vec<u64>);

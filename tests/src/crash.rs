@@ -5,7 +5,8 @@ use cow_core::fault::{Dice, Event, Machine, Tear};
 use cow_core::units::{Extent, Lba};
 
 use crate::chain_model::{Disk, Format, Lower, Model, Opened, PoolMemory, Promise, SECTOR};
-use crate::sim::{Chain, Mischief, Notes, Plan, Sim};
+use crate::sim::{Chain, Sim};
+use crate::sim_plan::{Mischief, Notes, Plan};
 
 /// What is recorded.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +58,16 @@ pub struct Tally {
     pub older: usize,
     /// Notes that were restored.
     pub restored: usize,
+}
+
+impl Tally {
+    /// Adds what another test saw.
+    pub fn add(&mut self, other: Self) {
+        self.ends += other.ends;
+        self.recoveries += other.recoveries;
+        self.older += other.older;
+        self.restored += other.restored;
+    }
 }
 
 impl Recording {
@@ -276,8 +287,8 @@ pub fn end_change(recording: &Recording, change: Change, outcomes: u64) -> Resul
                 if tear == Tear::Anywhere && recording.disk.top.0 != Format::Native {
                     continue;
                 }
-                let seed = recording.seed ^ (cut as u64) << 8 ^ outcome << 40;
-                let disk = recording.disk.on(&start.power_cut(tear, seed));
+                let luck = recording.seed ^ (cut as u64) << 8 ^ outcome << 40;
+                let disk = recording.disk.on(&start.power_cut(tear, luck));
                 let is_done = after_change(recording, &disk, change)
                     .map_err(|e| format!("{change:?} cut after {cut} of {}: {e}", log.len()))?;
                 if cut == log.len() && !is_done {

@@ -52,6 +52,7 @@ pub mod server;
 pub mod server_sim;
 pub mod sim;
 pub mod sim_life;
+pub mod sim_plan;
 pub mod sim_watch;
 pub mod site;
 pub mod target;

@@ -16,96 +16,8 @@ use cow_core::storage::ReadStorage;
 use cow_core::units::Extent;
 
 use crate::chain_model::{Content, Disk, Format, Model, SECTOR, SLOTS, Spots};
+pub use crate::sim_plan::{Mischief, NoteEvent, Notes, Plan};
 use crate::sim_watch::{Seen, Watch};
-
-/// A driver that is wrong on purpose, to show that the tests notice.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Mischief {
-    /// Right.
-    #[default]
-    None,
-    /// Syncs are reported and not performed.
-    DropSyncs,
-    /// Writes are acknowledged to the client when their data have been written.
-    AcknowledgeEarly,
-    /// Syncs are reported at once and performed later, so that metadata overtake data.
-    LateSyncs,
-    /// Notes are reported and not kept.
-    DropNotes,
-}
-
-/// How a run is to be.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// Requests per chain.
-    pub requests: usize,
-    /// Longest request in sectors.
-    pub longest: u64,
-    /// When writes are acknowledged.
-    pub durability: Durability,
-    /// Driver.
-    pub mischief: Mischief,
-    /// The watch looks on.
-    pub watched: bool,
-    /// Failures are injected: requests may fail.
-    pub faults: bool,
-    /// With `faults`: only reads fail.
-    pub sound_writes: bool,
-    /// One read in so many fails; 0 for none.
-    pub read_faults: u64,
-}
-
-impl Plan {
-    /// A correct driver on sound media.
-    pub fn new(requests: usize, durability: Durability) -> Self {
-        Self {
-            requests,
-            longest: 40,
-            durability,
-            mischief: Mischief::None,
-            watched: true,
-            faults: false,
-            sound_writes: false,
-            read_faults: 0,
-        }
-    }
-}
-
-/// Something that happened to the notes.
-#[derive(Clone, Copy, Debug)]
-pub enum NoteEvent {
-    /// One was kept.
-    Kept(Note),
-    /// A new list began.
-    Sealed,
-    /// The lists before the current one are published.
-    Durable,
-}
-
-/// The notes of a chain, with the number of events in the machine's log at each change.
-#[derive(Clone, Debug, Default)]
-pub struct Notes(Vec<(usize, NoteEvent)>);
-
-impl Notes {
-    /// What a process finds that starts after `cut` events.
-    pub fn at(&self, cut: usize) -> Vec<Note> {
-        let (mut sealed, mut current) = (Vec::new(), Vec::new());
-        for (_, event) in self.0.iter().filter(|(at, _)| *at <= cut) {
-            match event {
-                NoteEvent::Kept(note) => current.push(*note),
-                NoteEvent::Sealed => sealed.append(&mut current),
-                NoteEvent::Durable => sealed.clear(),
-            }
-        }
-        sealed.append(&mut current);
-        sealed
-    }
-
-    /// All that are left.
-    pub fn left(&self) -> Vec<Note> {
-        self.at(usize::MAX)
-    }
-}
 
 #[derive(Debug)]
 struct Active {
@@ -397,8 +309,7 @@ impl<'a, 'p> Sim<'a, 'p> {
         let c = &mut self.chains[chain];
         let well = self.failures == failures && !c.engine.is_dirty();
         if !well {
-            let kept = notes.iter().map(|note| (0, NoteEvent::Kept(*note)));
-            c.notes.0 = kept.collect();
+            c.notes = Notes::kept(notes);
         }
         Ok(well)
     }
@@ -483,8 +394,8 @@ impl<'a, 'p> Sim<'a, 'p> {
                 let work = Work::Note(note);
                 self.flying.push(Flying { chain, ticket, operation: None, watched: 0, work });
             }
-            Output::NotesSealed => c.notes.0.push((now, NoteEvent::Sealed)),
-            Output::NotesDurable => c.notes.0.push((now, NoteEvent::Durable)),
+            Output::NotesSealed => c.notes.push(now, NoteEvent::Sealed),
+            Output::NotesDurable => c.notes.push(now, NoteEvent::Durable),
             Output::Mapped { id, run, .. } => {
                 let active = find(&mut c.active, id)?;
                 let Request::Map(extent) = active.request else {
@@ -523,6 +434,9 @@ impl<'a, 'p> Sim<'a, 'p> {
                 return Err(format!("{o:?} ends past {len}"));
             }
         }
+        if o.kind == Kind::Sync && self.plan.mischief == Mischief::LateSyncs {
+            return self.sync_late(chain, o, storage.medium());
+        }
         let page = (matches!(o.buffer, Buffer::Page { .. }) && o.kind == Kind::Write)
             .then_some(&bytes[..]);
         let seen = Seen { key: o.storage.0, kind: o.kind, offset: o.offset, len: o.len, page };
@@ -534,9 +448,6 @@ impl<'a, 'p> Sim<'a, 'p> {
             Kind::Punch => Some(Change::Punch { offset: at, len: o.len }),
             Kind::Sync => Some(Change::Sync),
         };
-        if o.kind == Kind::Sync && self.plan.mischief == Mischief::LateSyncs {
-            return self.sync_late(chain, o, storage.medium());
-        }
         let work = match change {
             None => Work::Read,
             Some(change) => {
@@ -554,8 +465,11 @@ impl<'a, 'p> Sim<'a, 'p> {
     /// Reports a sync and performs the one before it: metadata overtake data.
     fn sync_late(&mut self, chain: usize, o: Operation, medium: usize) -> Result<(), String> {
         if let Some(medium) = self.late.pop() {
+            let seen = Seen { key: o.storage.0, kind: Kind::Sync, offset: 0, len: 0, page: None };
+            let watched = self.watch.begin(seen)?;
             let (id, result) = self.machine.begin(medium, Change::Sync);
             self.machine.end(id, result);
+            self.watch.end(o.storage.0, watched, result.is_ok());
         }
         self.late.push(medium);
         self.report(chain, o.ticket, Ok(()));
@@ -570,7 +484,7 @@ impl<'a, 'p> Sim<'a, 'p> {
             Work::Note(note) => {
                 if self.plan.mischief != Mischief::DropNotes {
                     let now = self.machine.events();
-                    self.chains[chain].notes.0.push((now, NoteEvent::Kept(note)));
+                    self.chains[chain].notes.push(now, NoteEvent::Kept(note));
                 }
             }
             Work::Read => {

@@ -4,7 +4,8 @@ use cow_core::engine::{Durability, Note};
 use cow_core::fault::{Dice, FaultError, Tear};
 
 use crate::chain_model::{Disk, Format, Model, Opened, PoolMemory};
-use crate::sim::{Chain, Plan, Sim};
+use crate::sim::{Chain, Sim};
+use crate::sim_plan::Plan;
 
 /// How a process ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -181,7 +182,7 @@ impl Life {
 /// Some of the operations to come fail.
 fn plan_faults(disk: &Disk, plan: &Plan, dice: &mut Dice) {
     let begun = disk.machine.begun();
-    for _ in 0..1 + dice.below(4) {
+    for _ in 0..=dice.below(4) {
         let error = if dice.chance(60) { FaultError::NoSpace } else { FaultError::Medium };
         let first = begun + 1 + dice.below(4 * plan.requests as u64);
         // Several in a row, so that trying again does not help at once.

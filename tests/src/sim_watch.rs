@@ -138,7 +138,9 @@ impl Watch {
         match flying.kind {
             Kind::Sync if well => storage.synced = storage.synced.max(name),
             Kind::Write if !well => {
-                drop(storage.page_of(flying.start).map(|p| storage.failed.insert(p)))
+                if let Some(page) = storage.page_of(flying.start) {
+                    storage.failed.insert(page);
+                }
             }
             Kind::Write | Kind::Zero => {
                 if let Some(page) = storage.page_of(flying.start) {
@@ -224,13 +226,13 @@ impl Storage {
             }
             self.before.retain(|s| !(first..first + PAGE_SECTORS).contains(s) || named.contains(s));
         }
-        self.once(page)?;
-        named.into_iter().try_for_each(|sector| self.name_sector(sector))
+        named.into_iter().try_for_each(|sector| self.name_sector(sector))?;
+        self.once(page)
     }
 
     /// The slot that holds the current version of a page is not the one to write.
     fn alternate(&mut self, page: u64, offset: u64, sequence: u64) -> Result<(), String> {
-        let slot = (offset - 8192) / 4096 & 1;
+        let slot = ((offset - 8192) / 4096) & 1;
         match self.sequences.insert(page, sequence) {
             _ if sequence & 1 != slot => Err(format!("version {sequence} goes to slot {slot}")),
             // The same version again is right only after its write failed.

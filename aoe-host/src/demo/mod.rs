@@ -16,7 +16,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use cow_core::format::native;
 use serde::Serialize;
 use tempfile::TempDir;
 
@@ -26,9 +25,9 @@ use crate::config::{
 };
 use crate::control::{Status, TrafficStatus};
 use crate::error::{ErrorKind, HostError, Result};
-use crate::image::{full_hash, native_update_failed, scratch_page};
+use crate::image::full_hash;
 use crate::link::memory::Switch;
-use crate::storage::{Access, FileOptions, FileStorage, LockMode};
+use crate::storage::{FileOptions, FileStorage};
 use crate::values::{Address, Mac, human_bytes, serde_text};
 use background::BackgroundServer;
 use content::{CLIENTS_MAX, SECTOR_LEN, SECTORS_MIN, fill};
@@ -320,15 +319,7 @@ impl Demo {
 
     fn roll_back_first(&mut self) -> Result<()> {
         let Some(first) = self.machines.first() else { return Ok(()) };
-        let path = self.overlay_of(first);
-        let options = FileOptions {
-            access: Access::ReadWrite,
-            lock: LockMode::Exclusive,
-            ..FileOptions::default()
-        };
-        let mut file = FileStorage::open(&path, &options)?;
-        native::rollback(&mut file, &mut scratch_page())
-            .map_err(|error| native_update_failed(error, "roll back the overlay", &path))?;
+        crate::tools::rollback(self.overlay_of(first))?;
         if let Some(first) = self.machines.first_mut() {
             first.rolled_back = true;
         }

@@ -50,8 +50,6 @@ pub(super) struct HostedEdge {
     pub(super) new_clients: NewClients,
     pub(super) direct: bool,
     pub(super) notes_dir: PathBuf,
-    /// Machines that were given a disk without being registered yet, by label.
-    newcomers: HashMap<String, Mac>,
     schedule: StateSchedule<PathBuf>,
     states: HashMap<PathBuf, Vec<u8>>,
     made: Sender<Ready>,
@@ -78,7 +76,6 @@ impl HostedEdge {
             new_clients: NewClients::Refuse,
             direct: false,
             notes_dir: PathBuf::new(),
-            newcomers: HashMap::new(),
             schedule: StateSchedule::new(),
             states: HashMap::new(),
             made,
@@ -149,8 +146,8 @@ impl HostedEdge {
     }
 
     /// Registers the machine behind a disk that is about to be written.
-    fn admit(&mut self, label: &str) -> Result<()> {
-        let Some(mac) = self.newcomers.remove(label) else { return Ok(()) };
+    fn admit(&mut self, spec: &DiskSpec) -> Result<()> {
+        let (label, Some(mac)) = (&spec.label, spec.newcomer) else { return Ok(()) };
         let NewClients::Auto { max } = self.new_clients else { return Ok(()) };
         if self.registry.find(mac).is_none() {
             self.registry.admit(mac, max)?;
@@ -225,7 +222,7 @@ impl IoDriver for HostedEdge {
 
 impl Edge for HostedEdge {
     fn create_overlay(&mut self, disk: u32, spec: &DiskSpec) {
-        let prepared = self.admit(&spec.label).and_then(|()| {
+        let prepared = self.admit(spec).and_then(|()| {
             let Overlay::File(path) = &spec.overlay else {
                 return Err(HostError::new(ErrorKind::Unsupported, "create the overlay"));
             };
@@ -254,7 +251,6 @@ impl Edge for HostedEdge {
         if let Some(path) = self.overlay_path(address, &label) {
             spec.overlay = Overlay::File(path);
         }
-        self.newcomers.insert(label.clone(), mac);
         spec.label = label;
         spec
     }

@@ -47,6 +47,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(30);
 /// # Errors
 /// Whatever keeps the server from starting, or from ending cleanly.
 pub fn serve(config: &ServeConfig) -> Result<()> {
+    allow_files();
     // Before anything else, so that a signal during a long start ends it cleanly too.
     let mut signals = Signals::install()?;
     let links = open_links(config)?;
@@ -57,6 +58,17 @@ pub fn serve(config: &ServeConfig) -> Result<()> {
         while !running.round(Some(&mut signals))? {}
     }
     running.stop()
+}
+
+/// Every overlay takes a descriptor or two, and the usual limit of 1024 is meant for programs that
+/// use `select`: as many as the system lets this user have.
+fn allow_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // If even this is refused, opening the overlays says so.
+    let _as_before = setrlimit(Resource::Nofile, raised);
 }
 
 fn open_links(config: &ServeConfig) -> Result<Vec<Box<dyn Link>>> {

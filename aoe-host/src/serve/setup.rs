@@ -230,5 +230,6 @@ fn disk_spec(
             ConfigDurability::Ephemeral => Durability::Ephemeral,
         },
         limit: export.limit,
+        newcomer: None,
     }
 }

@@ -123,6 +123,7 @@ impl Server<'_> {
         }
         let disk = self.disks.get_mut(number as usize)?.take()?;
         self.active.retain(|n| *n != number);
+        self.starved = self.starved.saturating_sub(usize::from(disk.starved));
         if let Some(Export { sharing: Sharing::PerClient { by_mac, .. }, .. }) =
             self.exports.get_mut(disk.export)
         {
@@ -145,10 +146,18 @@ impl Server<'_> {
     /// Somebody changed a frozen layer under these addresses: data are refused from now on.
     pub fn backing_changed(&mut self, address: Address, edge: &mut impl Edge) {
         let number = self.by_address.get(&address).copied();
-        if let Some(export) = number.and_then(|n| self.exports.get_mut(n))
-            && !core::mem::replace(&mut export.broken, true)
-        {
-            edge.report(Report::BackingChanged { address });
+        let Some(number) = number else { return };
+        let Some(export) = self.exports.get_mut(number) else { return };
+        if core::mem::replace(&mut export.broken, true) {
+            return;
+        }
+        edge.report(Report::BackingChanged { address });
+        for at in 0..self.disks.len() {
+            let Ok(at) = u32::try_from(at) else { return };
+            if let Some(disk) = self.disk_mut(at).filter(|d| d.export == number) {
+                disk.broken = true;
+                self.activate(at);
+            }
         }
     }
 
@@ -201,10 +210,17 @@ impl Server<'_> {
             }
         }
         // Whoever may not see the target must not hear of it either.
-        let listed = if export.macs.is_empty() { &self.allow } else { &export.macs };
+        let lists = [&self.allow, &export.macs].map(|list| (!list.is_empty()).then_some(list));
+        let admitted = |mac: &Mac| lists.iter().flatten().all(|list| list.contains(mac));
+        let named = lists.into_iter().flatten().next();
         let sends = sends.into_iter().flat_map(|(disk, mac)| {
-            let expand = mac == Mac::BROADCAST && !listed.is_empty();
-            let to: Vec<Mac> = if expand { listed.clone() } else { vec![mac] };
+            let to: Vec<Mac> = match named {
+                Some(named) if mac == Mac::BROADCAST => {
+                    named.iter().copied().filter(admitted).collect()
+                }
+                Some(_) => Some(mac).filter(admitted).into_iter().collect(),
+                None => vec![mac],
+            };
             to.into_iter().map(move |mac| (disk, mac))
         });
         let template = match &export.sharing {
@@ -281,49 +297,86 @@ impl Server<'_> {
 
     /// Which disk a machine sees at an export, if any.
     fn disk_for(&mut self, export: usize, mac: Mac, edge: &mut impl Edge) -> Option<u32> {
-        let now = self.now;
-        let guests = self.disks.len();
-        let e = self.exports.get_mut(export)?;
-        if e.suspended {
+        let e = self.exports.get(export)?;
+        if e.suspended || !e.macs.is_empty() && !e.macs.contains(&mac) {
             return None;
         }
-        if !e.macs.is_empty() && !e.macs.contains(&mac) {
-            return None;
-        }
-        let address = e.address;
-        let (by_mac, newcomers, template, unknown) = match &mut e.sharing {
+        let (by_mac, newcomers) = match &e.sharing {
             Sharing::One(disk) => return Some(*disk),
-            Sharing::PerClient { by_mac, newcomers, template, unknown } => {
-                (by_mac, *newcomers, template, unknown)
-            }
+            Sharing::PerClient { by_mac, newcomers, .. } => (by_mac, *newcomers),
         };
         if let Some(disk) = by_mac.get(&mac) {
             return Some(*disk);
         }
-        match newcomers {
-            Newcomers::Auto { max } if by_mac.len() < max && guests < GUESTS_MAX => {
-                let spec = edge.newcomer(template, address, mac);
-                let (layers, sectors) = (Arc::clone(&e.layers), e.sectors);
-                let disk = self.add_disk(spec, export, &layers, sectors).ok()?;
-                self.bind_mac(disk, mac);
-                Some(disk)
+        if let Newcomers::Auto { max } = newcomers
+            && self.clients(export) < max
+            && self.make_room_for_guest()
+        {
+            return self.add_guest(export, mac, edge);
+        }
+        self.list_unknown(export, mac, edge);
+        None
+    }
+
+    /// Registered clients of an export, and those that have written.
+    fn clients(&self, export: usize) -> usize {
+        self.disks().filter(|(_, d)| d.export == export && !d.is_guest()).count()
+    }
+
+    /// Whether a disk may get its overlay, as far as the number of clients is limited.
+    pub(super) fn may_create(&self, number: u32) -> bool {
+        let disk = self.disks.get(number as usize).and_then(Option::as_deref);
+        let Some(disk) = disk.filter(|d| d.is_guest()) else { return true };
+        match self.exports.get(disk.export).map(|e| &e.sharing) {
+            Some(Sharing::PerClient { newcomers: Newcomers::Auto { max }, .. }) => {
+                self.clients(disk.export) < *max
             }
-            Newcomers::Auto { .. } | Newcomers::Refuse => {
-                if let Some(known) = unknown.iter_mut().find(|u| u.mac == mac) {
-                    known.last_seen = now;
-                    known.requests += 1;
-                } else if unknown.len() < GUESTS_MAX {
-                    unknown.push(Unknown {
-                        address,
-                        mac,
-                        first_seen: now,
-                        last_seen: now,
-                        requests: 1,
-                    });
-                    edge.report(Report::UnknownClient { address, mac });
-                }
-                None
-            }
+            _ => true,
+        }
+    }
+
+    /// Forgets the guest that was silent longest if there are too many. False if none can go.
+    fn make_room_for_guest(&mut self) -> bool {
+        let guests = || self.disks().filter(|(_, d)| d.is_guest());
+        if guests().count() < GUESTS_MAX {
+            return true;
+        }
+        let idle = guests().filter(|(_, d)| d.is_drained());
+        let silent = idle.min_by_key(|(_, d)| d.counts.last_seen).map(|(number, _)| number);
+        silent.is_some_and(|number| self.remove_disk(number).is_some())
+    }
+
+    fn add_guest(&mut self, export: usize, mac: Mac, edge: &mut impl Edge) -> Option<u32> {
+        let e = self.exports.get(export)?;
+        let Sharing::PerClient { template, .. } = &e.sharing else { return None };
+        let mut spec = edge.newcomer(template, e.address, mac);
+        spec.newcomer = Some(mac);
+        let (layers, sectors) = (Arc::clone(&e.layers), e.sectors);
+        let disk = self.add_disk(spec, export, &layers, sectors).ok()?;
+        self.bind_mac(disk, mac);
+        Some(disk)
+    }
+
+    fn list_unknown(&mut self, export: usize, mac: Mac, edge: &mut impl Edge) {
+        let now = self.now;
+        let Some(Export { address, sharing: Sharing::PerClient { unknown, .. }, .. }) =
+            self.exports.get_mut(export)
+        else {
+            return;
+        };
+        if let Some(known) = unknown.iter_mut().find(|u| u.mac == mac) {
+            known.last_seen = now;
+            known.requests += 1;
+            return;
+        }
+        let address = *address;
+        let new = Unknown { address, mac, first_seen: now, last_seen: now, requests: 1 };
+        if unknown.len() < GUESTS_MAX {
+            unknown.push(new);
+            edge.report(Report::UnknownClient { address, mac });
+        } else if let Some(silent) = unknown.iter_mut().min_by_key(|u| (u.last_seen, u.requests)) {
+            // Not reported: so many at a time are no machines.
+            *silent = new;
         }
     }
 
@@ -334,7 +387,9 @@ impl Server<'_> {
         layers: &Arc<[Layer<'static>]>,
         sectors: u64,
     ) -> Result<u32, AddError> {
-        let disk = Disk::new(spec, export, Arc::clone(layers), sectors).ok_or(AddError::Invalid)?;
+        let disk = Disk::new(spec, export, Arc::clone(layers), sectors);
+        let mut disk = disk.ok_or(AddError::Invalid)?;
+        disk.broken = self.exports.get(export).is_some_and(|e| e.broken);
         let free = self.disks.iter().position(Option::is_none).unwrap_or(self.disks.len());
         let number = u32::try_from(free).map_err(|_full| AddError::Invalid)?;
         match self.disks.get_mut(free) {

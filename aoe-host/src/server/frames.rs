@@ -47,6 +47,16 @@ impl Frames {
         }
     }
 
+    /// Longest frame that a buffer holds.
+    pub(super) fn len_max(&self) -> usize {
+        self.len
+    }
+
+    /// Buffers in existence.
+    pub(super) fn made(&self) -> usize {
+        self.made
+    }
+
     /// A buffer of full length with undefined content, or `None` if all are in use.
     pub(super) fn take(&mut self) -> Option<FrameBuf> {
         if let Some(buf) = self.free.pop() {

@@ -20,7 +20,9 @@ mod disk;
 mod frames;
 pub mod io;
 mod requests;
+mod run;
 mod status;
+mod take;
 
 use core::time::Duration;
 use std::collections::HashMap;
@@ -41,8 +43,9 @@ use disk::Disk;
 use frames::Frames;
 use requests::Requests;
 
-/// Most initiators kept without being registered, served or only listed. A forged source address
-/// costs nothing to send, so their number must not follow the traffic.
+/// Most machines that have a disk without being registered, and most of those that are listed and
+/// have none, of each export. A forged source address costs nothing to send, so neither number may
+/// follow the traffic: who was silent longest goes first.
 pub const GUESTS_MAX: usize = 1024;
 
 /// How often a disk in `writeback` mode publishes what it has acknowledged: the "last seconds"
@@ -162,9 +165,10 @@ pub enum Newcomers {
     /// It is listed and not answered.
     Refuse,
     /// It gets a disk, whose overlay is created at its first write, while there are fewer than
-    /// so many clients.
+    /// so many clients. Until then it is a guest, and there may be more guests than room for
+    /// clients: whoever writes first becomes one.
     Auto {
-        /// Most disks of this export.
+        /// Most clients of this export.
         max: usize,
     },
 }
@@ -195,7 +199,8 @@ pub struct Opened {
     pub index: Vec<IndexEntry>,
     /// Sectors with space of their own already.
     pub used: u64,
-    /// Mappings of an earlier process to be taken up.
+    /// Mappings of an earlier process to be taken up, every sector at most once: they are taken
+    /// up in any order.
     pub notes: Vec<Note>,
 }
 
@@ -208,6 +213,8 @@ pub struct Totals {
     pub overrun: u64,
     /// Answers of other machines that claim one of our addresses.
     pub duplicates: u64,
+    /// Frame buffers in existence, at most [`FRAMES_MAX`].
+    pub buffers: usize,
 }
 
 /// The loop's state: exports, disks, requests under way.
@@ -219,6 +226,8 @@ pub struct Server<'m> {
     by_address: HashMap<Address, usize>,
     disks: Vec<Option<Box<Disk>>>,
     active: Vec<u32>,
+    /// Disks that wait for pages of the pool.
+    starved: usize,
     requests: Requests,
     frames: Frames,
     allow: Vec<Mac>,
@@ -238,6 +247,7 @@ impl<'m> Server<'m> {
             by_address: HashMap::new(),
             disks: Vec::new(),
             active: Vec::new(),
+            starved: 0,
             requests: Requests::default(),
             frames: Frames::default(),
             allow,
@@ -281,6 +291,11 @@ impl<'m> Server<'m> {
     pub fn receive(&mut self, link: usize, frame: &[u8], edge: &mut impl Edge) {
         let Some(state) = self.links.get(link).copied() else { return };
         let Some(limits) = state.limits else { return };
+        // Longer than any link of ours ever carried: there is no buffer for what is in it.
+        if frame.len() > self.frames.len_max() {
+            self.totals.ignored += 1;
+            return;
+        }
         match Incoming::parse(frame, state.mac) {
             Ok(request) => self.demultiplex(link, limits, &request, edge),
             Err(Refusal::Response) => self.foreign(frame, state.mac, edge),
@@ -300,16 +315,6 @@ impl<'m> Server<'m> {
         self.frames.clear_outbox();
     }
 
-    /// Does everything that can be done now. Answers wait for [`send`](Self::send).
-    pub fn run(&mut self, edge: &mut impl Edge) {
-        while let Some(number) = self.active.pop() {
-            let progressed = self.run_disk(number, edge);
-            if progressed {
-                self.wake_starved(number);
-            }
-        }
-    }
-
     /// An operation that was started earlier has ended.
     pub fn complete(&mut self, completion: &Completion) {
         self.complete_operation(completion);
@@ -318,7 +323,7 @@ impl<'m> Server<'m> {
 
     /// Totals since the start.
     pub fn totals(&self) -> Totals {
-        self.totals
+        Totals { buffers: self.frames.made(), ..self.totals }
     }
 
     /// Nothing is under way on any disk, and nothing acknowledged waits to be published.
@@ -349,21 +354,6 @@ impl<'m> Server<'m> {
         {
             disk.active = true;
             self.active.push(number);
-        }
-    }
-
-    /// Requests that waited for pages held by another disk are tried again.
-    fn wake_starved(&mut self, progressed: u32) {
-        for number in 0..self.disks.len() {
-            let Ok(number) = u32::try_from(number) else { return };
-            if number != progressed
-                && let Some(disk) = self.disk_mut(number)
-                && disk.starved
-            {
-                disk.starved = false;
-                disk.wake();
-                self.activate(number);
-            }
         }
     }
 

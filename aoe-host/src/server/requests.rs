@@ -29,17 +29,43 @@ pub(super) struct Pending {
     pub(super) link: usize,
     pub(super) asked: Asked,
     pub(super) reply: AtaReply,
+    /// Sectors of all parts together.
+    pub(super) sectors: u64,
+    /// The part that goes into the engine next, or the last one.
     pub(super) extent: Extent,
+    /// Parts that follow it, last first.
+    pub(super) more: Vec<Extent>,
+    /// Parts in the engine.
+    pub(super) parts: u32,
+    /// Waits for its turn: not all parts are in the engine.
+    pub(super) waits: bool,
     pub(super) durable: bool,
     /// Where the data begin in `buf`.
     pub(super) data_at: usize,
     pub(super) buf: FrameBuf,
-    /// Ranges of a discard that are still to do.
-    pub(super) more: Vec<Extent>,
     pub(super) failure: Option<Failure>,
 }
 
 impl Pending {
+    /// The parts that are not in the engine yet share a sector with one of `other`'s.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        self.waiting_parts().any(|mine| other.waiting_parts().any(|theirs| mine.overlaps(theirs)))
+    }
+
+    fn waiting_parts(&self) -> impl Iterator<Item = Extent> + '_ {
+        core::iter::once(self.extent).chain(self.more.iter().copied())
+    }
+
+    /// A write, with its data.
+    pub(super) fn filled(mut self, data: &[u8], durable: bool) -> Self {
+        self.durable = durable;
+        // No frame is longer than a buffer: `Server::receive` saw to that.
+        if let Some(target) = self.buf.bytes.get_mut(..data.len()) {
+            target.copy_from_slice(data);
+        }
+        self
+    }
+
     /// The request's buffer from byte `offset` of its data on.
     pub(super) fn data(&self, offset: u32, len: u64) -> Option<&[u8]> {
         cow_core::blocking::part(self.buf.bytes.get(self.data_at..)?, offset, len)

@@ -42,7 +42,7 @@ pub fn disk(at: Address, label: &str, sectors: u64, durability: Durability) -> D
     target.trim = TrimSupport::Zeroing;
     target.identity = identity_of(at, label);
     let overlay = Overlay::File(PathBuf::from(format!("{at}-{label}.cow")));
-    DiskSpec { label: label.to_owned(), target, overlay, durability, limit: None }
+    DiskSpec { label: label.to_owned(), target, overlay, durability, limit: None, newcomer: None }
 }
 
 /// An export for everybody, of the disk `spec`.
@@ -291,11 +291,26 @@ impl World {
     /// # Panics
     /// If that is not answered well.
     pub fn read(&mut self, from: Mac, at: Address, lba: u64, count: u8) -> Vec<u8> {
-        let answer =
-            self.ata(from, at, Registers::read(lba, count), &[]).expect("a read is answered");
-        assert!(answer.is_ok(), "read of {lba}+{count}: {:x?}", answer.registers());
+        self.try_read(from, at, lba, count).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// Reads sectors.
+    ///
+    /// # Errors
+    /// That was not answered, or not well.
+    pub fn try_read(
+        &mut self,
+        from: Mac,
+        at: Address,
+        lba: u64,
+        count: u8,
+    ) -> Result<Vec<u8>, String> {
+        let answer = self.ata(from, at, Registers::read(lba, count), &[]).ok_or("no answer")?;
+        if !answer.is_ok() {
+            return Err(format!("read of {lba}+{count}: {:x?}", answer.registers()));
+        }
         assert_eq!(answer.data().len(), usize::from(count) * 512, "data of the read");
-        answer.data().to_vec()
+        Ok(answer.data().to_vec())
     }
 
     /// Writes sectors.

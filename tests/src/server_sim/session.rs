@@ -189,11 +189,8 @@ impl Session {
         if steps.is_some() {
             return Ok(());
         }
-        let lacking: Vec<_> = self.pending.values().map(|p| (p.client, p.kind)).collect();
-        let what = format!(
-            "no answers to {lacking:?}, {} operations under way",
-            self.world.edge.held.len()
-        );
+        let held = self.world.edge.held.len();
+        let what = format!("{} not answered, {held} operations under way", self.pending.len());
         Err(self.message(&what))
     }
 
@@ -413,9 +410,12 @@ impl Session {
         next.add_disks();
         for (at, client) in self.clients.iter().enumerate() {
             for lba in client.model.touched() {
-                let bytes = next.world.read(client.mac, client.address, lba, 1);
-                let allowed = client.model.survivors(lba, cut, promise);
-                client.model.judge(lba, &bytes, &allowed, tear == Tear::Anywhere).map_err(|e| {
+                let judged =
+                    next.world.try_read(client.mac, client.address, lba, 1).and_then(|b| {
+                        let allowed = client.model.survivors(lba, cut, promise);
+                        client.model.judge(lba, &b, &allowed, tear == Tear::Anywhere)
+                    });
+                judged.map_err(|e| {
                     self.message(&format!("{outcome:?} seed {seed}: client {at}: {e}"))
                 })?;
             }

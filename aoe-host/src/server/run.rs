@@ -1,0 +1,266 @@
+//! The disks' turns: requests into the engine, its operations out, their ends back in; and the
+//! pool of pages that they share.
+
+use std::sync::Arc;
+
+use cow_core::engine::{Buffer, Failure, IoFailure, Kind, Lent, Operation, Output, RequestId};
+use cow_core::format::{IndexEntry, Layer};
+use cow_core::pages::PagePool;
+
+use super::disk::{Disk, OWN};
+use super::frames::Frames;
+use super::io::{Completion, Job, Memory};
+use super::requests::Requests;
+use super::{Edge, Report, Server};
+
+impl Server<'_> {
+    /// Does everything that can be done now. Answers wait for [`send`](Self::send).
+    pub fn run(&mut self, edge: &mut impl Edge) {
+        let mut may_press = true;
+        loop {
+            while let Some(number) = self.active.pop() {
+                if self.run_disk(number, edge) {
+                    self.wake_starved(Some(number));
+                    may_press = true;
+                }
+            }
+            // Half of the pool: as an engine by itself does, before the pool is used up.
+            if self.starved == 0 || self.pool.pinned() * 2 < self.pool.len() {
+                return;
+            }
+            if core::mem::take(&mut may_press) {
+                self.free_pages();
+            } else if !self.give_up() {
+                return;
+            }
+        }
+    }
+
+    /// Requests that waited for pages held by another disk are tried again.
+    fn wake_starved(&mut self, progressed: Option<u32>) {
+        if self.starved == 0 {
+            return;
+        }
+        for number in 0..self.disks.len() {
+            let Ok(number) = u32::try_from(number) else { return };
+            if Some(number) != progressed
+                && let Some(disk) = self.disk_mut(number)
+                && core::mem::take(&mut disk.starved)
+            {
+                disk.engine.wake();
+                self.starved = self.starved.saturating_sub(1);
+                self.activate(number);
+            }
+        }
+    }
+
+    /// Has every disk publish what it holds in the pool, because some wait for pages: those that
+    /// nobody writes to would keep theirs until the next interval, or for ever.
+    fn free_pages(&mut self) {
+        for number in 0..self.disks.len() {
+            let Ok(number) = u32::try_from(number) else { return };
+            if self.disk_mut(number).is_some_and(Disk::yield_pages) {
+                self.activate(number);
+            }
+        }
+        self.wake_starved(None);
+    }
+
+    /// Nothing is under way and no disk gives pages back, because storages are full or broken:
+    /// ends what waits for pages. False while there is hope.
+    fn give_up(&mut self) -> bool {
+        if self.disks().any(|(_, d)| d.under_way > 0) {
+            return false;
+        }
+        let mut any = false;
+        for number in 0..self.disks.len() {
+            let Ok(number) = u32::try_from(number) else { break };
+            if let Some(disk) = self.disk_mut(number).filter(|d| d.starved) {
+                disk.engine.give_up();
+                disk.starved = false;
+                self.starved = self.starved.saturating_sub(1);
+                self.activate(number);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Runs one disk until it waits for something. True if that may have freed pages.
+    pub(super) fn run_disk(&mut self, number: u32, edge: &mut impl Edge) -> bool {
+        let Some(disk) = self.disks.get_mut(number as usize).and_then(Option::as_deref_mut) else {
+            return false;
+        };
+        disk.active = false;
+        let mut progressed = core::mem::take(&mut disk.ended);
+        loop {
+            let submitted = disk.submit_waiting(&mut self.requests, &mut self.frames, edge);
+            let mut any = false;
+            while let Some(output) = poll(disk, &mut self.pool) {
+                any = true;
+                match output {
+                    Output::Done { id, result } => {
+                        finish(disk, id, result, &mut self.requests, &mut self.frames, edge);
+                    }
+                    other => perform(disk, number, other, &mut self.pool, &mut self.requests, edge),
+                }
+            }
+            progressed |= any;
+            if !any && !submitted {
+                break;
+            }
+        }
+        let starved = disk.engine.is_starved();
+        if starved != disk.starved {
+            disk.starved = starved;
+            self.starved = if starved { self.starved + 1 } else { self.starved.saturating_sub(1) };
+        }
+        if disk.has_overlay() && disk.engine.is_read_only() && !disk.reported_read_only {
+            disk.reported_read_only = true;
+            edge.report(Report::ReadOnly { disk: &disk.spec.label });
+        }
+        progressed
+    }
+
+    /// Brings the bytes of a read that ended later to where they belong, and tells the engine.
+    pub(super) fn complete_operation(&mut self, completion: &Completion) {
+        let job = completion.job;
+        let Some(disk) = self.disks.get_mut(job.disk as usize).and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        disk.under_way = disk.under_way.saturating_sub(1);
+        disk.ended = true;
+        if let Some(data) = &completion.data {
+            let len = data.len() as u64;
+            let target = match job.buffer {
+                Buffer::Page { page, offset } => {
+                    cow_core::blocking::part_mut(self.pool.bytes_mut(page), offset, len)
+                }
+                Buffer::Request { id, offset } => {
+                    self.requests.get_mut(id).and_then(|p| p.data_mut(offset, len))
+                }
+                Buffer::None => None,
+            };
+            if let Some(target) = target {
+                target.copy_from_slice(data);
+            }
+        }
+        complete(disk, &mut self.pool, job, completion.result);
+    }
+}
+
+fn lend<'a, 'p>(
+    pool: &'a mut PagePool<'p>,
+    layers: &'a Arc<[Layer<'static>]>,
+    index: &'a mut [IndexEntry],
+) -> Lent<'a, 'p> {
+    Lent { pages: pool, layers, index }
+}
+
+fn poll(disk: &mut Disk, pool: &mut PagePool<'_>) -> Option<Output> {
+    disk.engine.poll(&mut lend(pool, &disk.layers, &mut disk.index))
+}
+
+fn complete(disk: &mut Disk, pool: &mut PagePool<'_>, job: Job, result: Result<(), IoFailure>) {
+    disk.engine.complete(&mut lend(pool, &disk.layers, &mut disk.index), job.ticket, result);
+}
+
+/// Does what the engine asks for, short of ending a request.
+fn perform(
+    disk: &mut Disk,
+    number: u32,
+    output: Output,
+    pool: &mut PagePool<'_>,
+    requests: &mut Requests,
+    edge: &mut impl Edge,
+) {
+    match output {
+        Output::Operation(o) => {
+            let job = Job { disk: number, ticket: o.ticket, buffer: o.buffer };
+            let started = match memory_of(&o, pool, requests) {
+                Some(memory) => edge.start(job, &o, memory),
+                None => Some(Err(IoFailure::Medium)),
+            };
+            match started {
+                Some(result) => complete(disk, pool, job, result),
+                None => disk.under_way += 1,
+            }
+        }
+        Output::Fill { id, offset, len } => {
+            if let Some(part) =
+                requests.get_mut(id).and_then(|p| p.data_mut(offset, u64::from(len)))
+            {
+                part.fill(0);
+            }
+        }
+        Output::Note { note, ticket } => {
+            let job = Job { disk: number, ticket, buffer: Buffer::None };
+            let kept = edge.note(number, note);
+            complete(disk, pool, job, kept);
+        }
+        Output::NotesSealed => {
+            // Notes that are still being taken up are not in this commit: keep all until the next.
+            disk.notes_sealed = disk.notes.is_empty() && disk.restoring == 0;
+            if disk.notes_sealed {
+                edge.notes_sealed(number);
+            }
+        }
+        Output::NotesDurable => {
+            if core::mem::take(&mut disk.notes_sealed) {
+                edge.notes_durable(number);
+            }
+        }
+        Output::Mapped { .. } | Output::Done { .. } => {}
+    }
+}
+
+/// The memory that an operation names. `None` if it names none that exists, a defect of ours.
+fn memory_of<'a>(
+    o: &Operation,
+    pool: &'a mut PagePool<'_>,
+    requests: &'a mut Requests,
+) -> Option<Memory<'a>> {
+    use cow_core::blocking::{part, part_mut};
+    Some(match (o.kind, o.buffer) {
+        (Kind::Read, Buffer::Page { page, offset }) => {
+            Memory::Into(part_mut(pool.bytes_mut(page), offset, o.len)?)
+        }
+        (Kind::Write, Buffer::Page { page, offset }) => {
+            Memory::From(part(pool.bytes(page), offset, o.len)?)
+        }
+        (Kind::Read, Buffer::Request { id, offset }) => {
+            Memory::Into(requests.get_mut(id)?.data_mut(offset, o.len)?)
+        }
+        (Kind::Write, Buffer::Request { id, offset }) => {
+            Memory::From(requests.get(id)?.data(offset, o.len)?)
+        }
+        (Kind::Zero | Kind::Punch | Kind::Sync, _) => Memory::None,
+        (Kind::Read | Kind::Write, Buffer::None) => return None,
+    })
+}
+
+/// A part of a request has ended in the engine.
+fn finish(
+    disk: &mut Disk,
+    id: RequestId,
+    result: Result<(), Failure>,
+    requests: &mut Requests,
+    frames: &mut Frames,
+    edge: &mut impl Edge,
+) {
+    if id == OWN {
+        disk.restoring = disk.restoring.saturating_sub(1);
+        if let Err(failure) = result {
+            disk.counts.errors += 1;
+            edge.report(Report::Failed { disk: &disk.spec.label, failure });
+        }
+        return;
+    }
+    let Some(pending) = requests.get_mut(id) else { return };
+    pending.failure = pending.failure.or(result.err());
+    pending.parts = pending.parts.saturating_sub(1);
+    if pending.parts == 0 && !pending.waits {
+        disk.end(id, requests, frames, edge);
+    }
+}
