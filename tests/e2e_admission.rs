@@ -103,7 +103,9 @@ fn a_newcomers_overlay_begins_with_its_first_write() {
     assert!(site::is_golden(&mut first, 0, SECTORS));
     assert_ne!(first.identity(), second.identity(), "a serial number of its own");
     assert_eq!(Site::files(&site.overlays()), [""; 0], "nobody wrote yet");
+    let before = first.identity();
     site::stamp(&mut first, 1, 5, 8);
+    assert_eq!(first.identity(), before, "the first write changes no identity");
     assert_eq!(Site::files(&site.overlays()).len(), 1);
     assert!(site::is_golden(&mut second, 0, SECTORS));
 }

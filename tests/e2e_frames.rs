@@ -36,7 +36,7 @@ fn theirs(segment: &Segment, dir: &Path) -> ServerPlan {
 
 fn find(segment: &Segment) -> Initiator {
     let mac = parse_mac(&Segment::client_mac(0));
-    Initiator::find(segment.clients(), &Segment::client(0), mac, (0, 0)).expect("a disk is there")
+    Initiator::find(segment.clients(), &Segment::client(0), mac, (0, 0)).unwrap()
 }
 
 /// One exchange of every kind; the tags count up from that of the first request.

@@ -84,6 +84,43 @@ fn a_restart_keeps_everything_a_client_knows() {
     assert_eq!(judge::untouched(&site.golden(), 0..SECTORS, BASE), Ok(()));
 }
 
+/// DATA SET MANAGEMENT with one range.
+fn trim(station: &mut Initiator, lba: u64, sectors: u64) {
+    let mut ranges = (lba | (sectors << 48)).to_le_bytes().to_vec();
+    ranges.resize(SECTOR, 0);
+    let registers = Registers { flags: 0x41, features: 1, count: 1, operation: 0x06, lba: 0 };
+    assert_eq!(station.ata(registers, &ranges).status(), (0x40, 0));
+}
+
+#[test]
+fn trimmed_sectors_read_as_zeros() {
+    let Some((_lab, site)) = site("trimmed_sectors_read_as_zeros", 1500, 1) else { return };
+    let mut server = site.serve(ONE);
+    let mut station = site.station(0);
+    let word = |identity: &[u8], index: usize| {
+        u16::from_le_bytes([identity[index * 2], identity[index * 2 + 1]])
+    };
+    let identity = station.identity();
+    assert_eq!(word(&identity, 169) & 1, 1, "TRIM is offered");
+    assert_eq!(word(&identity, 69) & 0x4020, 0x4020, "zeros are promised");
+    site::stamp(&mut station, 1, 100, 40);
+    // Half of what was written, and as much of the golden image.
+    trim(&mut station, 120, 40);
+    for _ in 0..2 {
+        let mut station = site.station(0);
+        assert!(station.read(120, 40, STEP).iter().all(|&byte| byte == 0));
+        assert!(site::is_stamped(&mut station, 1, 100, 20));
+        assert!(site::is_golden(&mut station, 160, 40));
+        server.kill();
+        server.restart();
+    }
+    let mut station = site.station(0);
+    site::stamp(&mut station, 2, 130, 4);
+    assert!(site::is_stamped(&mut station, 2, 130, 4), "written again");
+    assert!(station.read(120, 10, STEP).iter().all(|&byte| byte == 0));
+    assert_eq!(judge::untouched(&site.golden(), 0..SECTORS, BASE), Ok(()));
+}
+
 #[test]
 fn sighup_announces_every_disk_again() {
     let Some((_lab, site)) = site("sighup_announces_every_disk_again", 1500, 1) else { return };

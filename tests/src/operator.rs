@@ -28,6 +28,7 @@ impl Said {
 
     /// Fails the test unless the command succeeded.
     #[track_caller]
+    #[allow(clippy::return_self_not_must_use, reason = "often only the assertion matters")]
     pub fn assert_done(self) -> Self {
         assert_eq!(self.code, 0, "{self:?}");
         self
