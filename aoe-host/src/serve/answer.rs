@@ -81,7 +81,9 @@ impl Running<'_> {
         self.edge.write_registry()?;
         let disks = self.disks(|d| d.spec.label == name && !d.macs.is_empty());
         if known && !disks.is_empty() {
-            disks.into_iter().for_each(|number| self.server.bind_mac(number, mac));
+            for number in disks {
+                self.server.bind_mac(number, mac);
+            }
         } else {
             self.add_everywhere(&client)?;
         }

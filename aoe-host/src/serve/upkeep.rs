@@ -95,13 +95,17 @@ impl Upkeep {
             match change {
                 Change::None if suspended && backing.regain() => {
                     self.suspended.remove(&first);
-                    addresses.iter().for_each(|a| server.suspend(*a, false));
+                    for address in &addresses {
+                        server.suspend(*address, false);
+                    }
                     edge.log.info(&format!("{shown}: nothing was changed below; serving again"));
                 }
                 Change::None => {}
                 Change::WriterWaits => {
                     self.suspended.insert(first);
-                    addresses.iter().for_each(|a| server.suspend(*a, true));
+                    for address in &addresses {
+                        server.suspend(*address, true);
+                    }
                     edge.log.warn(&format!(
                         "{shown}: a program opens a layer below the overlays for writing; not \
                          answering until it has closed it again"
