@@ -204,12 +204,12 @@ fn media_that_failed() {
 
 fn suffer(format: Format, pages: usize, durability: Durability, seed: u64) {
     let mut life = three_deep(&Machine::new(), 16_200, format, seed);
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         let below = life.models[0].clone();
         life.add_sibling(Format::Native, seed);
         life.models[1] = below;
     }
-    let read_faults = if seed % 4 == 0 { 40 } else { 0 };
+    let read_faults = if seed.is_multiple_of(4) { 40 } else { 0 };
     for session in 0..3 {
         let plan = Plan { read_faults, ..Plan::new(40, durability) };
         life.suffer(pages, plan, seed * 5 + session).unwrap_or_else(|e| {
