@@ -382,3 +382,24 @@ fn an_overlay_at_its_limit_refuses_what_would_exceed_it() {
     assert_eq!(world.read(client(1), at, 11, 1), painted(2, 1));
     assert_eq!(world.server.status().next().unwrap().used_sectors, 4);
 }
+
+/// The real server asks in every round whether it has come to rest.
+#[test]
+fn stopping_comes_to_an_end_however_often_it_is_asked_for() {
+    for mode in [Durability::Safe, Durability::Writeback, Durability::Ephemeral] {
+        let mut world = one_disk(mode);
+        world.edge.inline = 0;
+        for n in 0..10 {
+            send(&mut world, Registers::write(n, 1), &painted(1, 1));
+        }
+        let mut rounds = 0;
+        while !world.server.is_drained() {
+            world.server.commit_all();
+            world.pump();
+            world.end_one();
+            rounds += 1;
+            assert!(rounds < 200, "{mode:?}: {:?}", world.edge.started);
+        }
+        assert_eq!(take(&mut world).len(), 10);
+    }
+}
