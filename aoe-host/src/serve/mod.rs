@@ -309,7 +309,10 @@ impl<'m> Running<'m> {
 
     fn wait(&self, most: Duration, signals: Option<&Signals>) {
         let mut fds = vec![self.edge.driver.poll_fd()];
-        fds.extend(self.links.iter().filter_map(|l| l.poll_fd()));
+        if self.stopping.is_none() {
+            // A stopping server takes no frames: they would only keep it awake.
+            fds.extend(self.links.iter().filter_map(|l| l.poll_fd()));
+        }
         fds.extend(self.control.as_ref().map(ControlServer::poll_fd));
         fds.extend(signals.map(Signals::poll_fd));
         // If the system refuses to wait, the loop only turns faster.

@@ -105,6 +105,11 @@ impl Commit {
         self.unsynced || self.open != NIL || self.step != Step::Idle
     }
 
+    /// There is something that the commit under way, if any, does not cover.
+    pub(super) fn has_uncovered(&self) -> bool {
+        self.unsynced || self.open != NIL
+    }
+
     pub(super) fn want(&mut self) {
         self.wanted = true;
     }

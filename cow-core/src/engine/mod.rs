@@ -385,9 +385,9 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         self.overlay.is_none() || self.commit.is_broken()
     }
 
-    /// Begins a commit as soon as possible if there is anything to commit.
+    /// Begins a commit as soon as possible if there is anything that none covers yet.
     pub fn commit(&mut self) {
-        if self.commit.has_unsynced() && !self.commit.is_broken() {
+        if self.commit.has_uncovered() && !self.commit.is_broken() {
             self.commit.want();
         }
     }
