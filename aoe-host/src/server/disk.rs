@@ -180,6 +180,12 @@ impl Disk {
         due
     }
 
+    /// As [`commit`](Self::commit), once nothing is under way: asked for during a commit, the next
+    /// one would follow it, and so on for as long as somebody asks.
+    pub(super) fn commit_at_rest(&mut self) -> bool {
+        self.engine.is_idle() && self.commit()
+    }
+
     /// Asks for a commit because others need the pages that it would free, in every mode.
     pub(super) fn yield_pages(&mut self) -> bool {
         let due = self.engine.is_dirty();

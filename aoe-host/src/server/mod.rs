@@ -357,17 +357,20 @@ impl<'m> Server<'m> {
         self.disks().all(|(_, d)| d.is_drained())
     }
 
-    /// Begins to publish everything that was acknowledged, before the end.
+    /// Publishes everything that was acknowledged, before the end: to be called again until
+    /// [`is_drained`](Self::is_drained).
     pub fn commit_all(&mut self) {
-        self.commit_written();
+        self.commit_where(Disk::commit_at_rest);
     }
 
     fn commit_written(&mut self) {
+        self.commit_where(Disk::commit);
+    }
+
+    fn commit_where(&mut self, begin: impl Fn(&mut Disk) -> bool) {
         for number in 0..self.disks.len() {
-            let Some(disk) = self.disks.get_mut(number).and_then(Option::as_mut) else { continue };
-            if disk.commit()
-                && let Ok(number) = u32::try_from(number)
-            {
+            let Ok(number) = u32::try_from(number) else { return };
+            if self.disk_mut(number).is_some_and(&begin) {
                 self.activate(number);
             }
         }
