@@ -141,6 +141,7 @@ impl<'m> Running<'m> {
         }
         let mut edge = setup::edge(config, quiet)?;
         setup::exports(config, &mut server, &mut edge)?;
+        setup::directories(config, &mut edge)?;
         let control = config.control.as_deref().map(ControlServer::listen).transpose()?;
         let upkeep = Upkeep::new(config);
         let started = Instant::now();

@@ -13,6 +13,7 @@ use crate::image::Backing;
 use crate::link::Link;
 use crate::server::Server;
 use crate::storage::{Change, free_space};
+use crate::values::human_bytes;
 
 /// How long a starting server listens for others that serve its addresses. A round trip takes
 /// well under a millisecond; the rest is for a busy server.
@@ -22,7 +23,10 @@ pub(super) const PROBE_WAIT: Duration = Duration::from_millis(300);
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often free space is looked at.
-const SPACE_INTERVAL: Duration = Duration::from_secs(5);
+const SPACE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// An overlay that has used so much of its limit, in percent, is worth a warning.
+const NEARLY_FULL_PERCENT: u64 = 90;
 
 /// How often the segment is asked again for other servers of our addresses.
 const DUPLICATE_INTERVAL: Duration = Duration::from_mins(1);
@@ -70,6 +74,7 @@ impl Upkeep {
         if now >= self.next_space {
             self.next_space = now + SPACE_INTERVAL;
             self.watch_space(edge);
+            warn_of_limits(server, edge);
         }
         if now >= self.next_duplicates {
             self.next_duplicates = now + DUPLICATE_INTERVAL;
@@ -133,8 +138,8 @@ impl Upkeep {
         let is_low = space.free_bytes < limit;
         if is_low && !self.is_low {
             edge.log.warn(&format!(
-                "only {} bytes are left for overlays in {}; writes fail when there are none",
-                space.free_bytes,
+                "only {} are left for overlays in {}; writes fail when there is no room",
+                human_bytes(space.free_bytes),
                 directory.display()
             ));
         }
@@ -176,6 +181,22 @@ impl Upkeep {
             });
         }
         self.found
+    }
+}
+
+/// Warns, once for each, of overlays that near their limit.
+fn warn_of_limits(server: &Server<'_>, edge: &mut HostedEdge) {
+    for disk in server.status() {
+        let Some(limit) = disk.spec.limit else { continue };
+        let used = disk.used_sectors.saturating_mul(512);
+        if used.saturating_mul(100) >= limit.saturating_mul(NEARLY_FULL_PERCENT) {
+            edge.log.warn(&format!(
+                "{}: its overlay has used {NEARLY_FULL_PERCENT} % or more of its limit of {}; \
+                 beyond it writes of this client fail",
+                disk.spec.label,
+                human_bytes(limit)
+            ));
+        }
     }
 }
 

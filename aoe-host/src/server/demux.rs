@@ -90,7 +90,7 @@ impl Server<'_> {
         if let Some(taken) = macs.iter().find(|m| by_mac.contains_key(m)) {
             return Err(AddError::MacInUse(*taken));
         }
-        let (layers, sectors) = (Arc::clone(&export.layers), export.sectors);
+        let (layers, sectors) = (Arc::clone(&export.layers), spec.target.sectors);
         let disk = self.add_disk(spec, number, &layers, sectors)?;
         if let Some(Export { sharing: Sharing::PerClient { by_mac, unknown, .. }, .. }) =
             self.exports.get_mut(number)
@@ -208,7 +208,6 @@ impl Server<'_> {
     }
 
     fn advertise_export(&mut self, link: usize, limits: LinkLimits, number: usize) {
-        let Some(own_mac) = self.links.get(link).map(|l| l.mac) else { return };
         let Some(export) = self.exports.get(number) else { return };
         let mut sends: Vec<(Option<u32>, Mac)> = Vec::new();
         match &export.sharing {
@@ -239,24 +238,51 @@ impl Server<'_> {
             };
             to.into_iter().map(move |mac| (disk, mac))
         });
-        let template = match &export.sharing {
-            Sharing::PerClient { template, .. } => Target::new(template.target).ok(),
-            Sharing::One(_) => None,
-        };
         for (disk, mac) in sends.collect::<Vec<_>>() {
-            let target = disk
-                .and_then(|d| self.disks.get(d as usize)?.as_deref())
-                .map(|d| &d.target)
-                .or(template.as_ref());
-            let (Some(target), Some(mut buf)) = (target, self.frames.take()) else { continue };
-            let reply = target.advertisement(mac, own_mac, limits);
-            match target.emit(&reply, &mut buf.bytes) {
-                Ok(len) => {
-                    buf.len = len;
-                    self.frames.post(link, buf);
-                }
-                Err(_) => self.frames.give(buf),
+            self.post_advertisement((link, limits), number, disk, mac);
+        }
+    }
+
+    /// Tells another server of an address that it is taken, in case it did not get to know when it
+    /// asked: a server with named clients does not answer strangers.
+    pub(super) fn advertise_to(&mut self, link: usize, address: Address, mac: Mac) {
+        let limits = self.links.get(link).and_then(|l| l.limits);
+        let (Some(limits), Some(number)) = (limits, self.by_address.get(&address).copied()) else {
+            return;
+        };
+        let disk = match self.exports.get(number).map(|e| &e.sharing) {
+            Some(Sharing::One(disk)) => Some(*disk),
+            _ => None,
+        };
+        self.post_advertisement((link, limits), number, disk, mac);
+    }
+
+    /// Posts the advertisement of one disk, or of an export as a newcomer would see it.
+    fn post_advertisement(
+        &mut self,
+        (link, limits): (usize, LinkLimits),
+        number: usize,
+        disk: Option<u32>,
+        mac: Mac,
+    ) {
+        let template = match self.exports.get(number).map(|e| &e.sharing) {
+            Some(Sharing::PerClient { template, .. }) => Target::new(template.target).ok(),
+            _ => None,
+        };
+        let target = disk
+            .and_then(|d| self.disks.get(d as usize)?.as_deref())
+            .map(|d| &d.target)
+            .or(template.as_ref());
+        let own_mac = self.links.get(link).map(|l| l.mac);
+        let (Some(target), Some(own_mac)) = (target, own_mac) else { return };
+        let Some(mut buf) = self.frames.take() else { return };
+        let reply = target.advertisement(mac, own_mac, limits);
+        match target.emit(&reply, &mut buf.bytes) {
+            Ok(len) => {
+                buf.len = len;
+                self.frames.post(link, buf);
             }
+            Err(_) => self.frames.give(buf),
         }
     }
 

@@ -324,7 +324,7 @@ impl<'m> Server<'m> {
         }
         match Incoming::parse(frame, state.mac) {
             Ok(request) => self.demultiplex(link, limits, &request, edge),
-            Err(Refusal::Response) => self.foreign(frame, state.mac, edge),
+            Err(Refusal::Response) => self.foreign(link, frame, state.mac, edge),
             Err(_) => self.totals.ignored += 1,
         }
     }
@@ -386,7 +386,7 @@ impl<'m> Server<'m> {
         }
     }
 
-    fn foreign(&mut self, frame: &[u8], own_mac: Mac, edge: &mut impl Edge) {
+    fn foreign(&mut self, link: usize, frame: &[u8], own_mac: Mac, edge: &mut impl Edge) {
         let answer = ForeignAnswer::parse(frame, own_mac);
         let ours = |mac| self.links.iter().any(|l| l.mac == mac);
         let Some(answer) =
@@ -401,6 +401,7 @@ impl<'m> Server<'m> {
         if !quiet {
             self.duplicate_reported = Some(self.now);
             edge.report(Report::Duplicate { address: answer.address, mac: answer.src });
+            self.advertise_to(link, answer.address, answer.src);
         }
     }
 
