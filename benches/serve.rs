@@ -5,7 +5,6 @@
 //!
 //! Requests come in batches of 16, as the server takes them from a link; the time is that of one
 //! request. With many disks each request is for another one: what it costs to have them shows.
-#![expect(missing_docs, reason = "criterion's macros make public functions")]
 
 use core::hint::black_box;
 
