@@ -6,7 +6,7 @@ use aoe_host::server::{Durability, GUESTS_MAX, Newcomers};
 use aoe_proto::TargetState;
 use system_tests::frames::{BROADCAST, Header, Mac, Registers, command, config};
 use system_tests::server_sim::{
-    Creation, SERVER, SimEdge, World, address, client, disk, export, painted, shared,
+    Answer, Creation, SERVER, SimEdge, World, address, client, disk, export, painted, shared,
 };
 
 const SECTORS: u64 = 20_000;
@@ -197,7 +197,7 @@ fn broadcasts_are_answered_once_for_each_disk() {
         let header = world.header(client(1), address(0, 0), command::CONFIG);
         let header = Header { shelf, slot, to, ..header };
         world.deliver(&header.with(&config(0, 0, &[])));
-        let mut found: Vec<_> = world.settle().iter().map(|a| a.address()).collect();
+        let mut found: Vec<_> = world.settle().iter().map(Answer::address).collect();
         found.sort_unstable();
         found
     };

@@ -98,7 +98,7 @@ fn valid(world: &mut World, from: Mac, rng: &mut Rng) -> Vec<u8> {
         _ => {
             let trim = Registers { flags: 0x41, features: 1, count: 1, operation: 6, lba: 0 };
             let mut ranges = [0; 512];
-            ranges[..8].copy_from_slice(&(lba | 2 << 48).to_le_bytes());
+            ranges[..8].copy_from_slice(&(lba | (2 << 48)).to_le_bytes());
             header(world, command::ATA).with(&trim.with(&ranges))
         }
     }

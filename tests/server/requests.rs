@@ -31,6 +31,11 @@ fn send(world: &mut World, registers: Registers, data: &[u8]) -> u32 {
     header.tag
 }
 
+/// A range of a TRIM.
+fn trim_entry(lba: u64, sectors: u64) -> [u8; 8] {
+    (lba | (sectors << 48)).to_le_bytes()
+}
+
 fn tags(answers: &[Answer]) -> Vec<u32> {
     let mut tags: Vec<_> = answers.iter().map(Answer::tag).collect();
     tags.sort_unstable();
@@ -75,8 +80,7 @@ fn a_write_behind_a_trim_stays() {
         let trim = Registers { flags: 0x41, features: 1, count: 1, operation: 6, lba: 0 };
         let mut ranges = vec![0; 512];
         for (at, entry) in ranges.chunks_mut(8).enumerate() {
-            let word = (100 * at as u64) | 50 << 48;
-            entry.copy_from_slice(&word.to_le_bytes());
+            entry.copy_from_slice(&trim_entry(100 * at as u64, 50));
         }
         let trimmed = send(&mut world, trim, &ranges);
         let mut written = Vec::new();
@@ -217,7 +221,7 @@ fn trim_of_many_ranges_and_of_none() {
     // More ranges than an engine has slots: 16 sectors of 64, every other sector of the disk.
     let mut ranges = vec![0; 16 * 512];
     for (at, entry) in ranges.chunks_mut(8).enumerate() {
-        entry.copy_from_slice(&(2 * at as u64 | 1 << 48).to_le_bytes());
+        entry.copy_from_slice(&trim_entry(2 * at as u64, 1));
     }
     world.edge.inline = 30;
     assert!(world.ata(client(1), at, trim(16), &ranges).unwrap().is_ok());
@@ -228,7 +232,7 @@ fn trim_of_many_ranges_and_of_none() {
     }
     assert!(world.ata(client(1), at, trim(1), &[0; 512]).unwrap().is_ok(), "no range at all");
     // A range past the end spoils the whole command.
-    ranges[8192 - 8..].copy_from_slice(&(SECTORS | 1 << 48).to_le_bytes());
+    ranges[8192 - 8..].copy_from_slice(&trim_entry(SECTORS, 1));
     assert!(!world.ata(client(1), at, trim(16), &ranges).unwrap().is_ok());
     // The first TRIM of a disk without overlay makes one.
     let mut world = one_disk(Durability::Writeback);
@@ -289,7 +293,7 @@ fn flush_and_fua_by_durability() {
                 assert_eq!((cost[0], cost[1]), (0, 0), "{cost:?}");
                 assert!(cost[2] >= 2 && cost[3] >= 1, "{cost:?}");
             }
-            _ => assert_eq!(cost, [0; 5]),
+            Durability::Ephemeral => assert_eq!(cost, [0; 5]),
         }
         world.write(client(1), at, 9, &painted(4, 1));
         let before = syncs(&world);

@@ -2,7 +2,7 @@
 //! nothing is recorded. What is counted or measured over it is the loop's own.
 
 use aoe_host::server::io::{IoDriver, Job, Memory};
-use aoe_host::server::{DiskSpec, Durability, Edge, Opened, Report, Server};
+use aoe_host::server::{DiskSpec, Durability, Edge, LeftOverlay, Opened, Report, Server};
 use aoe_proto::{Address, Mac, TargetState};
 use cow_core::blocking::{part, part_mut};
 use cow_core::engine::{IoFailure, Kind, Note, Operation};
@@ -88,6 +88,9 @@ impl Edge for MemoryEdge {
     }
     fn newcomer(&mut self, template: &DiskSpec, _address: Address, _mac: Mac) -> DiskSpec {
         template.clone()
+    }
+    fn left_overlay(&mut self, _disk: u32, _spec: &DiskSpec) -> LeftOverlay {
+        LeftOverlay::None
     }
     fn note(&mut self, _disk: u32, _note: Note) -> Result<(), IoFailure> {
         Ok(())

@@ -341,9 +341,8 @@ impl<'m> Running<'m> {
         let stuck = self.edge.driver.under_way() > 0;
         self.edge.write_states(now, true);
         let mut outcome = self.edge.write_registry();
-        let numbers: Vec<u32> = self.server.status().map(|d| d.number).collect();
-        for number in numbers {
-            let broken = self.server.status().any(|d| d.number == number && d.read_only);
+        let disks: Vec<_> = self.server.status().map(|d| (d.number, d.read_only)).collect();
+        for (number, broken) in disks {
             let Some((spec, top)) = self.server.remove_disk(number) else {
                 outcome = outcome.and(Err(HostError::new(ErrorKind::Io, "finish all requests")));
                 continue;

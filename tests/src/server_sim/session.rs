@@ -288,7 +288,7 @@ impl Session {
                 let ranges = 1 + usize::try_from(dice.below(5)).expect("few");
                 for entry in data.chunks_mut(8).take(ranges) {
                     let extent = client.spots.extent(sectors, 60, dice);
-                    let word = extent.start().get() | extent.sectors() << 48;
+                    let word = extent.start().get() | (extent.sectors() << 48);
                     entry.copy_from_slice(&word.to_le_bytes());
                     let zeros = usize::try_from(extent.sectors()).expect("short");
                     pending.parts.push((extent, vec![Content::Zero; zeros]));
