@@ -85,7 +85,7 @@ fn the_loop_does_not_allocate() {
     }
     // The counter counts.
     let before = allocations();
-    drop(std::hint::black_box(vec![1]));
+    drop(core::hint::black_box(vec![1]));
     assert_eq!(allocations() - before, 1);
 }
 
