@@ -55,6 +55,10 @@ impl Medium {
             (_, Err(_)) => {
                 let mut dice = Dice::new(id.0 ^ 0x0fa1_1ed0);
                 torn(&mut self.live, &mut self.len, &change, id, Tear::Sectors, &mut dice);
+                let came_through = self.seen(&change);
+                if let Some(pending) = self.pending.get_mut(at) {
+                    pending.change = came_through;
+                }
             }
         }
     }
@@ -124,28 +128,32 @@ impl Medium {
     }
 
     pub(super) fn kill(&mut self, tear: Tear, dice: &mut Dice) {
-        let mut pending = core::mem::take(&mut self.pending);
-        pending.retain_mut(|p| {
+        for mut p in core::mem::take(&mut self.pending) {
             p.doomed = false;
-            if p.ended.is_some() {
-                return true;
+            if p.ended.is_none() {
+                match dice.below(3) {
+                    0 => continue,
+                    1 => apply(&mut self.live, &mut self.len, &p.change, p.id),
+                    _ => torn(&mut self.live, &mut self.len, &p.change, p.id, tear, dice),
+                }
+                p.ended = Some(0);
+                p.change = self.seen(&p.change);
             }
-            p.ended = Some(0);
-            match dice.below(3) {
-                0 => return false,
-                1 => apply(&mut self.live, &mut self.len, &p.change, p.id),
-                _ => torn(&mut self.live, &mut self.len, &p.change, p.id, tear, dice),
+            if p.change != Change::Sync {
+                self.pending.push(p);
             }
-            // What has come through is what may become durable.
-            let (offset, len) = p.change.range();
-            if len > 0 && len <= HUGE {
-                let mut bytes = std::vec![0; index(len)];
-                self.live.read(offset, &mut bytes);
-                p.change = Change::Write { offset, data: bytes.into() };
-            }
-            p.change != Change::Sync
-        });
-        self.pending = pending;
+        }
+    }
+
+    /// A change that came through in part, as reads see it now: nothing else can become durable.
+    fn seen(&self, change: &Change) -> Change {
+        let (offset, len) = change.range();
+        if len == 0 || len > HUGE {
+            return change.clone();
+        }
+        let mut bytes = std::vec![0; index(len)];
+        self.live.read(offset, &mut bytes);
+        Change::Write { offset, data: bytes.into() }
     }
 }
 
