@@ -2,7 +2,6 @@
 //!
 //! `cargo bench -p benchmarks --bench codec`
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has to stop")]
-#![expect(missing_docs, reason = "criterion's macros make public functions")]
 
 use core::hint::black_box;
 

@@ -24,7 +24,7 @@ fn cut(seed: u64, plan: SessionPlan, outcomes: &[Outcome]) {
 
 #[test]
 fn clients_read_what_they_wrote() {
-    for seed in 0..120 {
+    for seed in 0..300 {
         let mut plan = SessionPlan::new(MODES[usize::try_from(seed % 3).unwrap()]);
         plan.inline = [0, 50, 100][usize::try_from(seed / 3 % 3).unwrap()];
         plan.shared = seed % 2 == 0;
@@ -37,7 +37,7 @@ fn clients_read_what_they_wrote() {
 
 #[test]
 fn many_disks_share_a_few_pages() {
-    for seed in 0..40 {
+    for seed in 0..60 {
         let mut plan = SessionPlan::new(MODES[usize::try_from(seed % 3).unwrap()]);
         plan.pages = 2 + usize::try_from(seed % 2).unwrap();
         plan.clients = 8;
@@ -54,7 +54,7 @@ fn safe_survives_the_power() {
         Outcome::PowerCut(Tear::Anywhere),
         Outcome::Kill(Tear::Sectors),
     ];
-    for seed in 0..60 {
+    for seed in 0..90 {
         let mut plan = SessionPlan::new(Durability::Safe);
         plan.slow_creation = seed % 3 == 0;
         cut(seed, plan, &ends);
@@ -68,7 +68,7 @@ fn writeback_survives_the_process_and_loses_the_last_seconds_at_most() {
         Outcome::PowerCut(Tear::Sectors),
         Outcome::PowerCut(Tear::Anywhere),
     ];
-    for seed in 0..60 {
+    for seed in 0..90 {
         let mut plan = SessionPlan::new(Durability::Writeback);
         plan.slow_creation = seed % 3 == 0;
         cut(seed, plan, &ends);

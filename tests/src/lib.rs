@@ -39,6 +39,7 @@ pub mod initramfs;
 pub mod judge;
 pub mod lab;
 pub mod lossy;
+pub mod memory_edge;
 pub mod net;
 pub mod operator;
 pub mod pattern;

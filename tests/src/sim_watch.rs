@@ -8,6 +8,7 @@
 //! 4. A metadata page is not written again before a sync has begun and ended; a native page's
 //!    versions follow each other and alternate between its slots.
 
+use core::fmt;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cow_core::engine::Kind;
@@ -61,7 +62,7 @@ pub struct Watch {
 }
 
 /// One operation, as it begins.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Seen<'a> {
     /// Key of the storage.
     pub key: u32,
@@ -73,6 +74,12 @@ pub struct Seen<'a> {
     pub len: u64,
     /// The bytes of a metadata write.
     pub page: Option<&'a [u8]>,
+}
+
+impl fmt::Debug for Seen<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} of storage {} at {}+{}", self.kind, self.key, self.offset, self.len)
+    }
 }
 
 impl Watch {

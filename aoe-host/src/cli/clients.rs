@@ -1,13 +1,14 @@
 //! `cowblade clients`: the clients of a running server, and stations that are none.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
 use super::output::{Table, human_age, print_json, print_line};
 use super::status::{ServerArgs, join_macs, unexpected_reply};
 use crate::control::{ClientList, ControlReply, ControlRequest, ask};
-use crate::error::{Exit, Result};
+use crate::error::{ErrorKind, Exit, HostError, Result};
+use crate::registry::{REGISTRY_FILE, Registry, read_if_exists, write_atomically};
 use crate::values::{Mac, parse_mac};
 
 /// `cowblade clients`.
@@ -91,9 +92,33 @@ pub(super) fn run(args: &ClientsArgs) -> Result<Exit> {
             order(server, &request)
         }
         ClientsAction::Remove { client, server } => {
-            order(server, &ControlRequest::ClientsRemove { client: client.clone() })
+            let asked = order(server, &ControlRequest::ClientsRemove { client: client.clone() });
+            match (&server.overlays, asked) {
+                // Without a server the registry is ours: a name that keeps one from starting must
+                // not need one to be removed.
+                (Some(directory), Err(error)) if error.kind() == ErrorKind::NotFound => {
+                    remove_offline(directory, client)
+                }
+                (_, outcome) => outcome,
+            }
         }
     }
+}
+
+/// Forgets a client in the registry of a server that does not run.
+fn remove_offline(directory: &Path, name: &str) -> Result<Exit> {
+    let path = directory.join(REGISTRY_FILE);
+    let text = read_if_exists(&path)?.ok_or_else(|| {
+        HostError::new(ErrorKind::NotFound, "read the client registry").path(&path)
+    })?;
+    let mut registry = Registry::from_json(&text).map_err(|error| error.path(&path))?;
+    let (_, client) = registry.remove(name)?;
+    write_atomically(&path, &registry.to_json())?;
+    print_line(&format!(
+        "{name} is no client any more; what it wrote stays in {}.cow (no server runs here)",
+        client.file_stem
+    ))?;
+    Ok(Exit::Success)
 }
 
 fn order(server: &ServerArgs, request: &ControlRequest) -> Result<Exit> {

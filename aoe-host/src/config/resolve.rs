@@ -291,9 +291,16 @@ fn limit_of(word: &str, limit: Option<ByteSize>) -> Result<Option<u64>> {
             Err(HostError::usage(format!("use {word} 0"), "no client could write anything")
                 .advice("use `ro` for a read-only disk"))
         }
+        Some(size) if size.bytes() < LIMIT_MIN => {
+            Err(HostError::usage(format!("use {word} {size}"), "no file system fits into that")
+                .advice(format!("allow at least {}", ByteSize(LIMIT_MIN))))
+        }
         limit => Ok(limit.map(ByteSize::bytes)),
     }
 }
+
+/// Smallest limit of an overlay that makes sense, in bytes: one chunk of the old recipe.
+const LIMIT_MIN: u64 = 32 << 10;
 
 /// `GOLDEN.overlays`.
 pub(crate) fn default_overlays(golden: &Path) -> PathBuf {

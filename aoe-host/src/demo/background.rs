@@ -87,11 +87,11 @@ fn serve(
         .add_port(name, port_config)
         .map_err(|error| HostError::io(error, "plug in the server"))?;
     let mut memory = PoolMemory::new(POOL_PAGES);
-    let mut running = Running::start(config, vec![Box::new(port)], memory.pool()?, Some(()))?;
+    let mut running = Running::start(config, vec![Box::new(port)], memory.pool()?, true)?;
     running.advertise(None);
     // If nobody waits for this, the demonstration has been given up: `stop` is set then.
     let _given_up = started.send(());
-    while !running.round(None)? {
+    while !running.round(None) {
         if stop.load(Ordering::Relaxed) {
             running.stop_soon();
         }

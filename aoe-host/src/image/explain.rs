@@ -116,7 +116,8 @@ pub(super) fn parent_refused(mismatch: ParentMismatch, image: &Path, below: &str
         .detail(format!("{} (below it is {below})", mismatch_words(mismatch)));
     match mismatch {
         ParentMismatch::Modified { .. } => error.advice(format!(
-            "if its content is the same, accept it with `cowblade rebind {} --parent {below}`",
+            "if its content is the same, accept it with `cowblade rebind {} --parent {below} \
+             --original COPY`, where COPY is an untouched copy, or with `--trust` if you know",
             image.display()
         )),
         ParentMismatch::Missing => error.advice("name its parent behind it"),

@@ -31,8 +31,12 @@ const START_AT: u64 = 72;
 const ZEROS: u64 = u64::MAX;
 const CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
-/// Where notes are kept unless told otherwise: in memory, private to the user.
+/// Where notes are kept unless told otherwise: in memory, private to the user. For root it is the
+/// same however the server is started; a user's runtime directory goes with the last session.
 pub fn default_notes_directory() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/run/cowblade");
+    }
     match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(runtime) if !runtime.is_empty() => PathBuf::from(runtime).join("cowblade"),
         _ => PathBuf::from(format!("/dev/shm/cowblade-{}", rustix::process::geteuid().as_raw())),

@@ -26,7 +26,7 @@ use crate::storage::{Access, FileKey, FileOptions, FileStorage, LockMode};
 
 /// Exceptions for which index memory is kept ready beyond those that a store has. More are looked
 /// after by growing the memory when the engine asks for it.
-const INDEX_ROOM: u64 = 1 << 20;
+const INDEX_ROOM: u64 = 1 << 14;
 
 /// Bytes read at a time from a store's list of exceptions.
 const LIST_PIECE_LEN: usize = 64 << 10;

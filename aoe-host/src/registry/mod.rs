@@ -60,7 +60,16 @@ pub struct Registry {
     clients: Vec<Option<Client>>,
     by_mac: HashMap<Mac, ClientId>,
     unknown: UnknownStations,
+    left: Vec<Left>,
     changed: bool,
+}
+
+/// What a renamed client left when it was removed: a later client of its last name gets its files.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Left {
+    name: String,
+    file_stem: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -68,6 +77,8 @@ pub struct Registry {
 struct RegistryFile {
     version: u32,
     clients: Vec<Client>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    left: Vec<Left>,
 }
 
 impl Registry {
@@ -100,6 +111,10 @@ impl Registry {
                 .map_err(|error| corrupt(error.to_string()))?;
             registry.insert(client).map_err(|error| corrupt(error.to_string()))?;
         }
+        for left in file.left {
+            check_name(&left.file_stem).map_err(|error| corrupt(error.to_string()))?;
+            registry.left.push(left);
+        }
         registry.changed = false;
         Ok(registry)
     }
@@ -107,7 +122,7 @@ impl Registry {
     /// The registry as text, clients in the order in which they came.
     pub fn to_json(&self) -> Vec<u8> {
         let clients = self.clients().map(|(_, client)| client.clone()).collect();
-        let file = RegistryFile { version: FILE_VERSION, clients };
+        let file = RegistryFile { version: FILE_VERSION, clients, left: self.left.clone() };
         // Cannot fail: strings and numbers only, written to memory.
         let mut text = serde_json::to_vec_pretty(&file).unwrap_or_default();
         text.push(b'\n');
@@ -155,7 +170,14 @@ impl Registry {
     /// # Errors
     /// `InUse` if one of the addresses belongs to another client. Nothing changed then.
     pub fn declare(&mut self, word: &ClientWord) -> Result<ClientId> {
-        let Some(id) = self.find_name(&word.name) else {
+        // Named as it was before somebody renamed it: the command line of a service does not change.
+        let renamed = |c: &Client| {
+            c.file_stem == word.name && word.mac.iter().any(|mac| c.macs.contains(mac))
+        };
+        let known = self.find_name(&word.name);
+        let known =
+            known.or_else(|| self.clients().find(|(_, client)| renamed(client)).map(|(id, _)| id));
+        let Some(id) = known else {
             return self.insert_new(&word.name, &word.mac);
         };
         self.check_free(&word.mac, Some(id), &word.name)?;
@@ -218,6 +240,11 @@ impl Registry {
         let slot = usize::try_from(id.0).ok().and_then(|at| self.clients.get_mut(at));
         let client = slot.and_then(Option::take).ok_or_else(missing)?;
         self.by_mac.retain(|_, owner| *owner != id);
+        if client.name != client.file_stem {
+            let (name, file_stem) = (client.name.clone(), client.file_stem.clone());
+            self.left.retain(|left| left.name != name);
+            self.left.push(Left { name, file_stem });
+        }
         self.changed = true;
         Ok((id, client))
     }
@@ -233,7 +260,11 @@ impl Registry {
     }
 
     fn insert_new(&mut self, name: &str, macs: &[Mac]) -> Result<ClientId> {
-        let file_stem = self.free_stem(name);
+        let left = self.left.iter().position(|left| left.name == name);
+        let file_stem = match left {
+            Some(at) => self.left.remove(at).file_stem,
+            None => self.free_stem(name),
+        };
         self.insert(Client { name: name.to_owned(), file_stem, macs: macs.to_vec() })
     }
 
@@ -287,9 +318,12 @@ impl Registry {
         Ok(())
     }
 
-    /// `name`, or `name-2` and so on if a renamed client keeps that stem.
+    /// `name`, or `name-2` and so on if a renamed client keeps that stem, removed or not.
     fn free_stem(&self, name: &str) -> String {
-        let taken = |stem: &str| self.clients().any(|(_, client)| client.file_stem == stem);
+        let taken = |stem: &str| {
+            self.clients().any(|(_, client)| client.file_stem == stem)
+                || self.left.iter().any(|left| left.file_stem == stem)
+        };
         let numbered = (2_u32..).map(|n| format!("{name}-{n}"));
         core::iter::once(name.to_owned())
             .chain(numbered)

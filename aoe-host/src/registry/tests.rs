@@ -175,3 +175,28 @@ fn file_names_never_meet() {
     assert_eq!(state_file_name(at(0), Some(&client)), "old@e0.0.state");
     assert_eq!(state_file_name(at(0), None), "e0.0.state");
 }
+
+#[test]
+fn a_service_starts_again_after_its_client_was_renamed() {
+    let mut registry = Registry::new();
+    let id = registry.declare(&word("lab1", &[1])).unwrap();
+    registry.rename("lab1", "pc1").unwrap();
+    assert_eq!(registry.declare(&word("lab1", &[1])).unwrap(), id, "the command line is the same");
+    assert_eq!(registry.client(id).unwrap().name, "pc1");
+    // Another machine of that name is another client, with files of its own.
+    let other = registry.declare(&word("lab1", &[2])).unwrap();
+    assert_eq!(registry.client(other).unwrap().file_stem, "lab1-2");
+}
+
+#[test]
+fn a_removed_client_leaves_its_files_to_the_next_of_its_name() {
+    let mut registry = Registry::new();
+    registry.declare(&word("lab1", &[1])).unwrap();
+    registry.rename("lab1", "pc1").unwrap();
+    registry.remove("pc1").unwrap();
+    let mut registry = Registry::from_json(&registry.to_json()).unwrap();
+    let stranger = registry.declare(&word("lab1", &[2])).unwrap();
+    assert_eq!(registry.client(stranger).unwrap().file_stem, "lab1-2", "not pc1's files");
+    let id = registry.adopt(mac(1), "pc1").unwrap();
+    assert_eq!(registry.client(id).unwrap().file_stem, "lab1");
+}

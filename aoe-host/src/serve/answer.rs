@@ -1,5 +1,6 @@
 //! Control requests: status and clients.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 use super::{Running, setup};
@@ -17,6 +18,12 @@ use crate::values::Mac;
 /// A client that sent nothing for so long is not connected: Linux asks again every minute.
 /// [AoE 8.1]
 const CONNECTED_S: u64 = 150;
+
+/// How often, and how long each time, an order waits for disks to finish what is under way.
+const SETTLE_ROUNDS: u32 = 100;
+
+/// See [`SETTLE_ROUNDS`].
+const SETTLE_WAIT: Duration = Duration::from_millis(10);
 
 impl Running<'_> {
     pub(super) fn answer_control(&mut self) {
@@ -55,28 +62,25 @@ impl Running<'_> {
     }
 
     fn adopt(&mut self, mac: Mac, name: &str) -> Result<String> {
-        let known = self.edge.registry.find_name(name).is_some();
-        let guests: Vec<u32> = self
-            .server
-            .status()
-            .filter(|d| d.macs.contains(&mac) && self.edge.registry.find(mac).is_none())
-            .map(|d| d.number)
-            .collect();
-        let id = self.edge.registry.adopt(mac, name)?;
-        self.edge.write_registry()?;
-        // A machine that was served as a guest has nothing written yet: its disk is made anew.
-        for number in guests {
-            if self.server.remove_disk(number).is_none() {
-                return Err(HostError::new(ErrorKind::InUse, "adopt the machine")
-                    .detail("it has requests under way; try again"));
-            }
-        }
-        let client = self.edge.registry.client(id).cloned().ok_or_else(|| {
+        // Everything that can refuse comes first: a half adopted machine would be on one disk now
+        // and on another after the next start.
+        let mut registry = self.edge.registry.clone();
+        let known = registry.find_name(name).is_some();
+        let id = registry.adopt(mac, name)?;
+        let client = registry.client(id).cloned().ok_or_else(|| {
             HostError::new(ErrorKind::NotFound, "find the client that was adopted")
         })?;
-        if known {
-            let disks: Vec<u32> =
-                self.server.status().filter(|d| d.spec.label == name).map(|d| d.number).collect();
+        let is_guest = self.edge.registry.find(mac).is_none();
+        let guests = self.disks(|d| is_guest && d.macs.contains(&mac));
+        self.settle(&guests, "adopt the machine")?;
+        // A machine that was served as a guest has nothing written yet: its disk is made anew.
+        for number in guests {
+            self.server.remove_disk(number);
+        }
+        self.edge.registry = registry;
+        self.edge.write_registry()?;
+        let disks = self.disks(|d| d.spec.label == name && !d.macs.is_empty());
+        if known && !disks.is_empty() {
             for number in disks {
                 self.server.bind_mac(number, mac);
             }
@@ -85,6 +89,26 @@ impl Running<'_> {
         }
         self.advertise(None);
         Ok(format!("{mac} belongs to {name} now"))
+    }
+
+    /// Numbers of the disks that `which` picks.
+    fn disks(&self, which: impl Fn(&DiskStatus<'_>) -> bool) -> Vec<u32> {
+        self.server.status().filter(|d| which(d)).map(|d| d.number).collect()
+    }
+
+    /// Lets disks finish what is under way; refuses if they do not within moments.
+    fn settle(&mut self, numbers: &[u32], op: &str) -> Result<()> {
+        for _ in 0..SETTLE_ROUNDS {
+            self.server.commit_all();
+            self.step();
+            if numbers.iter().all(|n| self.server.is_settled(*n)) {
+                return Ok(());
+            }
+            self.wait(SETTLE_WAIT, None);
+        }
+        Err(HostError::new(ErrorKind::InUse, op)
+            .detail("it has requests under way, or data that are being made durable")
+            .advice("try again when it is quiet"))
     }
 
     fn add_everywhere(&mut self, client: &Client) -> Result<()> {
@@ -105,25 +129,17 @@ impl Running<'_> {
         if self.edge.registry.find_name(name).is_none() {
             return Err(HostError::new(ErrorKind::NotFound, "remove the client").detail(name));
         }
-        let numbers: Vec<u32> = self
-            .server
-            .status()
-            .filter(|d| d.spec.label == name && !d.macs.is_empty())
-            .map(|d| d.number)
-            .collect();
-        self.server.commit_all();
+        let numbers = self.disks(|d| d.spec.label == name && !d.macs.is_empty());
+        self.settle(&numbers, "remove the client")?;
         for number in numbers {
             let broken = self.server.status().any(|d| d.number == number && d.read_only);
-            let Some((spec, top)) = self.server.remove_disk(number) else {
-                return Err(HostError::new(ErrorKind::InUse, "remove the client").detail(
-                    "it has requests under way or data that are being made durable; try again",
-                ));
-            };
-            self.close_disk(number, &spec, top, broken)?;
+            if let Some((spec, top)) = self.server.remove_disk(number) {
+                self.close_disk(number, &spec, top, broken)?;
+            }
         }
         let (_, client) = self.edge.registry.remove(name)?;
         self.edge.write_registry()?;
-        Ok(format!("{name} is no client any more; its overlay {}.cow stays", client.file_stem))
+        Ok(format!("{name} is no client any more; what it wrote stays in {}.cow", client.file_stem))
     }
 
     fn clients(&self) -> ClientList {

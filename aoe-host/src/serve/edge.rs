@@ -18,7 +18,7 @@ use crate::registry::{
     write_atomically,
 };
 use crate::server::io::{IoDriver, Job, Memory};
-use crate::server::{DiskSpec, Durability, Edge, Overlay, Report, identity_of};
+use crate::server::{DiskSpec, Durability, Edge, LeftOverlay, Overlay, Report, identity_of};
 use crate::storage::HostedDriver;
 
 /// What the names of ephemeral overlays in the overlay directory end with.
@@ -193,10 +193,11 @@ impl HostedEdge {
         let (mut notes, mut log) = (Vec::new(), None);
         if let Some(id) = opened.note_id() {
             // An overlay that an earlier process left with notes takes them up in every mode.
-            let mut kept = NoteLog::open(&self.notes_dir, id)?;
-            notes = kept.load()?;
-            // In other modes the log is kept only until what it holds is published.
-            if durability == Durability::Writeback || !notes.is_empty() {
+            // In other modes there is no log but to publish what it holds.
+            let wanted = durability == Durability::Writeback;
+            if wanted || NoteLog::is_pending(&self.notes_dir, id)? {
+                let mut kept = NoteLog::open(&self.notes_dir, id)?;
+                notes = kept.load()?;
                 log = Some(kept);
             }
         }
@@ -253,6 +254,23 @@ impl Edge for HostedEdge {
         }
         spec.label = label;
         spec
+    }
+
+    fn left_overlay(&mut self, disk: u32, spec: &DiskSpec) -> LeftOverlay {
+        let opened = self
+            .open_existing(spec.target.address, spec)
+            .and_then(|left| left.map(|o| self.attach(disk, o, spec.durability)).transpose())
+            .and_then(
+                |left| if left.is_some() { self.admit(spec).map(|()| left) } else { Ok(left) },
+            );
+        match opened {
+            Ok(None) => LeftOverlay::None,
+            Ok(Some(opened)) => LeftOverlay::Opened(opened),
+            Err(error) => {
+                self.log.error(&error.report());
+                LeftOverlay::Unusable
+            }
+        }
     }
 
     fn note(&mut self, disk: u32, note: Note) -> core::result::Result<(), IoFailure> {

@@ -1,9 +1,13 @@
 //! What the operator reads: one line each on standard error, never faster than a person can read.
 
 use core::time::Duration;
+use std::path::Path;
 use std::time::Instant;
 
 use crate::server::Report;
+
+/// Most warnings that `status` repeats: some quote addresses, which anybody can invent.
+const WARNINGS_MAX: usize = 64;
 
 /// Most lines a second about requests; a failing disk fails thousands of times.
 const REPORTS_PER_SECOND: u32 = 10;
@@ -17,11 +21,21 @@ pub(super) struct Log {
     /// Sentences that `status` repeats.
     pub(super) warnings: Vec<String>,
     quiet: bool,
+    /// How a command finds this server.
+    control: String,
 }
 
 impl Log {
-    pub(super) fn new(quiet: bool) -> Self {
-        Self { second: Instant::now(), lines: 0, suppressed: 0, warnings: Vec::new(), quiet }
+    pub(super) fn new(quiet: bool, control: Option<&Path>) -> Self {
+        let control = control.map(|path| format!("--control {}", path.display()));
+        Self {
+            second: Instant::now(),
+            lines: 0,
+            suppressed: 0,
+            warnings: Vec::new(),
+            quiet,
+            control: control.unwrap_or_default(),
+        }
     }
 
     pub(super) fn info(&self, text: &str) {
@@ -37,7 +51,7 @@ impl Log {
 
     /// Says it now, and in every `status` from now on.
     pub(super) fn warn(&mut self, text: &str) {
-        if !self.warnings.iter().any(|w| w == text) {
+        if self.warnings.len() < WARNINGS_MAX && !self.warnings.iter().any(|w| w == text) {
             eprintln!("cowblade: warning: {text}");
             self.warnings.push(text.to_owned());
         }
@@ -49,15 +63,25 @@ impl Log {
                 "{mac} also answers for {address}: initiators will write to both in turn and \
                  corrupt data; stop one of the two servers"
             )),
-            Report::UnknownClient { address, mac } => self.info(&format!(
-                "{mac} asks for {address} and is no client; to adopt it: cowblade clients adopt \
-                 {mac} NAME"
-            )),
+            Report::UnknownClient { address, mac } => {
+                if self.may_report() {
+                    self.info(&format!(
+                        "{mac} asks for {address} and is no client; to adopt it: cowblade clients \
+                         adopt {mac} NAME {}",
+                        self.control
+                    ));
+                }
+            }
             Report::Failed { disk, failure } => {
                 if self.may_report() {
                     eprintln!("cowblade: {disk}: a request failed: {failure}");
                 }
             }
+            Report::NotesLost { disk, failure } => self.warn(&format!(
+                "{disk}: what was acknowledged before the last end cannot be taken up ({failure}); \
+                 the disk is not served and its notes are kept; check the overlay and its storage, \
+                 then restart"
+            )),
             Report::ReadOnly { disk } => self.warn(&format!(
                 "{disk}: its overlay takes no more writes after a failed sync; acknowledged data \
                  are as before; check the disk, then restart"
@@ -72,7 +96,7 @@ impl Log {
     fn may_report(&mut self) -> bool {
         if self.second.elapsed() >= Duration::from_secs(1) {
             if self.suppressed > 0 {
-                eprintln!("cowblade: {} more failed requests were not listed", self.suppressed);
+                eprintln!("cowblade: {} more reports were not listed", self.suppressed);
             }
             (self.second, self.lines, self.suppressed) = (Instant::now(), 0, 0);
         }

@@ -52,11 +52,11 @@ pub fn serve(config: &ServeConfig) -> Result<()> {
     let mut signals = Signals::install()?;
     let links = open_links(config)?;
     let mut memory = PoolMemory::new(POOL_PAGES);
-    let mut running = Running::start(config, links, memory.pool()?, None)?;
+    let mut running = Running::start(config, links, memory.pool()?, false)?;
     if running.prepare(&mut signals)? {
         running.log_serving();
-        while !running.round(Some(&mut signals))? {}
     }
+    while !running.round(Some(&mut signals)) {}
     running.stop()
 }
 
@@ -127,19 +127,21 @@ impl<'m> Running<'m> {
     /// to what is wrong.
     ///
     /// # Errors
-    /// The first thing that is wrong. Nothing was written then but missing directories.
+    /// The first thing that is wrong. No overlay was written to then; the registry and the
+    /// directories may have been.
     pub fn start(
         config: &ServeConfig,
         links: Vec<Box<dyn Link>>,
         pool: PagePool<'m>,
-        quiet: Option<()>,
+        quiet: bool,
     ) -> Result<Self> {
         let mut server = Server::new(pool, config.allow.clone());
         for link in &links {
             server.add_link(link.mac(), link.mtu());
         }
-        let mut edge = setup::edge(config, quiet.is_some())?;
+        let mut edge = setup::edge(config, quiet)?;
         setup::exports(config, &mut server, &mut edge)?;
+        setup::directories(config, &mut edge)?;
         let control = config.control.as_deref().map(ControlServer::listen).transpose()?;
         let upkeep = Upkeep::new(config);
         let started = Instant::now();
@@ -157,6 +159,8 @@ impl<'m> Running<'m> {
         let until = Instant::now() + upkeep::PROBE_WAIT;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             if signals.take().drain {
+                // By the usual way: there may be notes of an earlier process to take up first.
+                self.stop_soon();
                 return Ok(false);
             }
             self.wait(left.min(IDLE_WAIT), None);
@@ -180,11 +184,8 @@ impl<'m> Running<'m> {
     }
 
     /// Takes what has arrived, does what can be done, waits if that was nothing. True when the
-    /// server has been told to stop and has come to rest.
-    ///
-    /// # Errors
-    /// None at present: what fails is reported and survived.
-    pub fn round(&mut self, mut signals: Option<&mut Signals>) -> Result<bool> {
+    /// server has been told to stop and has come to rest. What fails is reported and survived.
+    pub fn round(&mut self, mut signals: Option<&mut Signals>) -> bool {
         let busy = self.step();
         if let Some(signals) = signals.as_deref_mut() {
             let events = signals.take();
@@ -198,12 +199,12 @@ impl<'m> Running<'m> {
         }
         self.answer_control();
         if self.is_at_rest() {
-            return Ok(true);
+            return true;
         }
         if !busy {
             self.wait(IDLE_WAIT, signals.as_deref());
         }
-        Ok(false)
+        false
     }
 
     /// One pass over everything that may have happened. True if something had.
@@ -309,7 +310,10 @@ impl<'m> Running<'m> {
 
     fn wait(&self, most: Duration, signals: Option<&Signals>) {
         let mut fds = vec![self.edge.driver.poll_fd()];
-        fds.extend(self.links.iter().filter_map(|l| l.poll_fd()));
+        if self.stopping.is_none() {
+            // A stopping server takes no frames: they would only keep it awake.
+            fds.extend(self.links.iter().filter_map(|l| l.poll_fd()));
+        }
         fds.extend(self.control.as_ref().map(ControlServer::poll_fd));
         fds.extend(signals.map(Signals::poll_fd));
         // If the system refuses to wait, the loop only turns faster.
@@ -334,11 +338,11 @@ impl<'m> Running<'m> {
     /// The first that could not be closed; the others were tried all the same.
     pub fn stop(mut self) -> Result<()> {
         let now = self.started.elapsed();
+        let stuck = self.edge.driver.under_way() > 0;
         self.edge.write_states(now, true);
         let mut outcome = self.edge.write_registry();
-        let numbers: Vec<u32> = self.server.status().map(|d| d.number).collect();
-        for number in numbers {
-            let broken = self.server.status().any(|d| d.number == number && d.read_only);
+        let disks: Vec<_> = self.server.status().map(|d| (d.number, d.read_only)).collect();
+        for (number, broken) in disks {
             let Some((spec, top)) = self.server.remove_disk(number) else {
                 outcome = outcome.and(Err(HostError::new(ErrorKind::Io, "finish all requests")));
                 continue;
@@ -346,6 +350,10 @@ impl<'m> Running<'m> {
             outcome = outcome.and(self.close_disk(number, &spec, top, broken));
         }
         self.edge.log.info("stopped");
+        if stuck {
+            // Its threads are stuck in the storage; waiting for them would keep the process alive.
+            core::mem::forget(self.edge);
+        }
         outcome
     }
 

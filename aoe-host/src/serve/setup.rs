@@ -8,7 +8,7 @@ use super::edge::HostedEdge;
 use super::log::Log;
 use crate::config::{Durability as ConfigDurability, Export, NewClients, ServeConfig, Top};
 use crate::error::{ErrorKind, HostError, Result};
-use crate::image::{Backing, Format, default_notes_directory};
+use crate::image::{Backing, Format, OpenedOverlay, default_notes_directory};
 use crate::registry::{REGISTRY_FILE, Registry, read_if_exists};
 use crate::server::{DiskSpec, Durability, ExportSpec, Newcomers, Overlay, Server, identity_of};
 use crate::storage::{Access, FileOptions, FileStorage, HostedDriver, LockMode, WorkerCounts};
@@ -18,13 +18,15 @@ const FIRMWARE: u16 = 0x4101;
 
 /// The world of the server: driver, registry, directories.
 pub(super) fn edge(config: &ServeConfig, quiet: bool) -> Result<HostedEdge> {
-    let mut log = Log::new(quiet);
+    let mut log = Log::new(quiet, config.control.as_deref());
     for warning in &config.warnings {
         log.warn(warning);
     }
-    if let Some(directory) = &config.overlays {
-        std::fs::create_dir_all(directory)
-            .map_err(|e| HostError::io(e, "make the directory of overlays").path(directory))?;
+    if config.new_clients == (NewClients::Auto { max: None }) && config.allow.is_empty() {
+        log.warn(
+            "--new-clients auto without a number: any machine, and anybody who forges addresses, \
+             can fill the disk with overlays; use auto=MAX or --allow",
+        );
     }
     let mut registry = match &config.overlays {
         Some(directory) => match read_if_exists(&directory.join(REGISTRY_FILE))? {
@@ -48,8 +50,16 @@ pub(super) fn edge(config: &ServeConfig, quiet: bool) -> Result<HostedEdge> {
     edge.direct = config.direct;
     edge.notes_dir = default_notes_directory();
     edge.exports = config.exports.iter().map(|e| (e.address, e.clone())).collect();
-    edge.write_registry()?;
     Ok(edge)
+}
+
+/// Makes what the server keeps things in, once everything else was found to be in order.
+pub(super) fn directories(config: &ServeConfig, edge: &mut HostedEdge) -> Result<()> {
+    if let Some(directory) = &config.overlays {
+        std::fs::create_dir_all(directory)
+            .map_err(|e| HostError::io(e, "make the directory of overlays").path(directory))?;
+    }
+    edge.write_registry()
 }
 
 /// Opens every chain and enters exports, clients and existing overlays into the server.
@@ -93,19 +103,20 @@ fn add_export(
     };
     let per_client = matches!(export.top, Top::PerClient);
     let label = export.address.to_string();
-    let template = disk_spec(config, export, backing, edge, (&label, &label));
+    let mut template = disk_spec(config, export, backing, edge, (&label, &label));
+    let overlay = if per_client { None } else { look(&mut template, export, edge)? };
     let number = server
         .add_export(ExportSpec {
             address: export.address,
             layers: Arc::clone(backing.layers()),
-            sectors: backing.sectors(),
+            sectors: template.target.sectors,
             macs: export.macs.clone(),
             disk: template.clone(),
             per_client: per_client.then_some(newcomers),
         })
         .map_err(refused)?;
     if let Some(number) = number {
-        return enter(number, &template, export, server, edge);
+        return enter(number, &template, overlay, server, edge);
     }
     let clients: Vec<_> = edge.registry.clients().map(|(_, c)| c.clone()).collect();
     for client in clients {
@@ -127,24 +138,57 @@ pub(super) fn add_client(
     })?;
     // The stem never changes, so neither do serial number and overlay when a client is renamed.
     let names = (client.name.as_str(), client.file_stem.as_str());
-    let spec = disk_spec(config, export, &backing, edge, names);
+    let mut spec = disk_spec(config, export, &backing, edge, names);
+    let overlay = look(&mut spec, export, edge)?;
     let number = server.add_client(export.address, &client.macs, spec.clone()).map_err(refused)?;
-    enter(number, &spec, export, server, edge)
+    enter(number, &spec, overlay, server, edge)
 }
 
 fn refused(error: crate::server::AddError) -> HostError {
     HostError::new(ErrorKind::Usage, "serve").detail(error.to_string())
 }
 
-/// Opens a disk's overlay if there is one, and puts its protocol state back.
+/// Opens a disk's overlay if there is one; the disk is as large as that then, and offers what its
+/// format can.
+fn look(
+    spec: &mut DiskSpec,
+    export: &Export,
+    edge: &mut HostedEdge,
+) -> Result<Option<OpenedOverlay>> {
+    if let Overlay::File(path) = &spec.overlay
+        && let Some(directory) = path.parent().filter(|d| !d.as_os_str().is_empty())
+        && matches!(export.top, Top::File(_))
+        && !directory.is_dir()
+    {
+        return Err(HostError::new(ErrorKind::NotFound, "find the directory of the overlay")
+            .path(directory)
+            .advice("make it, or name another place"));
+    }
+    if spec.durability == Durability::Ephemeral
+        && let Overlay::File(path) = &spec.overlay
+        && path.exists()
+    {
+        make_way(path, matches!(export.top, Top::File(_)))?;
+    }
+    let opened = edge.open_existing(export.address, spec)?;
+    if let Some(opened) = &opened {
+        spec.target.sectors = opened.sectors();
+        if opened.format() != Format::Native {
+            spec.target.trim = TrimSupport::Plain;
+        }
+    }
+    Ok(opened)
+}
+
+/// Puts a disk's protocol state back and gives it its overlay, if there are any.
 fn enter(
     number: u32,
     spec: &DiskSpec,
-    export: &Export,
+    overlay: Option<OpenedOverlay>,
     server: &mut Server<'_>,
     edge: &mut HostedEdge,
 ) -> Result<()> {
-    if let Some(path) = edge.state_path(export.address, &spec.label)
+    if let Some(path) = edge.state_path(spec.target.address, &spec.label)
         && let Some(bytes) = read_if_exists(&path)?
     {
         match TargetState::decode(&bytes) {
@@ -156,20 +200,11 @@ fn enter(
             }
         }
     }
-    if spec.durability == Durability::Ephemeral
-        && let Overlay::File(path) = &spec.overlay
-        && path.exists()
-    {
-        make_way(path, matches!(export.top, Top::File(_)))?;
-    }
-    if let Some(opened) = edge.open_existing(export.address, spec)? {
-        if opened.format() != Format::Native {
-            server.set_trim(number, TrimSupport::Plain);
-        }
+    if let Some(opened) = overlay {
+        let path = opened.file().path().to_owned();
         let attached = edge.attach(number, opened, spec.durability)?;
         if !server.open_overlay(number, attached, edge) {
-            return Err(HostError::new(ErrorKind::Mismatch, "open the overlay of")
-                .detail(format!("{}: its size is not that of the disk", spec.label)));
+            return Err(HostError::new(ErrorKind::Mismatch, "use the overlay").path(path));
         }
     }
     Ok(())

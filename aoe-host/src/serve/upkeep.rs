@@ -1,16 +1,19 @@
 //! What is looked at now and then: the images below, free space, other servers.
 
 use core::time::Duration;
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use aoe_proto::initiator::emit_query;
 use aoe_proto::{Address, ForeignAnswer, Mac};
 
 use super::edge::HostedEdge;
 use crate::config::ServeConfig;
+use crate::image::Backing;
 use crate::link::Link;
 use crate::server::Server;
 use crate::storage::{Change, free_space};
+use crate::values::human_bytes;
 
 /// How long a starting server listens for others that serve its addresses. A round trip takes
 /// well under a millisecond; the rest is for a busy server.
@@ -20,7 +23,10 @@ pub(super) const PROBE_WAIT: Duration = Duration::from_millis(300);
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often free space is looked at.
-const SPACE_INTERVAL: Duration = Duration::from_secs(5);
+const SPACE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// An overlay that has used so much of its limit, in percent, is worth a warning.
+const NEARLY_FULL_PERCENT: u64 = 90;
 
 /// How often the segment is asked again for other servers of our addresses.
 const DUPLICATE_INTERVAL: Duration = Duration::from_mins(1);
@@ -36,7 +42,8 @@ pub(super) struct Upkeep {
     next_duplicates: Duration,
     low_space: Option<u64>,
     is_low: bool,
-    suspended: HashMap<Address, bool>,
+    /// Suspended for a writer: the first address above each backing.
+    suspended: HashSet<Address>,
     found: Option<(Address, Mac)>,
 }
 
@@ -48,7 +55,7 @@ impl Upkeep {
             next_duplicates: DUPLICATE_INTERVAL,
             low_space: config.low_space,
             is_low: false,
-            suspended: HashMap::new(),
+            suspended: HashSet::new(),
             found: None,
         }
     }
@@ -67,6 +74,7 @@ impl Upkeep {
         if now >= self.next_space {
             self.next_space = now + SPACE_INTERVAL;
             self.watch_space(edge);
+            warn_of_limits(server, edge);
         }
         if now >= self.next_duplicates {
             self.next_duplicates = now + DUPLICATE_INTERVAL;
@@ -74,34 +82,48 @@ impl Upkeep {
         }
     }
 
+    /// Every file once, however many addresses lie above it; the verdict goes to all of them.
     fn watch_backings(&mut self, server: &mut Server<'_>, edge: &mut HostedEdge) {
-        let addresses: Vec<Address> = server.addresses().collect();
-        for address in addresses {
-            let Some(backing) = edge.backings.get(&address).cloned() else { continue };
-            let suspended = self.suspended.get(&address).copied().unwrap_or(false);
+        let mut distinct: Vec<(Arc<Backing>, Vec<Address>)> = Vec::new();
+        for address in server.addresses() {
+            let Some(backing) = edge.backings.get(&address) else { continue };
+            match distinct.iter_mut().find(|(known, _)| Arc::ptr_eq(known, backing)) {
+                Some((_, addresses)) => addresses.push(address),
+                None => distinct.push((Arc::clone(backing), vec![address])),
+            }
+        }
+        for (backing, addresses) in distinct {
+            let Some(first) = addresses.first().copied() else { continue };
+            let suspended = self.suspended.contains(&first);
             let change = backing.check().map_or(Change::None, |(_, change)| change);
+            let shown = shown(&addresses);
             match change {
                 Change::None if suspended && backing.regain() => {
-                    self.suspended.insert(address, false);
-                    server.suspend(address, false);
-                    edge.log
-                        .info(&format!("{address}: nothing was changed below it; serving again"));
+                    self.suspended.remove(&first);
+                    for address in &addresses {
+                        server.suspend(*address, false);
+                    }
+                    edge.log.info(&format!("{shown}: nothing was changed below; serving again"));
                 }
                 Change::None => {}
                 Change::WriterWaits => {
-                    self.suspended.insert(address, true);
-                    server.suspend(address, true);
+                    self.suspended.insert(first);
+                    for address in &addresses {
+                        server.suspend(*address, true);
+                    }
                     edge.log.warn(&format!(
-                        "{address}: a program opens a layer below its overlays for writing; not \
+                        "{shown}: a program opens a layer below the overlays for writing; not \
                          answering until it has closed it again"
                     ));
                 }
                 Change::Modified => {
-                    server.suspend(address, false);
-                    server.backing_changed(address, edge);
+                    for address in addresses {
+                        server.suspend(address, false);
+                        server.backing_changed(address, edge);
+                    }
                 }
                 Change::Replaced => edge.log.warn(&format!(
-                    "{address}: the path of a layer below its overlays leads to another file now; \
+                    "{shown}: the path of a layer below the overlays leads to another file now; \
                      the old file is still served, the new one would not fit the overlays"
                 )),
             }
@@ -116,8 +138,8 @@ impl Upkeep {
         let is_low = space.free_bytes < limit;
         if is_low && !self.is_low {
             edge.log.warn(&format!(
-                "only {} bytes are left for overlays in {}; writes fail when there are none",
-                space.free_bytes,
+                "only {} are left for overlays in {}; writes fail when there is no room",
+                human_bytes(space.free_bytes),
                 directory.display()
             ));
         }
@@ -159,5 +181,30 @@ impl Upkeep {
             });
         }
         self.found
+    }
+}
+
+/// Warns, once for each, of overlays that near their limit.
+fn warn_of_limits(server: &Server<'_>, edge: &mut HostedEdge) {
+    for disk in server.status() {
+        let Some(limit) = disk.spec.limit else { continue };
+        let used = disk.used_sectors.saturating_mul(512);
+        if used.saturating_mul(100) >= limit.saturating_mul(NEARLY_FULL_PERCENT) {
+            edge.log.warn(&format!(
+                "{}: its overlay has used {NEARLY_FULL_PERCENT} % or more of its limit of {}; \
+                 beyond it writes of this client fail",
+                disk.spec.label,
+                human_bytes(limit)
+            ));
+        }
+    }
+}
+
+/// Addresses for a message: one, or the first and how many more.
+fn shown(addresses: &[Address]) -> String {
+    match addresses {
+        [] => String::new(),
+        [one] => one.to_string(),
+        [first, rest @ ..] => format!("{first} and {} more", rest.len()),
     }
 }

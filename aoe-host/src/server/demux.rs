@@ -8,7 +8,9 @@ use cow_core::format::Layer;
 
 use super::disk::{Disk, DiskSpec};
 use super::status::Unknown;
-use super::{Edge, Export, ExportSpec, GUESTS_MAX, Newcomers, Opened, Report, Server, Sharing};
+use super::{
+    Edge, Export, ExportSpec, GUESTS_MAX, LeftOverlay, Newcomers, Opened, Report, Server, Sharing,
+};
 
 /// Why an export or client could not be added.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -88,7 +90,7 @@ impl Server<'_> {
         if let Some(taken) = macs.iter().find(|m| by_mac.contains_key(m)) {
             return Err(AddError::MacInUse(*taken));
         }
-        let (layers, sectors) = (Arc::clone(&export.layers), export.sectors);
+        let (layers, sectors) = (Arc::clone(&export.layers), spec.target.sectors);
         let disk = self.add_disk(spec, number, &layers, sectors)?;
         if let Some(Export { sharing: Sharing::PerClient { by_mac, unknown, .. }, .. }) =
             self.exports.get_mut(number)
@@ -110,6 +112,12 @@ impl Server<'_> {
     pub fn open_overlay(&mut self, disk: u32, opened: Opened, edge: &mut impl Edge) -> bool {
         self.overlay_ready(disk, Some(opened), edge);
         self.disk_mut(disk).is_some_and(|d| d.has_overlay())
+    }
+
+    /// A disk has nothing under way and nothing to publish, or is not there: it can be taken away.
+    pub fn is_settled(&self, number: u32) -> bool {
+        let disk = self.disks.get(number as usize).and_then(Option::as_deref);
+        disk.is_none_or(Disk::is_drained)
     }
 
     /// Takes a disk away, with its overlay, for closing it. `None` while it has work under way:
@@ -165,8 +173,16 @@ impl Server<'_> {
     /// being changed. Initiators send again until they are answered, for minutes.
     pub fn suspend(&mut self, address: Address, suspended: bool) {
         let number = self.by_address.get(&address).copied();
-        if let Some(export) = number.and_then(|n| self.exports.get_mut(n)) {
+        let Some(number) = number else { return };
+        if let Some(export) = self.exports.get_mut(number) {
             export.suspended = suspended;
+        }
+        for at in 0..self.disks.len() {
+            let Ok(at) = u32::try_from(at) else { return };
+            if let Some(disk) = self.disk_mut(at).filter(|d| d.export == number) {
+                disk.suspended = suspended;
+                self.activate(at);
+            }
         }
     }
 
@@ -192,7 +208,6 @@ impl Server<'_> {
     }
 
     fn advertise_export(&mut self, link: usize, limits: LinkLimits, number: usize) {
-        let Some(own_mac) = self.links.get(link).map(|l| l.mac) else { return };
         let Some(export) = self.exports.get(number) else { return };
         let mut sends: Vec<(Option<u32>, Mac)> = Vec::new();
         match &export.sharing {
@@ -223,24 +238,51 @@ impl Server<'_> {
             };
             to.into_iter().map(move |mac| (disk, mac))
         });
-        let template = match &export.sharing {
-            Sharing::PerClient { template, .. } => Target::new(template.target).ok(),
-            Sharing::One(_) => None,
-        };
         for (disk, mac) in sends.collect::<Vec<_>>() {
-            let target = disk
-                .and_then(|d| self.disks.get(d as usize)?.as_deref())
-                .map(|d| &d.target)
-                .or(template.as_ref());
-            let (Some(target), Some(mut buf)) = (target, self.frames.take()) else { continue };
-            let reply = target.advertisement(mac, own_mac, limits);
-            match target.emit(&reply, &mut buf.bytes) {
-                Ok(len) => {
-                    buf.len = len;
-                    self.frames.post(link, buf);
-                }
-                Err(_) => self.frames.give(buf),
+            self.post_advertisement((link, limits), number, disk, mac);
+        }
+    }
+
+    /// Tells another server of an address that it is taken, in case it did not get to know when it
+    /// asked: a server with named clients does not answer strangers.
+    pub(super) fn advertise_to(&mut self, link: usize, address: Address, mac: Mac) {
+        let limits = self.links.get(link).and_then(|l| l.limits);
+        let (Some(limits), Some(number)) = (limits, self.by_address.get(&address).copied()) else {
+            return;
+        };
+        let disk = match self.exports.get(number).map(|e| &e.sharing) {
+            Some(Sharing::One(disk)) => Some(*disk),
+            _ => None,
+        };
+        self.post_advertisement((link, limits), number, disk, mac);
+    }
+
+    /// Posts the advertisement of one disk, or of an export as a newcomer would see it.
+    fn post_advertisement(
+        &mut self,
+        (link, limits): (usize, LinkLimits),
+        number: usize,
+        disk: Option<u32>,
+        mac: Mac,
+    ) {
+        let template = match self.exports.get(number).map(|e| &e.sharing) {
+            Some(Sharing::PerClient { template, .. }) => Target::new(template.target).ok(),
+            _ => None,
+        };
+        let target = disk
+            .and_then(|d| self.disks.get(d as usize)?.as_deref())
+            .map(|d| &d.target)
+            .or(template.as_ref());
+        let own_mac = self.links.get(link).map(|l| l.mac);
+        let (Some(target), Some(own_mac)) = (target, own_mac) else { return };
+        let Some(mut buf) = self.frames.take() else { return };
+        let reply = target.advertisement(mac, own_mac, limits);
+        match target.emit(&reply, &mut buf.bytes) {
+            Ok(len) => {
+                buf.len = len;
+                self.frames.post(link, buf);
             }
+            Err(_) => self.frames.give(buf),
         }
     }
 
@@ -352,7 +394,15 @@ impl Server<'_> {
         let mut spec = edge.newcomer(template, e.address, mac);
         spec.newcomer = Some(mac);
         let (layers, sectors) = (Arc::clone(&e.layers), e.sectors);
-        let disk = self.add_disk(spec, export, &layers, sectors).ok()?;
+        let disk = self.add_disk(spec.clone(), export, &layers, sectors).ok()?;
+        match edge.left_overlay(disk, &spec) {
+            LeftOverlay::None => {}
+            LeftOverlay::Opened(opened) => self.overlay_ready(disk, Some(opened), edge),
+            LeftOverlay::Unusable => {
+                // Kept, so that it is tried and reported once and not for every frame.
+                self.disk_mut(disk)?.broken = true;
+            }
+        }
         self.bind_mac(disk, mac);
         Some(disk)
     }
@@ -390,6 +440,7 @@ impl Server<'_> {
         let disk = Disk::new(spec, export, Arc::clone(layers), sectors);
         let mut disk = disk.ok_or(AddError::Invalid)?;
         disk.broken = self.exports.get(export).is_some_and(|e| e.broken);
+        disk.suspended = self.exports.get(export).is_some_and(|e| e.suspended);
         let free = self.disks.iter().position(Option::is_none).unwrap_or(self.disks.len());
         let number = u32::try_from(free).map_err(|_full| AddError::Invalid)?;
         match self.disks.get_mut(free) {

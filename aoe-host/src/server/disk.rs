@@ -113,6 +113,11 @@ pub(super) struct Disk {
     pub(super) notes: Vec<cow_core::engine::Note>,
     /// Of these, how many the engine is taking up.
     pub(super) restoring: usize,
+    /// A mapping of an acknowledged write could not be taken up: what the disk reads as cannot be
+    /// believed, and its notes must stay.
+    pub(super) lost_notes: bool,
+    /// An answer with data of a frozen layer that may be changing now must not leave.
+    pub(super) suspended: bool,
     /// The commit under way covers every note.
     pub(super) notes_sealed: bool,
 }
@@ -148,6 +153,8 @@ impl Disk {
             broken: false,
             notes: Vec::new(),
             restoring: 0,
+            lost_notes: false,
+            suspended: false,
             notes_sealed: false,
         })
     }
@@ -160,7 +167,8 @@ impl Disk {
         let dirty = self.engine.is_dirty()
             && self.spec.durability != Durability::Ephemeral
             && !self.engine.is_read_only();
-        self.waiting.is_empty() && self.engine.is_idle() && !dirty
+        let restored = self.notes.is_empty() && self.restoring == 0;
+        self.waiting.is_empty() && self.engine.is_idle() && !dirty && restored
     }
 
     /// Asks for a commit; false if there is nothing to commit.
@@ -170,6 +178,12 @@ impl Disk {
             self.engine.commit();
         }
         due
+    }
+
+    /// As [`commit`](Self::commit), once nothing is under way: asked for during a commit, the next
+    /// one would follow it, and so on for as long as somebody asks.
+    pub(super) fn commit_at_rest(&mut self) -> bool {
+        self.engine.is_idle() && self.commit()
     }
 
     /// Asks for a commit because others need the pages that it would free, in every mode.
@@ -256,7 +270,8 @@ impl Disk {
     /// Which waiting request is to be put into the engine next: the first. Only while the overlay
     /// is being created, what does not change anything passes the changes that it does not touch.
     fn next_waiting(&self, requests: &Requests) -> Option<usize> {
-        if self.waiting.is_empty() || !self.notes.is_empty() {
+        let waits = !self.notes.is_empty() || self.suspended && !self.broken;
+        if self.waiting.is_empty() || waits {
             return None;
         }
         if self.presence != Presence::Creating || self.broken {
@@ -272,7 +287,7 @@ impl Disk {
 
     /// Puts the next part of a request into the engine.
     fn submit_part(&mut self, id: RequestId, pending: &mut Pending) -> Result<(), SubmitError> {
-        if self.broken {
+        if self.broken || self.lost_notes {
             pending.failure = pending.failure.or(Some(Failure::Medium));
         }
         if pending.failure.is_some() {
@@ -300,8 +315,14 @@ impl Disk {
         edge: &mut impl Edge,
     ) {
         let Some(mut pending) = requests.remove(id) else { return };
-        if self.broken {
+        if self.broken || self.lost_notes {
             pending.failure = pending.failure.or(Some(Failure::Medium));
+        }
+        if self.suspended && matches!(pending.asked, Asked::Read | Asked::Verify) {
+            // The initiator asks again until the layer below is known to be as it was.
+            self.counts.dropped += 1;
+            frames.give(pending.buf);
+            return;
         }
         let bytes = pending.sectors.saturating_mul(512);
         match (pending.failure, pending.asked) {
@@ -330,8 +351,7 @@ impl Disk {
             match self.engine.submit(OWN, Request::Restore(note)) {
                 Err(SubmitError::Busy) => return progressed,
                 Ok(()) => self.restoring += 1,
-                // A note beyond the disk: not of this image, so nothing of it was acknowledged.
-                Err(_) => {}
+                Err(_) => self.lost_notes = true,
             }
             self.notes.pop();
             progressed = true;

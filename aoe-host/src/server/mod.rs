@@ -68,6 +68,10 @@ pub trait Edge: IoDriver {
     /// overlay must be the same whenever the machine comes back.
     fn newcomer(&mut self, template: &DiskSpec, address: Address, mac: Mac) -> DiskSpec;
 
+    /// The overlay that an earlier disk of the same machine left, opened; its machine is registered
+    /// then.
+    fn left_overlay(&mut self, disk: u32, spec: &DiskSpec) -> LeftOverlay;
+
     /// Keeps a note of `disk` so that it outlives the process.
     ///
     /// # Errors
@@ -107,6 +111,13 @@ pub enum Report<'a> {
     },
     /// A request failed in storage.
     Failed {
+        /// The disk's label.
+        disk: &'a str,
+        /// Why.
+        failure: cow_core::engine::Failure,
+    },
+    /// A mapping that an earlier process noted could not be taken up: the disk is not served.
+    NotesLost {
         /// The disk's label.
         disk: &'a str,
         /// Why.
@@ -204,6 +215,21 @@ pub struct Opened {
     pub notes: Vec<Note>,
 }
 
+/// What there is of an earlier disk of a machine that nobody registered.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once for each machine, and taken apart at once"
+)]
+pub enum LeftOverlay {
+    /// Nothing: it begins with the layers below.
+    None,
+    /// Its overlay.
+    Opened(Opened),
+    /// An overlay that cannot be used: the machine must not see another disk instead.
+    Unusable,
+}
+
 /// Totals of the loop.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Totals {
@@ -298,7 +324,7 @@ impl<'m> Server<'m> {
         }
         match Incoming::parse(frame, state.mac) {
             Ok(request) => self.demultiplex(link, limits, &request, edge),
-            Err(Refusal::Response) => self.foreign(frame, state.mac, edge),
+            Err(Refusal::Response) => self.foreign(link, frame, state.mac, edge),
             Err(_) => self.totals.ignored += 1,
         }
     }
@@ -331,17 +357,20 @@ impl<'m> Server<'m> {
         self.disks().all(|(_, d)| d.is_drained())
     }
 
-    /// Begins to publish everything that was acknowledged, before the end.
+    /// Publishes everything that was acknowledged, before the end: to be called again until
+    /// [`is_drained`](Self::is_drained).
     pub fn commit_all(&mut self) {
-        self.commit_written();
+        self.commit_where(Disk::commit_at_rest);
     }
 
     fn commit_written(&mut self) {
+        self.commit_where(Disk::commit);
+    }
+
+    fn commit_where(&mut self, begin: impl Fn(&mut Disk) -> bool) {
         for number in 0..self.disks.len() {
-            let Some(disk) = self.disks.get_mut(number).and_then(Option::as_mut) else { continue };
-            if disk.commit()
-                && let Ok(number) = u32::try_from(number)
-            {
+            let Ok(number) = u32::try_from(number) else { return };
+            if self.disk_mut(number).is_some_and(&begin) {
                 self.activate(number);
             }
         }
@@ -357,7 +386,7 @@ impl<'m> Server<'m> {
         }
     }
 
-    fn foreign(&mut self, frame: &[u8], own_mac: Mac, edge: &mut impl Edge) {
+    fn foreign(&mut self, link: usize, frame: &[u8], own_mac: Mac, edge: &mut impl Edge) {
         let answer = ForeignAnswer::parse(frame, own_mac);
         let ours = |mac| self.links.iter().any(|l| l.mac == mac);
         let Some(answer) =
@@ -372,6 +401,7 @@ impl<'m> Server<'m> {
         if !quiet {
             self.duplicate_reported = Some(self.now);
             edge.report(Report::Duplicate { address: answer.address, mac: answer.src });
+            self.advertise_to(link, answer.address, answer.src);
         }
     }
 

@@ -201,7 +201,7 @@ fn perform(
         }
         Output::NotesSealed => {
             // Notes that are still being taken up are not in this commit: keep all until the next.
-            disk.notes_sealed = disk.notes.is_empty() && disk.restoring == 0;
+            disk.notes_sealed = disk.notes.is_empty() && disk.restoring == 0 && !disk.lost_notes;
             if disk.notes_sealed {
                 edge.notes_sealed(number);
             }
@@ -252,8 +252,9 @@ fn finish(
     if id == OWN {
         disk.restoring = disk.restoring.saturating_sub(1);
         if let Err(failure) = result {
+            disk.lost_notes = true;
             disk.counts.errors += 1;
-            edge.report(Report::Failed { disk: &disk.spec.label, failure });
+            edge.report(Report::NotesLost { disk: &disk.spec.label, failure });
         }
         return;
     }

@@ -79,7 +79,9 @@ impl Server<'_> {
                 macs,
                 has_overlay: disk.has_overlay(),
                 read_only: disk.spec.overlay != Overlay::None
-                    && (export.broken || disk.has_overlay() && disk.engine.is_read_only()),
+                    && (export.broken
+                        || disk.lost_notes
+                        || disk.has_overlay() && disk.engine.is_read_only()),
                 reads: counts.reads,
                 writes: counts.writes,
                 bytes_read: counts.bytes_read,

@@ -113,9 +113,10 @@ impl Server<'_> {
         let idle = pending.asked == Asked::Discard && pending.extent.is_empty();
         let created = match disk.presence {
             _ if idle || disk.broken || !pending.asked.changes() => Ok(false),
-            Presence::Pristine => self.may_create(number).then_some(true).ok_or(Failure::Full),
             Presence::Failed { until } if now < until => Err(Failure::Medium),
-            Presence::Failed { .. } => self.may_create(number).then_some(true).ok_or(Failure::Full),
+            Presence::Pristine | Presence::Failed { .. } => {
+                self.may_create(number).then_some(true).ok_or(Failure::Full)
+            }
             _ => Ok(false),
         };
         let Some(disk) = self.disk_mut(number) else { return };

@@ -41,8 +41,12 @@ impl fmt::Display for Change {
 pub struct ChangeWatch {
     file: FileStorage,
     seen: Stamp,
+    /// The system gave a lease at all.
+    leased: bool,
     has_lease: AtomicBool,
     replaced: AtomicBool,
+    /// A writer that was let go on has touched the file, perhaps without a trace in its times.
+    touched: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -85,8 +89,10 @@ impl ChangeWatch {
         Ok(Self {
             file: file.clone(),
             seen,
+            leased: has_lease,
             has_lease: AtomicBool::new(has_lease),
             replaced: AtomicBool::new(false),
+            touched: AtomicBool::new(false),
         })
     }
 
@@ -106,7 +112,8 @@ impl ChangeWatch {
         // A file that cannot even be examined is not to be trusted either.
         let Ok(about) = file.metadata() else { return Change::Modified };
         // On a device node the times tell of the node, not of the content.
-        if !self.file.is_device() && !self.seen.same_content(&Stamp::of(&about)) {
+        let same = self.file.is_device() || self.seen.same_content(&Stamp::of(&about));
+        if !same || self.touched.load(Ordering::Relaxed) {
             self.let_go();
             return Change::Modified;
         }
@@ -121,15 +128,23 @@ impl ChangeWatch {
         Change::None
     }
 
-    /// Tries to hold writers up again. True if that works, or if the file cannot have writers held
-    /// up and is as it was: no other program has it open for writing then, as far as can be known.
+    /// After [`Change::WriterWaits`]: tries to hold writers up again. True if no program has the
+    /// file open for writing any more, as far as the system tells, and nothing touched it: with a
+    /// writer let through even the time of change of the inode counts, which nobody can set.
     pub fn regain(&self) -> bool {
-        if self.has_lease() {
-            return true;
+        if self.has_lease() || !self.leased {
+            return self.check() == Change::None;
         }
         let held = lease::take(self.file.file());
         self.has_lease.store(held, Ordering::Relaxed);
-        held && self.check() == Change::None
+        if !held {
+            return false;
+        }
+        let now = self.file.file().metadata().map(|about| Stamp::of(&about));
+        if !now.is_ok_and(|now| now == self.seen) {
+            self.touched.store(true, Ordering::Relaxed);
+        }
+        self.check() == Change::None
     }
 
     fn let_go(&self) {

@@ -53,6 +53,8 @@ pub(super) struct Commit {
     /// The commit under way began with `notes_sealed`.
     notes_covered: bool,
     notes_durable: bool,
+    /// The commit that will publish a state which could not be noted.
+    unnoted: Option<u32>,
     preamble: Preamble,
     zeroing: bool,
     open: u32,
@@ -79,6 +81,7 @@ impl Commit {
             notes_sealed: false,
             notes_covered: false,
             notes_durable: false,
+            unnoted: None,
             preamble: Preamble::Unknown,
             zeroing: false,
             open: NIL,
@@ -102,8 +105,25 @@ impl Commit {
         self.unsynced || self.open != NIL || self.step != Step::Idle
     }
 
+    /// There is something that the commit under way, if any, does not cover.
+    pub(super) fn has_uncovered(&self) -> bool {
+        self.unsynced || self.open != NIL
+    }
+
     pub(super) fn want(&mut self) {
         self.wanted = true;
+    }
+
+    /// A state was entered whose note could not be kept: until the commit that publishes it, no
+    /// acknowledgement may rely on notes alone.
+    pub(super) fn state_without_note(&mut self) {
+        self.unnoted = Some(self.generation);
+        self.wanted = true;
+    }
+
+    /// See [`state_without_note`](Self::state_without_note).
+    pub(super) fn lacks_notes(&self) -> bool {
+        self.unnoted.is_some()
     }
 
     pub(super) fn data_written(&mut self) {
@@ -113,6 +133,22 @@ impl Commit {
     pub(super) fn add_open(&mut self, id: PageId, pages: &mut PagePool<'_>) {
         pages.set_link(id, self.open);
         self.open = id.0;
+    }
+
+    fn remove_open(&mut self, id: PageId, pages: &mut PagePool<'_>) {
+        let after = pages.link(id);
+        if self.open == id.0 {
+            self.open = after;
+            return;
+        }
+        let mut at = self.open;
+        while let Some(before) = as_page(at) {
+            at = pages.link(before);
+            if at == id.0 {
+                pages.set_link(before, after);
+                return;
+            }
+        }
     }
 
     /// Some open page could be published now: it is not being prepared.
@@ -342,6 +378,9 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         if let Some(overlay) = self.overlay.as_mut() {
             overlay.committed(lent.index);
         }
+        let committed = self.commit.committing;
+        let covered = |g: u32| committed.wrapping_sub(g) < u32::MAX / 2;
+        self.commit.unnoted = self.commit.unnoted.filter(|g| !covered(*g));
         self.release_committed(None);
         self.commit.notes_durable = core::mem::take(&mut self.commit.notes_covered);
         if !core::mem::take(&mut self.commit.riding) {
@@ -517,6 +556,11 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         }
         lent.pages.set_aux(id, note);
         self.commit.data_written();
+        if result.is_err() {
+            // Nothing is in it yet, and without its preparation it must not be published.
+            self.commit.remove_open(id, lent.pages);
+            lent.pages.set_state(id, FrameState::Clean);
+        }
         if self.commit.broken && self.durability == Durability::Safe {
             self.drop_open(lent);
         }

@@ -79,6 +79,11 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         if let Err(io) = result {
             return self.load_failed(id, io.into(), lent);
         }
+        if !self.table.waits_for(id) {
+            // Whoever wanted it has failed meanwhile; other engines of the pool begin anew.
+            lent.pages.release(id);
+            return;
+        }
         let (step, _) = lent.pages.load_step(id);
         lent.pages.set_load(id, step, true);
         // The first to go on asks the format for the next step.

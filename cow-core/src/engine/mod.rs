@@ -385,9 +385,9 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         self.overlay.is_none() || self.commit.is_broken()
     }
 
-    /// Begins a commit as soon as possible if there is anything to commit.
+    /// Begins a commit as soon as possible if there is anything that none covers yet.
     pub fn commit(&mut self) {
-        if self.commit.has_unsynced() && !self.commit.is_broken() {
+        if self.commit.has_uncovered() && !self.commit.is_broken() {
             self.commit.want();
         }
     }
@@ -477,6 +477,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         let read_only = self.is_read_only();
         let phase = match slot.request {
             Request::Read(_) | Request::Map(_) => Phase::Read,
+            Request::Flush if self.overlay.is_none() => Phase::Done,
             Request::Flush if self.commit.is_broken() => return self.fail(at, Failure::Medium),
             Request::Flush if self.durability == Durability::Writeback => {
                 self.await_commit(at);
@@ -504,7 +505,14 @@ impl<const SLOTS: usize> Engine<SLOTS> {
 
     /// Ends a request with a failure once its operations have come back.
     fn fail(&mut self, at: u16, failure: Failure) -> Option<Output> {
+        let applying = matches!(self.table.phase(at), Phase::Apply | Phase::Note);
+        if applying && self.durability == Durability::Writeback {
+            self.commit.state_without_note();
+        }
         if let Some(slot) = self.table.get_mut(at) {
+            if applying && slot.done > 0 {
+                slot.charged = 0; // part of it takes its space all the same
+            }
             slot.failure.get_or_insert(failure);
             if slot.outstanding == 0 {
                 self.table.advance(at, Phase::Drain);

@@ -467,6 +467,11 @@ impl<const SLOTS: usize> Table<SLOTS> {
         self.wake(|park| park == Park::Starved);
     }
 
+    /// Some slot waits for this page.
+    pub(super) fn waits_for(&self, page: PageId) -> bool {
+        self.parked > 0 && self.slots.iter().any(|s| s.park == Park::Page(page))
+    }
+
     /// Some slot waits for the pool.
     pub(super) fn is_starved(&self) -> bool {
         let waits = |s: &Slot| matches!(s.park, Park::Starved | Park::Page(_));

@@ -38,7 +38,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         match overlay.place(rest, lent.pages, lent.index) {
             Placed::Write { sectors, offset, fresh, publish, fill } => {
                 let part = rest.take(sectors);
-                if self.used.saturating_add(fresh) > self.limit {
+                if fresh > 0 && self.used.saturating_add(fresh) > self.limit {
                     overlay.abandon(part, lent.index);
                     return self.fail(at, Failure::Full);
                 }
@@ -367,6 +367,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             if slot.outstanding > 0 {
                 self.table.park(at, Park::Operations);
             } else if slot.failure.is_some() {
+                self.commit.state_without_note();
                 self.table.advance(at, Phase::Done);
             } else {
                 self.acknowledge(at);
@@ -409,7 +410,9 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         let waits = match self.durability {
             Durability::Safe => true,
             // What a discard frees may be punched only when nothing refers to it any more.
-            Durability::Writeback => durable || slot.punch.is_some(),
+            // Beside a state that was entered but could not be noted a rewrite has no note either:
+            // only the commit makes both outlive the process.
+            Durability::Writeback => durable || slot.punch.is_some() || self.commit.lacks_notes(),
             Durability::Ephemeral => false,
         };
         if waits {
@@ -453,6 +456,9 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         };
         if !fits {
             return self.fail(at, Failure::Unsupported);
+        }
+        if note.offset.is_some() {
+            self.used = self.used.saturating_add(note.extent.sectors());
         }
         self.table.advance(at, Phase::Apply);
         None

@@ -205,8 +205,9 @@ pub enum Applied {
     Load(u64),
     /// The page with this index must be made open first, then ask again.
     Open(u64),
-    /// Write the present bytes of open page `page` at `offset` first, tell
-    /// [`Overlay::prepared`], then ask again. It is durable before any page of this commit is published.
+    /// Write the present bytes of open page `page`, in which no state is yet, at `offset` first,
+    /// tell [`Overlay::prepared`], then ask again. It is durable before any page of this commit is
+    /// published. If the write fails, the page is not open any more.
     WritePage {
         /// Index of the page.
         page: u64,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use aoe_host::server::io::{Completion, IoDriver, Job, Memory};
-use aoe_host::server::{DiskSpec, Edge, Opened, Overlay, Report, identity_of};
+use aoe_host::server::{DiskSpec, Edge, LeftOverlay, Opened, Overlay, Report, identity_of};
 use aoe_proto::{Address, Mac, TargetState};
 use cow_core::engine::{IoFailure, Kind, Note, Operation};
 use cow_core::fault::{Change, Dice, FaultError, FaultyStorage, Machine, OperationId};
@@ -207,20 +207,13 @@ impl SimEdge {
     /// Ends an operation under way.
     pub fn end(&mut self, at: usize) -> Completion {
         let Held { job, operation, change, early } = self.held.swap_remove(at);
-        let (result, data) = match change {
-            Some((id, result)) => {
-                self.machine.end(id, result);
-                (result, None)
-            }
-            None => match early {
-                Some(bytes) => (Ok(()), Some(bytes)),
-                None => {
-                    let mut bytes = vec![0xee; usize::try_from(operation.len).expect("small")];
-                    let result =
-                        self.storage(operation.storage).read_at(operation.offset, &mut bytes);
-                    (result, Some(bytes))
-                }
-            },
+        let (result, data) = if let Some((id, result)) = change {
+            self.machine.end(id, result);
+            (result, None)
+        } else {
+            let mut bytes = vec![0xee; usize::try_from(operation.len).expect("small")];
+            let read = self.storage(operation.storage).read_at(operation.offset, &mut bytes);
+            (read, Some(early.unwrap_or(bytes)))
         };
         Completion { job, result: result.map_err(failure), data }
     }
@@ -322,6 +315,10 @@ impl IoDriver for SimEdge {
 impl Edge for SimEdge {
     fn create_overlay(&mut self, disk: u32, spec: &DiskSpec) {
         self.wanted.push((disk, spec.clone()));
+    }
+
+    fn left_overlay(&mut self, _disk: u32, _spec: &DiskSpec) -> LeftOverlay {
+        LeftOverlay::None
     }
 
     fn newcomer(&mut self, template: &DiskSpec, address: Address, mac: Mac) -> DiskSpec {

@@ -96,6 +96,19 @@ struct Client {
     under_way: usize,
 }
 
+impl Client {
+    /// New contents for so many sectors, and their bytes.
+    fn paint(&mut self, sectors: usize) -> (Vec<Content>, Vec<u8>) {
+        let mut data = vec![0; sectors * SECTOR];
+        let paint = |sector: &mut [u8]| {
+            let content = Content::Paint(self.model.next_paint());
+            sector.copy_from_slice(&self.model.bytes(content));
+            content
+        };
+        (data.chunks_mut(SECTOR).map(paint).collect(), data)
+    }
+}
+
 /// A session under way.
 #[derive(Debug)]
 pub struct Session {
@@ -196,7 +209,7 @@ impl Session {
 
     fn step(&mut self) -> Result<(), String> {
         match self.world.dice.below(100) {
-            0..40 if self.left > 0 => self.submit()?,
+            0..40 if self.left > 0 => self.submit(),
             40..85 => drop(self.world.end_one()),
             85..90 if !self.world.edge.wanted.is_empty() => {
                 self.world.make_overlays();
@@ -217,43 +230,54 @@ impl Session {
         usize::try_from(self.world.dice.below(self.clients.len() as u64)).expect("few")
     }
 
-    fn submit(&mut self) -> Result<(), String> {
+    /// Has a client ask something, if it may.
+    fn submit(&mut self) {
         let at = self.pick();
         if self.clients[at].under_way >= self.plan.window {
-            return Ok(());
+            return;
         }
-        let most = if self.plan.mtu >= 9000 { 16 } else { 2 };
-        let (sectors, now) = (self.plan.sectors, self.world.edge.machine.events());
-        let client = &mut self.clients[at];
-        let dice = &mut self.world.dice;
-        let extent = client.spots.extent(sectors, most, dice).take(most);
-        let count = u8::try_from(extent.sectors()).expect("short");
-        let lba = extent.start().get();
         let mut pending = Pending {
             client: at,
             kind: Kind::Other,
             parts: Vec::new(),
             allowed: Vec::new(),
-            submitted: now,
+            submitted: self.world.edge.machine.events(),
         };
-        let (registers, data) = match dice.below(100) {
+        let Some((registers, data)) = self.compose(at, &mut pending) else {
+            self.deliver(at, command::CONFIG, &config(0, 0, &[]), pending);
+            return;
+        };
+        for (extent, contents) in pending.parts.iter().filter(|_| pending.kind != Kind::Read) {
+            self.clients[at].model.submit(*extent, pending.submitted, false, contents);
+        }
+        self.deliver(at, command::ATA, &registers.with(&data), pending);
+        if self.world.dice.chance(5) {
+            self.retransmit(at, &registers, &data);
+        }
+    }
+
+    /// A random ATA request; `None` for a config query.
+    fn compose(&mut self, at: usize, pending: &mut Pending) -> Option<(Registers, Vec<u8>)> {
+        let most = if self.plan.mtu >= 9000 { 16 } else { 2 };
+        let sectors = self.plan.sectors;
+        let client = &mut self.clients[at];
+        let dice = &mut self.world.dice;
+        let extent = client.spots.extent(sectors, most, dice).take(most);
+        let count = u8::try_from(extent.sectors()).expect("short");
+        let lba = extent.start().get();
+        let no_data = Vec::new();
+        Some(match dice.below(100) {
             0..35 => {
                 pending.kind = Kind::Read;
                 let range = lba..extent.end().get();
                 pending.allowed = range.map(|lba| client.model.expected(lba)).collect();
                 pending.parts.push((extent, Vec::new()));
-                (Registers::read(lba, count), Vec::new())
+                (Registers::read(lba, count), no_data)
             }
             35..75 => {
                 let durable = dice.chance(20);
                 pending.kind = Kind::Write { durable };
-                let mut data = vec![0; usize::from(count) * SECTOR];
-                let mut contents = Vec::new();
-                for sector in data.chunks_mut(SECTOR) {
-                    let content = Content::Paint(client.model.next_paint());
-                    sector.copy_from_slice(&client.model.bytes(content));
-                    contents.push(content);
-                }
+                let (contents, data) = client.paint(usize::from(count));
                 pending.parts.push((extent, contents));
                 let operation = if durable { 0x3d } else { 0x34 };
                 (Registers { operation, ..Registers::write(lba, count) }, data)
@@ -264,7 +288,7 @@ impl Session {
                 let ranges = 1 + usize::try_from(dice.below(5)).expect("few");
                 for entry in data.chunks_mut(8).take(ranges) {
                     let extent = client.spots.extent(sectors, 60, dice);
-                    let word = extent.start().get() | extent.sectors() << 48;
+                    let word = extent.start().get() | (extent.sectors() << 48);
                     entry.copy_from_slice(&word.to_le_bytes());
                     let zeros = usize::try_from(extent.sectors()).expect("short");
                     pending.parts.push((extent, vec![Content::Zero; zeros]));
@@ -273,28 +297,15 @@ impl Session {
             }
             83..90 => {
                 pending.kind = Kind::Flush;
-                (Registers { flags: 0x40, operation: 0xea, ..Registers::default() }, Vec::new())
+                (Registers { flags: 0x40, operation: 0xea, ..Registers::default() }, no_data)
             }
             90..94 => {
                 let count = u8::try_from((sectors - lba).min(255)).expect("short");
-                (Registers { operation: 0x42, ..Registers::read(lba, count) }, Vec::new())
+                (Registers { operation: 0x42, ..Registers::read(lba, count) }, no_data)
             }
-            94..97 => (Registers { operation: 0xec, count: 1, ..Registers::default() }, Vec::new()),
-            _ => {
-                self.deliver(at, command::CONFIG, &config(0, 0, &[]), pending);
-                return Ok(());
-            }
-        };
-        for (extent, contents) in &pending.parts {
-            if pending.kind != Kind::Read {
-                client.model.submit(*extent, now, false, contents);
-            }
-        }
-        self.deliver(at, command::ATA, &registers.with(&data), pending);
-        if self.world.dice.chance(5) {
-            self.retransmit(at, &registers, &data);
-        }
-        Ok(())
+            94..97 => (Registers { operation: 0xec, count: 1, ..Registers::default() }, no_data),
+            _ => return None,
+        })
     }
 
     /// The same request again under a new tag, before anything else that the client asks: both are
