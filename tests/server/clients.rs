@@ -273,9 +273,15 @@ fn answers_of_other_servers_are_reported_once_a_minute() {
     }
     assert_eq!(report(&world), 3, "at 0, 60 and 120 seconds");
     assert_eq!(world.server.totals().duplicates, 1300);
-    // It is told each time that the address is taken: it cannot know, as strangers get no answers.
-    let told: Vec<_> = world.answers.iter().map(|answer| answer.to).collect();
-    assert_eq!(told, [other; 3]);
+    // The other server is told as often, whether or not it would be answered.
+    let told = core::mem::take(&mut world.answers);
+    assert_eq!(told.iter().map(|a| (a.to, a.address())).collect::<Vec<_>>(), [(other, (0, 0)); 3]);
+    // But nobody is told at an address that cannot be a machine's.
+    for (seconds, from) in [(200, BROADCAST), (300, [0x01, 0, 0x5e, 0, 0, 1]), (400, [0; 6])] {
+        world.now = Duration::from_secs(seconds);
+        world.deliver(&foreign(0, from).with(&config(0, 0, &[])));
+    }
+    assert!(world.answers.is_empty(), "{:?}", world.answers);
 }
 
 #[test]

@@ -389,9 +389,11 @@ impl<'m> Server<'m> {
     fn foreign(&mut self, link: usize, frame: &[u8], own_mac: Mac, edge: &mut impl Edge) {
         let answer = ForeignAnswer::parse(frame, own_mac);
         let ours = |mac| self.links.iter().any(|l| l.mac == mac);
-        let Some(answer) =
-            answer.filter(|a| self.by_address.contains_key(&a.address) && !ours(a.src))
-        else {
+        // From an address that no machine can have it says nothing about any machine.
+        let counts = |a: &ForeignAnswer| {
+            self.by_address.contains_key(&a.address) && a.src.is_unicast() && !ours(a.src)
+        };
+        let Some(answer) = answer.filter(counts) else {
             self.totals.ignored += 1;
             return;
         };
