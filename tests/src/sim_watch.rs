@@ -229,7 +229,12 @@ impl Storage {
                 .collect();
             for sector in gone {
                 self.published.remove(&sector);
-                self.written.remove(&sector);
+                // A write since the previous version is for a later one: a discard that failed may
+                // be published all the same.
+                let previous = self.pages.get(&page).copied().unwrap_or(0);
+                if self.written.get(&sector).is_some_and(|ended| *ended <= previous) {
+                    self.written.remove(&sector);
+                }
             }
             self.before.retain(|s| !(first..first + PAGE_SECTORS).contains(s) || named.contains(s));
         }
