@@ -1,4 +1,4 @@
-//! Who the clients are: names with sets of MAC addresses, and what else may be on the segment.
+//! Who the clients are: names with sets of MAC addresses.
 //!
 //! [`Registry`] is pure: no files, no clock. Whoever owns it writes [`Registry::to_json`] to
 //! [`REGISTRY_FILE`] after a change ([`write_atomically`]) and reads it back at the next start.
@@ -10,7 +10,6 @@
 //! 3. A client's file stem never changes, so that renaming a client does not lose its overlay.
 
 use core::fmt;
-use core::time::Duration;
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
@@ -21,13 +20,9 @@ use crate::values::{Address, Mac, serde_text};
 
 mod durable_file;
 mod state;
-mod unknown;
 
 pub use durable_file::{read_if_exists, write_atomically};
 pub use state::{STATE_INTERVAL, StateSchedule};
-pub use unknown::{UNKNOWN_MAX, UnknownStation};
-
-use unknown::UnknownStations;
 
 /// The registry's file in the overlay directory.
 pub const REGISTRY_FILE: &str = "clients.json";
@@ -53,13 +48,12 @@ pub struct Client {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ClientId(u32);
 
-/// All clients, and the stations that are none.
+/// All clients.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     /// `None`: removed. The index is the [`ClientId`].
     clients: Vec<Option<Client>>,
     by_mac: HashMap<Mac, ClientId>,
-    unknown: UnknownStations,
     left: Vec<Left>,
     changed: bool,
 }
@@ -249,16 +243,6 @@ impl Registry {
         Ok((id, client))
     }
 
-    /// Notes a frame from a station that is no client. `now` is a monotonic time of any origin.
-    pub fn see_unknown(&mut self, mac: Mac, now: Duration) {
-        self.unknown.see(mac, now);
-    }
-
-    /// The stations that are no clients, the one seen last first.
-    pub fn unknown(&self) -> Vec<UnknownStation> {
-        self.unknown.latest_first()
-    }
-
     fn insert_new(&mut self, name: &str, macs: &[Mac]) -> Result<ClientId> {
         let left = self.left.iter().position(|left| left.name == name);
         let file_stem = match left {
@@ -286,7 +270,6 @@ impl Registry {
         let id = ClientId(u32::try_from(self.clients.len()).map_err(|_| refuse("too many"))?);
         for mac in &client.macs {
             self.by_mac.insert(*mac, id);
-            self.unknown.forget(*mac);
         }
         self.clients.push(Some(client));
         self.changed = true;
@@ -300,7 +283,6 @@ impl Registry {
             client.macs.push(mac);
             self.changed = true;
         }
-        self.unknown.forget(mac);
     }
 
     fn check_free(&self, macs: &[Mac], owner: Option<ClientId>, name: &str) -> Result<()> {

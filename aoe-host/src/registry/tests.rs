@@ -49,17 +49,6 @@ fn an_address_has_one_owner() {
 }
 
 #[test]
-fn adopting_takes_a_station_off_the_unknown_list() {
-    let mut registry = Registry::new();
-    registry.see_unknown(mac(9), Duration::from_secs(1));
-    registry.see_unknown(mac(8), Duration::from_secs(2));
-    registry.adopt(mac(9), "lab9").unwrap();
-    let listed: Vec<_> = registry.unknown().iter().map(|station| station.mac).collect();
-    assert_eq!(listed, [mac(8)]);
-    assert_eq!(registry.adopt(mac(8), "../x").unwrap_err().kind(), ErrorKind::Usage);
-}
-
-#[test]
 fn automatic_clients_are_named_after_their_address_and_limited() {
     let mut registry = Registry::new();
     let id = registry.admit(mac(0xab), Some(1)).unwrap();

@@ -186,14 +186,6 @@ impl Server<'_> {
         }
     }
 
-    /// What a disk offers about TRIM, when its overlay's format is known.
-    pub fn set_trim(&mut self, number: u32, trim: aoe_proto::TrimSupport) {
-        let Some(disk) = self.disk_mut(number) else { return };
-        disk.spec.target.trim = trim;
-        // Only the one word changed of a configuration that was valid.
-        let _valid = disk.target.reconfigure(disk.spec.target);
-    }
-
     /// Posts the answer nobody asked for, of every target for every link (or one). [AoE 4.3]
     pub fn advertise(&mut self, only: Option<usize>) {
         for link in 0..self.links.len() {
