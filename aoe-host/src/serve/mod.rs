@@ -367,7 +367,7 @@ impl<'m> Running<'m> {
         broken: bool,
     ) -> Result<()> {
         let Some(mut attachment) = self.edge.attachments.remove(&number) else { return Ok(()) };
-        self.edge.driver.files_mut().remove(attachment.opened.key());
+        attachment.opened.leave(self.edge.driver.files_mut());
         match (spec.durability, top) {
             (Durability::Ephemeral, _) => attachment.opened.delete(),
             (_, Some(top)) if !broken => {
