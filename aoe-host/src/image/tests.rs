@@ -374,6 +374,21 @@ fn stores_of_the_recipe_are_served_and_bound_to_their_origin() {
 }
 
 #[test]
+fn only_native_overlays_are_made_on_demand() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden(&dir, 1000 * 512);
+    for word in ["raw", "dm-snapshot"] {
+        let name = format!("{word}:{}/new.cow", dir.path().display());
+        let error = refused(&[layer(&base)], Path::new(&name));
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    let store = format!("dm-snapshot:{}", store(&dir).display());
+    let mut chain = Chain::open(&[layer(&base)], Path::new(&store)).unwrap();
+    assert_eq!(chain.read(8), 0xcc);
+}
+
+#[test]
 fn a_new_store_takes_every_chunk_of_the_disk() {
     for (sectors, chunk_sectors) in [(1000, 8), (1, 1), (4096, 1), (4097, 1), (32, 1), (33, 1)] {
         let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! The persistent store of the kernel's `snapshot` target [FORMAT-DM-SNAPSHOT]. It names no parent:
-//! that is in our file beside it.
+//! The persistent store of the kernel's `snapshot` target (`docs/FORMAT-DM-SNAPSHOT.md`). It names no
+//! parent: that is in our file beside it.
 
 use core::error::Error;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Our own overlays [FORMAT].
+//! Our own overlays (`docs/FORMAT.md`).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
