@@ -16,12 +16,13 @@
 //!    a later success is not believed.
 
 mod commit;
+mod fill;
 mod load;
 mod read;
 mod table;
 mod write;
 
-use crate::format::{IndexEntry, Layer, Map, Run, Top};
+use crate::format::{IndexEntry, Layer, Map, Packed, Run, Top};
 use crate::pages::{PageId, PagePool, StorageKey};
 use crate::units::{Extent, MAX_SECTORS};
 use commit::Commit;
@@ -107,6 +108,10 @@ pub enum Failure {
     },
     /// The format cannot express the request.
     Unsupported,
+    /// The driver cannot unpack compressed data of this kind.
+    NoCodec,
+    /// Compressed data cannot be unpacked: they are not what they should be.
+    Damaged,
 }
 
 impl core::fmt::Display for Failure {
@@ -120,6 +125,8 @@ impl core::fmt::Display for Failure {
                 write!(f, "metadata of storage {} is corrupt at byte {offset}", storage.0)
             }
             Self::Unsupported => f.write_str("the format cannot express this"),
+            Self::NoCodec => f.write_str("compressed data of this kind cannot be unpacked here"),
+            Self::Damaged => f.write_str("compressed data are damaged"),
         }
     }
 }
@@ -133,6 +140,10 @@ pub enum IoFailure {
     Medium,
     /// No space left.
     Full,
+    /// [`Kind::Unpack`] of a codec that the driver does not have.
+    NoCodec,
+    /// The bytes of a [`Kind::Unpack`] do not unpack to what they should.
+    Damaged,
 }
 
 /// Why a request was not taken.
@@ -168,6 +179,9 @@ pub struct Ticket(u32);
 pub enum Kind {
     /// Fill the buffer.
     Read,
+    /// Fill the buffer with a part of a compressed unit. The operation's length counts unpacked
+    /// bytes. A driver that keeps the unit it unpacked last saves itself most of the work.
+    Unpack(Packed),
     /// Write the buffer.
     Write,
     /// Make the range read as zeros.
@@ -533,6 +547,8 @@ impl From<IoFailure> for Failure {
         match io {
             IoFailure::Medium => Self::Medium,
             IoFailure::Full => Self::Full,
+            IoFailure::NoCodec => Self::NoCodec,
+            IoFailure::Damaged => Self::Damaged,
         }
     }
 }

@@ -107,7 +107,6 @@ pub(super) struct Walk {
 
 impl Walk {
     pub(super) const TOP: Self = Self { depth: 0, sectors: u64::MAX };
-    pub(super) const BELOW: Self = Self { depth: 1, sectors: u64::MAX };
 }
 
 /// Bytes of the overlay's storage that a zero or discard leaves unreferenced: from the first to the
@@ -143,7 +142,8 @@ pub(super) struct Filling {
     pub(super) payload: Extent,
     /// The next sector to look at.
     pub(super) cursor: u64,
-    /// The piece being copied, and how much of it has been found below.
+    /// What is being filled next (once it is known not to be zeros, a page's worth), and how much
+    /// of it has been found.
     pub(super) piece: Extent,
     pub(super) found: u64,
     pub(super) page: Option<PageId>,

@@ -33,6 +33,34 @@ pub enum Place {
         /// Bytes held, 1 to 511.
         len: u16,
     },
+    /// Within a compressed unit of this layer's storage.
+    Packed(Packed),
+}
+
+/// How a compressed unit was made.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Codec {
+    /// Raw deflate, without header and checksum (RFC 1951). The writers known use a window of
+    /// 4 KiB [COW 5.1, 6.2]; readers must not need that.
+    Deflate,
+    /// A Zstandard frame (RFC 8878) [COW 6.1].
+    Zstd,
+}
+
+/// A part of a compressed allocation unit.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Packed {
+    /// Byte offset of the compressed bytes in the layer's storage; need not be aligned.
+    pub offset: u64,
+    /// Compressed bytes at most: the stream may end before, and the storage may end before that.
+    pub len: u32,
+    /// How they were made.
+    pub codec: Codec,
+    /// Bytes that the whole unit unpacks to: a power of two from 512 to 2 MiB.
+    pub unit_len: u32,
+    /// Byte of the unpacked unit at which the part begins, below `unit_len`.
+    pub from: u32,
 }
 
 /// A maximal range of sectors in one place, from the start of the range that was asked for.
