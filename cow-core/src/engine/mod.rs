@@ -15,6 +15,7 @@
 //! 5. After a failed sync or metadata write of a broken medium the overlay takes no more writes;
 //!    a later success is not believed.
 
+mod ahead;
 mod commit;
 mod fill;
 mod load;
@@ -461,7 +462,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             table::Task::Fill(at) => self.fill_done(at, result),
             table::Task::Load(page) => self.load_done(page, result, lent),
             table::Task::Prepare(page) => self.prepare_done(page, result, lent),
-            table::Task::ZeroFirst(at) => self.zero_first_done(at, result),
+            table::Task::ZeroFirst(at) => self.zero_first_done(at, result, lent),
             table::Task::Preamble(page) => self.preamble_done(page, result, lent),
             table::Task::Page(page) => self.page_done(page, result, lent),
             table::Task::Sync => self.sync_done(result, lent),
@@ -520,7 +521,8 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     /// Ends a request with a failure once its operations have come back.
     fn fail(&mut self, at: u16, failure: Failure) -> Option<Output> {
         let applying = matches!(self.table.phase(at), Phase::Apply | Phase::Note);
-        if applying && self.durability == Durability::Writeback {
+        let begun = self.table.get(at).is_some_and(|slot| slot.applied > 0);
+        if (applying || begun) && self.durability == Durability::Writeback {
             self.commit.state_without_note();
         }
         if let Some(slot) = self.table.get_mut(at) {

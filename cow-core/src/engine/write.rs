@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use super::table::{Filling, Gap, Park, Phase, Task};
 use super::{Buffer, Durability, Engine, Failure, Kind, Lent, Note, Operation, Output, Request};
-use crate::format::{Applied, Cleared, Fill, Located, Map, Overlay, Place, Placed, State};
+use crate::format::{Adopted, Applied, Cleared, Fill, Located, Map, Overlay, Place, Placed, State};
 use crate::pages::FrameState;
 use crate::units::{Extent, SECTOR_BYTES};
 
@@ -46,11 +46,38 @@ impl<const SLOTS: usize> Engine<SLOTS> {
                 self.table.park(at, Park::Progress);
                 None
             }
+            Placed::Enough => {
+                self.pause(at);
+                None
+            }
             Placed::Load(page) => self.need_page(at, storage, page, lent),
             Placed::Full => self.fail(at, Failure::Full),
             Placed::IndexFull { needed } => self.fail(at, Failure::IndexFull { needed }),
             Placed::Corrupt { offset } => self.fail(at, Failure::Corrupt { storage, offset }),
         }
+    }
+
+    /// Has what was placed applied before placing goes on.
+    fn pause(&mut self, at: u16) {
+        let Some(slot) = self.table.get_mut(at) else { return };
+        if slot.done > slot.applied {
+            slot.pause = Some(slot.done);
+            self.settle(at);
+        } else {
+            self.table.park(at, Park::Progress);
+        }
+    }
+
+    /// On with placing after a [pause](Self::pause), if there was one.
+    fn resume(&mut self, at: u16) -> bool {
+        let Some(slot) = self.table.get_mut(at) else { return false };
+        let Some(paused_at) = slot.pause.take() else { return false };
+        slot.applied = paused_at;
+        slot.done = paused_at;
+        slot.charged = 0; // what is applied takes its space, whatever comes
+        let place = matches!(slot.request, Request::Write { .. });
+        self.table.advance(at, if place { Phase::Place } else { Phase::Clear });
+        true
     }
 
     /// One write or zeroing of the request's next sectors, and the filling that goes with it.
@@ -102,10 +129,13 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             Cleared::Mark { sectors, offset } => {
                 let slot = self.table.get_mut(at)?;
                 slot.publish = true;
+                slot.marked = true;
                 let lead = slot.done.wrapping_mul(SECTOR_BYTES);
                 let len = sectors.wrapping_mul(SECTOR_BYTES);
-                let first = slot.punch.unwrap_or_else(|| Gap::new(lead, offset, len));
-                slot.punch = Some(first.extend(lead, offset, len));
+                if let Some(offset) = offset {
+                    let extended = slot.punch.map(|first| first.extend(lead, offset, len));
+                    slot.punch = Some(extended.unwrap_or_else(|| Gap::new(lead, offset, len)));
+                }
                 slot.done = slot.done.saturating_add(sectors);
                 self.table.push(at);
                 None
@@ -159,8 +189,10 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             }
             self.table.advance(at, Phase::Done);
         } else if publish {
-            slot.done = 0;
+            slot.done = slot.applied;
             self.table.advance(at, Phase::Apply);
+        } else if self.resume(at) {
+            return None;
         } else if touched {
             self.acknowledge(at);
         } else {
@@ -172,7 +204,10 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     /// Enters the new state into open pages, as far as pages can be had.
     pub(super) fn apply(&mut self, at: u16, lent: &mut Lent<'_, '_>) -> Option<Output> {
         let slot = self.table.get(at)?;
-        let rest = slot.extent.skip(slot.done);
+        if slot.copying.is_some() {
+            return self.copy_next(at);
+        }
+        let rest = slot.extent.take(slot.pause.unwrap_or(u64::MAX)).skip(slot.done);
         if rest.is_empty() {
             self.applied(at);
             return None;
@@ -180,7 +215,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         if self.commit.is_broken() {
             return self.fail(at, Failure::Medium); // what is applied now is never published
         }
-        let zero = slot.punch.is_some() || slot.note_of().is_some_and(|n| n.offset.is_none());
+        let zero = slot.marked || slot.note_of().is_some_and(|n| n.offset.is_none());
         let state = if zero { State::Zero } else { State::Data };
         if let ControlFlow::Break(output) = self.preamble(at, lent) {
             return output;
@@ -206,6 +241,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             Applied::Open(page) => self.open_page(at, page, lent),
             Applied::WritePage { page, offset } => self.prepare_page(at, page, offset, lent),
             Applied::ZeroFirst { offset, len } => self.zero_first(at, offset, len),
+            Applied::CopyFirst { from, to, len } => self.copy_first(at, (from, to, len), lent),
             Applied::AfterCommit => self.wait_for_commit(at, Park::Progress, lent),
             Applied::Full => self.fail(at, Failure::Full),
             Applied::Corrupt { offset } => self.fail(at, Failure::Corrupt { storage, offset }),
@@ -213,6 +249,12 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     }
 
     fn applied(&mut self, at: u16) {
+        // Whoever wants to write beside it into a unit that this request allocated need not wait
+        // for the commit.
+        self.table.wake(|park| park == Park::Progress);
+        if self.resume(at) {
+            return;
+        }
         let Some(slot) = self.table.get_mut(at) else { return };
         slot.done = 0;
         if slot.note_of().is_some() {
@@ -314,13 +356,18 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     /// Takes up a mapping that an earlier process noted.
     pub(super) fn restore(&mut self, at: u16, lent: &mut Lent<'_, '_>) -> Option<Output> {
         let note = self.table.get(at)?.note_of()?;
-        let fits = match (note.offset, self.overlay.as_mut()) {
+        let adopted = match (note.offset, self.overlay.as_mut()) {
             (Some(offset), Some(overlay)) => overlay.adopt(note.extent, offset, lent.index),
-            (None, Some(_)) => true,
-            (_, None) => false,
+            (None, Some(_)) => Adopted::Taken,
+            (_, None) => Adopted::Refused,
         };
-        if !fits {
-            return self.fail(at, Failure::Unsupported);
+        match adopted {
+            Adopted::Taken => {}
+            Adopted::Busy => {
+                self.table.park(at, Park::Progress);
+                return None;
+            }
+            Adopted::Refused => return self.fail(at, Failure::Unsupported),
         }
         if note.offset.is_some() {
             self.used = self.used.saturating_add(note.extent.sectors());
@@ -360,7 +407,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     }
 
     /// The pool is full of pages that wait for commits: ours goes on, others' the driver must push.
-    fn wait_for_pins(&mut self, at: u16, lent: &Lent<'_, '_>) -> Option<Output> {
+    pub(super) fn wait_for_pins(&mut self, at: u16, lent: &Lent<'_, '_>) -> Option<Output> {
         self.wait_for_commit(at, Park::Starved, lent)
     }
 
