@@ -8,7 +8,7 @@ use crate::engine::{
     Buffer, Engine, Failure, IoFailure, Kind, Lent, MAX_REQUEST_SECTORS, Note, Operation, Output,
     Request, RequestId, SubmitError,
 };
-use crate::format::Run;
+use crate::format::{Packed, Run};
 use crate::pages::StorageKey;
 use crate::storage::{ReadStorage, Storage};
 use crate::units::{Extent, Lba, SECTOR_BYTES, SECTOR_LEN};
@@ -20,6 +20,16 @@ pub trait Storages {
     /// # Errors
     /// What the engine needs to know of the storage's error.
     fn read(&self, key: StorageKey, offset: u64, buf: &mut [u8]) -> Result<(), IoFailure>;
+
+    /// Fills `buf` with the bytes of an unpacked unit from `packed.from` on. The default has no
+    /// codec at all.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), [`IoFailure::NoCodec`] and [`IoFailure::Damaged`].
+    fn unpack(&self, key: StorageKey, packed: &Packed, buf: &mut [u8]) -> Result<(), IoFailure> {
+        let _ = (key, packed, buf);
+        Err(IoFailure::NoCodec)
+    }
 
     /// As [`Storage::write_at`].
     ///
@@ -322,6 +332,15 @@ impl<S: Storages + ?Sized, const SLOTS: usize> Blocking<'_, '_, S, SLOTS> {
                 let part = part_mut(self.lent.pages.bytes_mut(page), offset, o.len);
                 storages.read(o.storage, o.offset, part.ok_or(IoFailure::Medium)?)
             }
+            (Kind::Unpack(packed), Buffer::Page { page, offset }) => {
+                let part = part_mut(self.lent.pages.bytes_mut(page), offset, o.len);
+                storages.unpack(o.storage, &packed, part.ok_or(IoFailure::Medium)?)
+            }
+            (Kind::Unpack(packed), Buffer::Request { offset, .. }) => {
+                let Memory::Into(buf) = memory else { return Err(IoFailure::Medium) };
+                let part = part_mut(buf, offset, o.len).ok_or(IoFailure::Medium)?;
+                storages.unpack(o.storage, &packed, part)
+            }
             (Kind::Write, Buffer::Page { page, offset }) => {
                 let part = part(self.lent.pages.bytes(page), offset, o.len);
                 storages.write(o.storage, o.offset, part.ok_or(IoFailure::Medium)?)
@@ -339,7 +358,7 @@ impl<S: Storages + ?Sized, const SLOTS: usize> Blocking<'_, '_, S, SLOTS> {
             (Kind::Zero, _) => storages.zero(o.storage, o.offset, o.len),
             (Kind::Punch, _) => storages.punch(o.storage, o.offset, o.len),
             (Kind::Sync, _) => storages.sync(o.storage),
-            (Kind::Read | Kind::Write, Buffer::None) => Err(IoFailure::Medium),
+            (Kind::Read | Kind::Unpack(_) | Kind::Write, Buffer::None) => Err(IoFailure::Medium),
         }
     }
 }

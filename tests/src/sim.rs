@@ -443,6 +443,7 @@ impl<'a, 'p> Sim<'a, 'p> {
         let watched = if self.plan.watched { self.watch.begin(seen)? } else { 0 };
         let change = match o.kind {
             Kind::Read => None,
+            Kind::Unpack(_) => return Err(format!("{o:?} of a format that packs nothing")),
             Kind::Write => Some(Change::Write { offset: at, data: bytes[..].into() }),
             Kind::Zero => Some(Change::Zero { offset: at, len: o.len }),
             Kind::Punch => Some(Change::Punch { offset: at, len: o.len }),

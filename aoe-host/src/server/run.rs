@@ -223,20 +223,20 @@ fn memory_of<'a>(
 ) -> Option<Memory<'a>> {
     use cow_core::blocking::{part, part_mut};
     Some(match (o.kind, o.buffer) {
-        (Kind::Read, Buffer::Page { page, offset }) => {
+        (Kind::Read | Kind::Unpack(_), Buffer::Page { page, offset }) => {
             Memory::Into(part_mut(pool.bytes_mut(page), offset, o.len)?)
         }
         (Kind::Write, Buffer::Page { page, offset }) => {
             Memory::From(part(pool.bytes(page), offset, o.len)?)
         }
-        (Kind::Read, Buffer::Request { id, offset }) => {
+        (Kind::Read | Kind::Unpack(_), Buffer::Request { id, offset }) => {
             Memory::Into(requests.get_mut(id)?.data_mut(offset, o.len)?)
         }
         (Kind::Write, Buffer::Request { id, offset }) => {
             Memory::From(requests.get(id)?.data(offset, o.len)?)
         }
         (Kind::Zero | Kind::Punch | Kind::Sync, _) => Memory::None,
-        (Kind::Read | Kind::Write, Buffer::None) => return None,
+        (Kind::Read | Kind::Unpack(_) | Kind::Write, Buffer::None) => return None,
     })
 }
 

@@ -8,7 +8,8 @@
 //! 3. Syncs, zeroing and punching are done by threads of a pool of their own, so that a slow sync
 //!    never keeps a read waiting.
 //! 4. With direct I/O everything is done by threads.
-//! 5. A sync covers every write whose end was reported before it was started: such writes are in
+//! 5. Compressed units are unpacked by threads; a part of one that is at hand is copied at once.
+//! 6. A sync covers every write whose end was reported before it was started: such writes are in
 //!    the page cache, or on the device, by then.
 
 use std::os::fd::BorrowedFd;
@@ -19,6 +20,7 @@ use cow_core::storage::ReadStorage;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::file::Now;
+use super::unpack::Unpacker;
 use super::workers::{Bell, Pool};
 use super::{FileStorage, FileTable, StorageError};
 use crate::error::Result;
@@ -112,13 +114,14 @@ impl HostedDriver {
     fn later(&mut self, job: Job, file: FileStorage, operation: &Operation, data: Option<Vec<u8>>) {
         self.under_way = self.under_way.saturating_add(1);
         let (operation, report) = (*operation, self.report.clone());
+        let unpacker = Arc::clone(self.files.unpacker());
         let task = Box::new(move || {
-            let (result, data) = perform(&file, &operation, data);
+            let (result, data) = perform(&file, &unpacker, &operation, data);
             // The receiver is gone only when the driver is being dropped: nobody is interested.
             let _unread = report.send(Completion { job, result: outcome(result), data });
         });
         match operation.kind {
-            Kind::Read | Kind::Write => self.data.run(task),
+            Kind::Read | Kind::Unpack(_) | Kind::Write => self.data.run(task),
             Kind::Zero | Kind::Punch | Kind::Sync => self.slow.run(task),
         }
     }
@@ -143,6 +146,12 @@ impl IoDriver for HostedDriver {
                     Now::Later => None,
                 }
             }
+            (Kind::Unpack(packed), Memory::Into(buf)) if buf.len() as u64 == operation.len => {
+                if self.files.unpacker().copy_kept(operation.storage, &packed, buf) {
+                    return Some(Ok(()));
+                }
+                None
+            }
             (Kind::Write, Memory::From(data)) if data.len() as u64 == operation.len => {
                 if !file.is_direct() && !file.is_cold_for_writing(offset, operation.len) {
                     return Some(outcome(file.write(offset, data)));
@@ -166,6 +175,7 @@ fn outcome(result: core::result::Result<(), StorageError>) -> core::result::Resu
 /// Does an operation, and takes as long as it takes.
 fn perform(
     file: &FileStorage,
+    unpacker: &Unpacker,
     operation: &Operation,
     data: Option<Vec<u8>>,
 ) -> (core::result::Result<(), StorageError>, Option<Vec<u8>>) {
@@ -175,6 +185,11 @@ fn perform(
             // At most as long as the memory that `start` was given.
             let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
             let result = file.read_at(offset, &mut bytes);
+            (result, Some(bytes))
+        }
+        Kind::Unpack(packed) => {
+            let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+            let result = unpacker.read(operation.storage, file, &packed, &mut bytes);
             (result, Some(bytes))
         }
         Kind::Write => (file.write(offset, &data.unwrap_or_default()), None),

@@ -25,6 +25,10 @@ enum Reason {
     System(Errno),
     /// The file ended before the range did.
     End,
+    /// Compressed data that do not unpack to what they should.
+    Damaged,
+    /// Compressed data of a kind that is not known here.
+    NoCodec,
     /// Fixed length, and shorter than wanted.
     TooShort {
         len: u64,
@@ -38,6 +42,14 @@ impl StorageError {
 
     pub(super) fn end(path: &Arc<Path>, op: &'static str, offset: u64) -> Self {
         Self { path: Arc::clone(path), op, offset, reason: Reason::End }
+    }
+
+    pub(super) fn damaged(path: &Arc<Path>, offset: u64) -> Self {
+        Self { path: Arc::clone(path), op: "unpack", offset, reason: Reason::Damaged }
+    }
+
+    pub(super) fn no_codec(path: &Arc<Path>, offset: u64) -> Self {
+        Self { path: Arc::clone(path), op: "unpack", offset, reason: Reason::NoCodec }
     }
 
     pub(super) fn too_short(path: &Arc<Path>, wanted: u64, len: u64) -> Self {
@@ -54,7 +66,8 @@ impl StorageError {
         &self.path
     }
 
-    /// What was being done: `read`, `write`, `sync`, `zero`, `punch`, `extend` or `measure`.
+    /// What was being done: `read`, `write`, `sync`, `zero`, `punch`, `extend`, `unpack` or
+    /// `measure`.
     pub fn op(&self) -> &'static str {
         self.op
     }
@@ -66,7 +79,12 @@ impl StorageError {
 
     /// What the engine acts on.
     pub fn failure(&self) -> IoFailure {
-        if self.is_full() { IoFailure::Full } else { IoFailure::Medium }
+        match self.reason {
+            _ if self.is_full() => IoFailure::Full,
+            Reason::Damaged => IoFailure::Damaged,
+            Reason::NoCodec => IoFailure::NoCodec,
+            Reason::System(_) | Reason::End | Reason::TooShort { .. } => IoFailure::Medium,
+        }
     }
 }
 
@@ -76,6 +94,8 @@ impl fmt::Display for StorageError {
         match self.reason {
             Reason::System(errno) => write!(f, ": {}", io::Error::from(errno)),
             Reason::End => f.write_str(": the file ends before that"),
+            Reason::Damaged => f.write_str(": the compressed data are damaged"),
+            Reason::NoCodec => f.write_str(": this compression is not known"),
             Reason::TooShort { len } => write!(f, ": it has {len} bytes and cannot grow"),
         }
     }
@@ -95,6 +115,8 @@ impl embedded_io::Error for StorageError {
                 Errno::OPNOTSUPP => ErrorKind::Unsupported,
                 _ => ErrorKind::Other,
             },
+            Reason::Damaged => ErrorKind::InvalidData,
+            Reason::NoCodec => ErrorKind::Unsupported,
             Reason::End | Reason::TooShort { .. } => ErrorKind::InvalidInput,
         }
     }
@@ -109,6 +131,12 @@ impl From<StorageError> for HostError {
             Reason::End => Self::new(crate::error::ErrorKind::Corrupt, op)
                 .path(path)
                 .detail(format!("the file ends before byte {}", error.offset)),
+            Reason::Damaged => Self::new(crate::error::ErrorKind::Corrupt, op)
+                .path(path)
+                .detail(format!("the compressed data at byte {} are damaged", error.offset)),
+            Reason::NoCodec => Self::new(crate::error::ErrorKind::Unsupported, op)
+                .path(path)
+                .detail(format!("the compression at byte {} is not known", error.offset)),
             Reason::TooShort { len } => Self::new(crate::error::ErrorKind::Full, op)
                 .path(path)
                 .detail(format!("it has {len} bytes and needs {}", error.offset)),

@@ -263,6 +263,14 @@ impl FileStorage {
         self.remember(StorageError::end(&self.inner.path, "read", offset))
     }
 
+    pub(super) fn damaged(&self, offset: u64) -> StorageError {
+        self.remember(StorageError::damaged(&self.inner.path, offset))
+    }
+
+    pub(super) fn no_codec(&self, offset: u64) -> StorageError {
+        self.remember(StorageError::no_codec(&self.inner.path, offset))
+    }
+
     fn remember(&self, error: StorageError) -> StorageError {
         let mut last = self.inner.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
         *last = Some(error.clone());

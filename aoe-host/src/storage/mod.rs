@@ -16,6 +16,7 @@ mod lease;
 mod lock;
 mod space;
 mod table;
+mod unpack;
 mod watch;
 mod workers;
 

@@ -1,17 +1,22 @@
 //! Open files by the engine's key, and the blocking driver's way to them.
 
+use std::sync::Arc;
+
 use cow_core::blocking::Storages;
 use cow_core::engine::IoFailure;
+use cow_core::format::Packed;
 use cow_core::pages::StorageKey;
 use cow_core::storage::ReadStorage;
 
 use super::FileStorage;
+use super::unpack::Unpacker;
 
 /// The storages of one engine thread. A key is given out once and never again, so that pages of a
 /// file that was removed are not mistaken for another's.
 #[derive(Debug, Default)]
 pub struct FileTable {
     files: Vec<Option<FileStorage>>,
+    unpacker: Arc<Unpacker>,
 }
 
 impl FileTable {
@@ -58,6 +63,11 @@ impl FileTable {
         (0..).zip(&self.files).filter_map(|(key, file)| Some((StorageKey(key), file.as_ref()?)))
     }
 
+    /// Unpacks compressed units of these files.
+    pub(super) fn unpacker(&self) -> &Arc<Unpacker> {
+        &self.unpacker
+    }
+
     fn find(&self, key: StorageKey) -> Result<&FileStorage, IoFailure> {
         self.get(key).ok_or(IoFailure::Medium)
     }
@@ -66,6 +76,10 @@ impl FileTable {
 impl Storages for FileTable {
     fn read(&self, key: StorageKey, offset: u64, buf: &mut [u8]) -> Result<(), IoFailure> {
         self.find(key)?.read_at(offset, buf).map_err(|e| e.failure())
+    }
+
+    fn unpack(&self, key: StorageKey, packed: &Packed, buf: &mut [u8]) -> Result<(), IoFailure> {
+        self.unpacker.read(key, self.find(key)?, packed, buf).map_err(|e| e.failure())
     }
 
     fn write(&mut self, key: StorageKey, offset: u64, data: &[u8]) -> Result<(), IoFailure> {

@@ -35,7 +35,7 @@ pub struct MapRequest {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MapKind {
-    /// In the file of the layer, from `offset` on.
+    /// In the file of the layer, from `offset` on; without an offset, compressed.
     Data,
     /// The layer makes them zeros.
     Zero,
@@ -230,6 +230,8 @@ impl Walk<'_> {
         let layer = usize::from(depth).checked_sub(1).filter(|at| *at < self.layers.len());
         let (kind, offset) = match run.place {
             Place::Data { offset } | Place::Tail { offset, .. } => (MapKind::Data, Some(offset)),
+            // Compressed: there, but nowhere as such.
+            Place::Packed(_) => (MapKind::Data, None),
             Place::Zero => (MapKind::Zero, None),
             Place::Absent if self.is_complete => (MapKind::Nothing, None),
             Place::Absent => (MapKind::Below, None),

@@ -1,11 +1,10 @@
 //! Rule W: batches, their stages and syncs, and what a failure leaves.
 //!
 //! A commit seals the open pages, syncs (so that the data of every state in them are durable),
-//! writes the pages stage by stage with a sync after each, and releases the requests it covers.
+//! writes the pages stage by stage with a sync after each, and releases the requests it covers. Where
+//! the pages of stage 0 name no data, they go out before the first sync, which then ends that stage.
 //! In `Safe` mode the last sync of one commit serves as the first of the next: pages that are
 //! open when it begins are sealed then, so a steady stream of writes costs one sync a batch.
-
-use core::ops::ControlFlow;
 
 use super::table::{Park, Phase, Table, Task, as_page};
 use super::{Buffer, Durability, Engine, Failure, IoFailure, Kind, Lent, Operation, Output};
@@ -23,7 +22,7 @@ enum Step {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Preamble {
+pub(super) enum Preamble {
     Unknown,
     Writing(PageId),
     Done,
@@ -55,8 +54,9 @@ pub(super) struct Commit {
     notes_durable: bool,
     /// The commit that will publish a state which could not be noted.
     unnoted: Option<u32>,
-    preamble: Preamble,
-    zeroing: bool,
+    pub(super) preamble: Preamble,
+    /// A region is being zeroed or copied ahead: one at a time.
+    pub(super) zeroing: bool,
     open: u32,
     sealed: u32,
 }
@@ -135,7 +135,7 @@ impl Commit {
         self.open = id.0;
     }
 
-    fn remove_open(&mut self, id: PageId, pages: &mut PagePool<'_>) {
+    pub(super) fn remove_open(&mut self, id: PageId, pages: &mut PagePool<'_>) {
         let after = pages.link(id);
         if self.open == id.0 {
             self.open = after;
@@ -212,6 +212,13 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         }
         self.commit.notes_sealed = true;
         self.commit.notes_covered = true;
+        if self.overlay.as_ref().is_some_and(Overlay::is_stage_0_early) {
+            // Beside the data; the sync that ends the stage is that of the data too.
+            if let Some(output) = self.next_page(lent) {
+                self.commit.step = Step::Pages;
+                return Some(output);
+            }
+        }
         Some(self.sync(Step::FirstSync))
     }
 
@@ -448,7 +455,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     }
 
     /// Gives the open pages back: nothing in them was acknowledged, and nothing will be.
-    fn drop_open(&mut self, lent: &mut Lent<'_, '_>) {
+    pub(super) fn drop_open(&mut self, lent: &mut Lent<'_, '_>) {
         let mut at = core::mem::replace(&mut self.commit.open, NIL);
         while let Some(id) = as_page(at) {
             at = lent.pages.link(id);
@@ -456,162 +463,6 @@ impl<const SLOTS: usize> Engine<SLOTS> {
                 lent.pages.release(id);
             } else {
                 self.commit.add_open(id, lent.pages);
-            }
-        }
-    }
-
-    /// Sees to it that the format's mark of use is written before the first commit. Breaks off
-    /// while slot `at` has to wait for it.
-    pub(super) fn preamble(
-        &mut self,
-        at: u16,
-        lent: &mut Lent<'_, '_>,
-    ) -> ControlFlow<Option<Output>> {
-        match self.commit.preamble {
-            Preamble::Done => return ControlFlow::Continue(()),
-            Preamble::Writing(id) => {
-                self.table.park(at, Park::Page(id));
-                return ControlFlow::Break(None);
-            }
-            Preamble::Unknown => {}
-        }
-        let Some(id) = lent.pages.claim_scratch() else {
-            self.table.park(at, Park::Starved);
-            return ControlFlow::Break(None);
-        };
-        let storage = self.overlay_key();
-        let overlay = self.overlay.as_mut();
-        let write = overlay.zip(lent.pages.page_mut(id)).and_then(|(o, bytes)| o.preamble(bytes));
-        let Some(write) = write else {
-            lent.pages.release(id);
-            self.commit.preamble = Preamble::Done;
-            return ControlFlow::Continue(());
-        };
-        self.commit.preamble = Preamble::Writing(id);
-        self.table.park(at, Park::Page(id));
-        ControlFlow::Break(Some(Output::Operation(Operation {
-            storage,
-            kind: Kind::Write,
-            offset: write.offset,
-            len: u64::from(write.len),
-            buffer: Buffer::Page { page: id, offset: 0 },
-            ticket: Task::Preamble(id).ticket(),
-        })))
-    }
-
-    pub(super) fn preamble_done(
-        &mut self,
-        id: PageId,
-        result: Result<(), IoFailure>,
-        lent: &mut Lent<'_, '_>,
-    ) {
-        if self.commit.preamble != Preamble::Writing(id) {
-            return;
-        }
-        lent.pages.release(id);
-        self.commit.preamble = if result.is_ok() { Preamble::Done } else { Preamble::Unknown };
-        self.end_wait(id, result);
-    }
-
-    /// Writes an open page as it is, ahead of the commit.
-    pub(super) fn prepare_page(
-        &mut self,
-        at: u16,
-        page: u64,
-        offset: u64,
-        lent: &mut Lent<'_, '_>,
-    ) -> Option<Output> {
-        let storage = self.overlay_key();
-        let id = lent.pages.find(storage, page)?;
-        self.table.park(at, Park::Page(id));
-        if lent.pages.state(id) != FrameState::Open {
-            return None; // being prepared for another request
-        }
-        lent.pages.set_state(id, FrameState::Preparing);
-        Some(Output::Operation(Operation {
-            storage,
-            kind: Kind::Write,
-            offset,
-            len: crate::pages::PAGE_LEN as u64,
-            buffer: Buffer::Page { page: id, offset: 0 },
-            ticket: Task::Prepare(id).ticket(),
-        }))
-    }
-
-    pub(super) fn prepare_done(
-        &mut self,
-        id: PageId,
-        result: Result<(), IoFailure>,
-        lent: &mut Lent<'_, '_>,
-    ) {
-        if lent.pages.state(id) != FrameState::Preparing {
-            return;
-        }
-        lent.pages.set_state(id, FrameState::Open);
-        let mut note = lent.pages.aux(id);
-        if let (Ok(()), Some(overlay), Some((_, index))) =
-            (result, self.overlay.as_mut(), lent.pages.holds(id))
-        {
-            overlay.prepared(index, &mut note);
-        }
-        lent.pages.set_aux(id, note);
-        self.commit.data_written();
-        if result.is_err() {
-            // Nothing is in it yet, and without its preparation it must not be published.
-            self.commit.remove_open(id, lent.pages);
-            lent.pages.set_state(id, FrameState::Clean);
-        }
-        if self.commit.broken && self.durability == Durability::Safe {
-            self.drop_open(lent);
-        }
-        self.end_wait(id, result);
-    }
-
-    /// Lets the requests go on, or fails those, that waited for a write from frame `id`.
-    fn end_wait(&mut self, id: PageId, result: Result<(), IoFailure>) {
-        for at in Table::<SLOTS>::numbers() {
-            if self.table.get(at).is_some_and(|s| s.park == Park::Page(id)) {
-                match result {
-                    Ok(()) => self.table.push(at),
-                    Err(io) => {
-                        let _no_output = self.fail(at, io.into());
-                    }
-                }
-            }
-        }
-    }
-
-    pub(super) fn zero_first(&mut self, at: u16, offset: u64, len: u64) -> Option<Output> {
-        if core::mem::replace(&mut self.commit.zeroing, true) {
-            self.table.park(at, Park::Starved);
-            return None;
-        }
-        self.table.park(at, Park::Operations);
-        if let Some(slot) = self.table.get_mut(at) {
-            slot.zeroing = Some(offset);
-        }
-        Some(Output::Operation(Operation {
-            storage: self.overlay_key(),
-            kind: Kind::Zero,
-            offset,
-            len,
-            buffer: Buffer::None,
-            ticket: Task::ZeroFirst(at).ticket(),
-        }))
-    }
-
-    pub(super) fn zero_first_done(&mut self, at: u16, result: Result<(), IoFailure>) {
-        self.commit.zeroing = false;
-        let Some(offset) = self.table.get_mut(at).and_then(|s| s.zeroing.take()) else { return };
-        match (result, self.overlay.as_mut()) {
-            (Ok(()), Some(overlay)) => {
-                overlay.zeroed(offset);
-                self.commit.data_written();
-                self.table.push(at);
-            }
-            (Ok(()), None) => {}
-            (Err(io), _) => {
-                let _no_output = self.fail(at, io.into());
             }
         }
     }

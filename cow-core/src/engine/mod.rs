@@ -15,13 +15,15 @@
 //! 5. After a failed sync or metadata write of a broken medium the overlay takes no more writes;
 //!    a later success is not believed.
 
+mod ahead;
 mod commit;
+mod fill;
 mod load;
 mod read;
 mod table;
 mod write;
 
-use crate::format::{IndexEntry, Layer, Map, Run, Top};
+use crate::format::{IndexEntry, Layer, Map, Packed, Run, Top};
 use crate::pages::{PageId, PagePool, StorageKey};
 use crate::units::{Extent, MAX_SECTORS};
 use commit::Commit;
@@ -107,6 +109,10 @@ pub enum Failure {
     },
     /// The format cannot express the request.
     Unsupported,
+    /// The driver cannot unpack compressed data of this kind.
+    NoCodec,
+    /// Compressed data cannot be unpacked: they are not what they should be.
+    Damaged,
 }
 
 impl core::fmt::Display for Failure {
@@ -120,6 +126,8 @@ impl core::fmt::Display for Failure {
                 write!(f, "metadata of storage {} is corrupt at byte {offset}", storage.0)
             }
             Self::Unsupported => f.write_str("the format cannot express this"),
+            Self::NoCodec => f.write_str("compressed data of this kind cannot be unpacked here"),
+            Self::Damaged => f.write_str("compressed data are damaged"),
         }
     }
 }
@@ -133,6 +141,10 @@ pub enum IoFailure {
     Medium,
     /// No space left.
     Full,
+    /// [`Kind::Unpack`] of a codec that the driver does not have.
+    NoCodec,
+    /// The bytes of a [`Kind::Unpack`] do not unpack to what they should.
+    Damaged,
 }
 
 /// Why a request was not taken.
@@ -168,6 +180,9 @@ pub struct Ticket(u32);
 pub enum Kind {
     /// Fill the buffer.
     Read,
+    /// Fill the buffer with a part of a compressed unit. The operation's length counts unpacked
+    /// bytes. A driver that keeps the unit it unpacked last saves itself most of the work.
+    Unpack(Packed),
     /// Write the buffer.
     Write,
     /// Make the range read as zeros.
@@ -447,7 +462,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             table::Task::Fill(at) => self.fill_done(at, result),
             table::Task::Load(page) => self.load_done(page, result, lent),
             table::Task::Prepare(page) => self.prepare_done(page, result, lent),
-            table::Task::ZeroFirst(at) => self.zero_first_done(at, result),
+            table::Task::ZeroFirst(at) => self.zero_first_done(at, result, lent),
             table::Task::Preamble(page) => self.preamble_done(page, result, lent),
             table::Task::Page(page) => self.page_done(page, result, lent),
             table::Task::Sync => self.sync_done(result, lent),
@@ -506,7 +521,8 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     /// Ends a request with a failure once its operations have come back.
     fn fail(&mut self, at: u16, failure: Failure) -> Option<Output> {
         let applying = matches!(self.table.phase(at), Phase::Apply | Phase::Note);
-        if applying && self.durability == Durability::Writeback {
+        let begun = self.table.get(at).is_some_and(|slot| slot.applied > 0);
+        if (applying || begun) && self.durability == Durability::Writeback {
             self.commit.state_without_note();
         }
         if let Some(slot) = self.table.get_mut(at) {
@@ -533,6 +549,8 @@ impl From<IoFailure> for Failure {
         match io {
             IoFailure::Medium => Self::Medium,
             IoFailure::Full => Self::Full,
+            IoFailure::NoCodec => Self::NoCodec,
+            IoFailure::Damaged => Self::Damaged,
         }
     }
 }

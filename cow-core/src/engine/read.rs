@@ -74,9 +74,11 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             return Some(Output::Mapped { id, depth, run });
         }
         let buffer_offset = u32::try_from(slot.done.wrapping_mul(SECTOR_BYTES)).unwrap_or(u32::MAX);
-        let (offset, len) = match run.place {
-            Place::Data { offset } => (offset, run.sectors.wrapping_mul(SECTOR_BYTES)),
-            Place::Tail { offset, len } if slot.tail => (offset, u64::from(len)),
+        let bytes = run.sectors.wrapping_mul(SECTOR_BYTES);
+        let (kind, offset, len) = match run.place {
+            Place::Data { offset } => (Kind::Read, offset, bytes),
+            Place::Packed(packed) => (Kind::Unpack(packed), packed.offset, bytes),
+            Place::Tail { offset, len } if slot.tail => (Kind::Read, offset, u64::from(len)),
             // Only what the read does not cover is zeroed: drivers do both in any order.
             Place::Tail { len, .. } => {
                 slot.tail = true;
@@ -88,7 +90,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             Place::Zero | Place::Absent => {
                 slot.done = slot.done.saturating_add(run.sectors);
                 slot.walk = Walk::TOP;
-                let len = u32::try_from(run.sectors.wrapping_mul(SECTOR_BYTES)).unwrap_or(0);
+                let len = u32::try_from(bytes).unwrap_or(0);
                 self.table.push(at);
                 return Some(Output::Fill { id, offset: buffer_offset, len });
             }
@@ -100,7 +102,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         self.table.push(at);
         Some(Output::Operation(Operation {
             storage,
-            kind: Kind::Read,
+            kind,
             offset,
             len,
             buffer: Buffer::Request { id, offset: buffer_offset },

@@ -107,11 +107,10 @@ pub(super) struct Walk {
 
 impl Walk {
     pub(super) const TOP: Self = Self { depth: 0, sectors: u64::MAX };
-    pub(super) const BELOW: Self = Self { depth: 1, sectors: u64::MAX };
 }
 
-/// Bytes of the overlay's storage that a zero or discard leaves unreferenced: from the first to the
-/// last that were marked. What lies between belongs to the request too.
+/// Bytes of the overlay's storage that a zero or discard leaves unreferenced: the first part that
+/// was marked, and what follows it both in the disk and in the storage.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Gap {
     pub(super) offset: u64,
@@ -125,10 +124,10 @@ impl Gap {
         Self { offset, len, lead }
     }
 
-    /// With another part, if it lies in the storage as it does in the disk.
+    /// With another part, if it comes next. Otherwise what lies between may be somebody else's.
     pub(super) fn extend(self, lead: u64, offset: u64, len: u64) -> Self {
         let apart = lead.wrapping_sub(self.lead);
-        if offset != self.offset.wrapping_add(apart) {
+        if apart != self.len || offset != self.offset.wrapping_add(apart) {
             return self; // giving space back is best effort
         }
         Self { len: apart.saturating_add(len), ..self }
@@ -143,12 +142,25 @@ pub(super) struct Filling {
     pub(super) payload: Extent,
     /// The next sector to look at.
     pub(super) cursor: u64,
-    /// The piece being copied, and how much of it has been found below.
+    /// What is being filled next (once it is known not to be zeros, a page's worth), and how much
+    /// of it has been found.
     pub(super) piece: Extent,
     pub(super) found: u64,
     pub(super) page: Option<PageId>,
     pub(super) writing: bool,
     pub(super) outstanding: u32,
+}
+
+/// A region of the overlay's storage that is copied ahead of a commit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Copying {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) len: u64,
+    /// Bytes copied, and whether the next piece has arrived in the page.
+    pub(super) done: u64,
+    pub(super) arrived: bool,
+    pub(super) page: PageId,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -163,6 +175,10 @@ pub(super) struct Slot {
     pub(super) done: u64,
     /// Sectors for which a place was found.
     pub(super) placed: u64,
+    /// Sectors applied while the others were still to be placed.
+    pub(super) applied: u64,
+    /// Placing stopped at this sector of the request, until all before it is applied.
+    pub(super) pause: Option<u64>,
     /// How far down the chain the next run was sought already.
     pub(super) walk: Walk,
     /// A `Fill` for the odd tail of the base was put out; its read follows.
@@ -173,7 +189,9 @@ pub(super) struct Slot {
     pub(super) failure: Option<Failure>,
     /// The mapping changes.
     pub(super) publish: bool,
-    /// The change is to zero, by mark; afterwards these bytes of the storage are unreferenced.
+    /// The change is to zero, by mark.
+    pub(super) marked: bool,
+    /// Bytes of the storage that are unreferenced after that.
     pub(super) punch: Option<Gap>,
     /// Sectors counted against the limit.
     pub(super) charged: u64,
@@ -184,6 +202,8 @@ pub(super) struct Slot {
     pub(super) filling: Option<Filling>,
     /// A region that is zeroed ahead of the commit, by its byte offset.
     pub(super) zeroing: Option<u64>,
+    /// A region that is copied ahead of the commit.
+    pub(super) copying: Option<Copying>,
     order: u64,
     next: u16,
     queued: bool,
@@ -198,18 +218,22 @@ impl Slot {
         park: Park::No,
         done: 0,
         placed: 0,
+        applied: 0,
+        pause: None,
         walk: Walk::TOP,
         tail: false,
         touched: false,
         outstanding: 0,
         failure: None,
         publish: false,
+        marked: false,
         punch: None,
         charged: 0,
         failures_seen: None,
         generation: 0,
         filling: None,
         zeroing: None,
+        copying: None,
         order: 0,
         next: END,
         queued: false,

@@ -1,18 +1,12 @@
-//! Writes, zeros and discards: placing, filling allocation units, and entering the new state.
+//! Writes, zeros and discards: placing, and entering the new state.
 
 use core::ops::ControlFlow;
 
-use super::read::Resolved;
-use super::table::{Filling, Gap, Park, Phase, Task, Walk};
-use super::{
-    Buffer, Durability, Engine, Failure, IoFailure, Kind, Lent, Note, Operation, Output, Request,
-};
-use crate::format::{Applied, Cleared, Fill, Located, Map, Overlay, Place, Placed, State};
-use crate::pages::{FrameState, PAGE_LEN, PageId};
+use super::table::{Filling, Gap, Park, Phase, Task};
+use super::{Buffer, Durability, Engine, Failure, Kind, Lent, Note, Operation, Output, Request};
+use crate::format::{Adopted, Applied, Cleared, Fill, Located, Map, Overlay, Place, Placed, State};
+use crate::pages::FrameState;
 use crate::units::{Extent, SECTOR_BYTES};
-
-/// Sectors copied at a time when an allocation unit is filled: one page.
-const PIECE_SECTORS: u64 = PAGE_LEN as u64 / SECTOR_BYTES;
 
 impl<const SLOTS: usize> Engine<SLOTS> {
     pub(super) fn place(&mut self, at: u16, lent: &mut Lent<'_, '_>) -> Option<Output> {
@@ -52,11 +46,38 @@ impl<const SLOTS: usize> Engine<SLOTS> {
                 self.table.park(at, Park::Progress);
                 None
             }
+            Placed::Enough => {
+                self.pause(at);
+                None
+            }
             Placed::Load(page) => self.need_page(at, storage, page, lent),
             Placed::Full => self.fail(at, Failure::Full),
             Placed::IndexFull { needed } => self.fail(at, Failure::IndexFull { needed }),
             Placed::Corrupt { offset } => self.fail(at, Failure::Corrupt { storage, offset }),
         }
+    }
+
+    /// Has what was placed applied before placing goes on.
+    fn pause(&mut self, at: u16) {
+        let Some(slot) = self.table.get_mut(at) else { return };
+        if slot.done > slot.applied {
+            slot.pause = Some(slot.done);
+            self.settle(at);
+        } else {
+            self.table.park(at, Park::Progress);
+        }
+    }
+
+    /// On with placing after a [pause](Self::pause), if there was one.
+    fn resume(&mut self, at: u16) -> bool {
+        let Some(slot) = self.table.get_mut(at) else { return false };
+        let Some(paused_at) = slot.pause.take() else { return false };
+        slot.applied = paused_at;
+        slot.done = paused_at;
+        slot.charged = 0; // what is applied takes its space, whatever comes
+        let place = matches!(slot.request, Request::Write { .. });
+        self.table.advance(at, if place { Phase::Place } else { Phase::Clear });
+        true
     }
 
     /// One write or zeroing of the request's next sectors, and the filling that goes with it.
@@ -108,10 +129,13 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             Cleared::Mark { sectors, offset } => {
                 let slot = self.table.get_mut(at)?;
                 slot.publish = true;
+                slot.marked = true;
                 let lead = slot.done.wrapping_mul(SECTOR_BYTES);
                 let len = sectors.wrapping_mul(SECTOR_BYTES);
-                let first = slot.punch.unwrap_or_else(|| Gap::new(lead, offset, len));
-                slot.punch = Some(first.extend(lead, offset, len));
+                if let Some(offset) = offset {
+                    let extended = slot.punch.map(|first| first.extend(lead, offset, len));
+                    slot.punch = Some(extended.unwrap_or_else(|| Gap::new(lead, offset, len)));
+                }
                 slot.done = slot.done.saturating_add(sectors);
                 self.table.push(at);
                 None
@@ -134,135 +158,6 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             }
             Cleared::Load(page) => self.need_page(at, storage, page, lent),
             Cleared::Corrupt { offset } => self.fail(at, Failure::Corrupt { storage, offset }),
-        }
-    }
-
-    /// Copies the rest of an allocation unit from below, a page at a time.
-    pub(super) fn fill(&mut self, at: u16, lent: &mut Lent<'_, '_>) -> Option<Output> {
-        let slot = self.table.get(at)?;
-        let Some(mut f) = slot.filling else {
-            let place = matches!(slot.request, Request::Write { .. });
-            self.table.advance(at, if place { Phase::Place } else { Phase::Clear });
-            return None;
-        };
-        if f.outstanding > 0 && (f.writing || slot.failure.is_some()) {
-            self.table.park(at, Park::Operations);
-            return None;
-        }
-        if f.writing {
-            f.cursor = f.piece.end().get();
-            f.piece = Extent::EMPTY;
-            f.writing = false;
-        }
-        if f.piece.is_empty() {
-            f.next_piece(PIECE_SECTORS);
-        }
-        if f.piece.is_empty() || slot.failure.is_some() {
-            if let Some(page) = f.page {
-                lent.pages.release(page);
-            }
-            self.table.get_mut(at)?.filling = None;
-            self.table.retry_starved();
-            self.table.push(at);
-            return None;
-        }
-        let Some(page) = f.page.or_else(|| lent.pages.claim_scratch()) else {
-            self.table.get_mut(at)?.filling = Some(f);
-            self.table.park(at, Park::Starved);
-            return None;
-        };
-        f.page = Some(page);
-        self.fill_piece(at, f, page, lent)
-    }
-
-    /// Puts out the next read of a piece, or its write when all of it has arrived.
-    fn fill_piece(
-        &mut self,
-        at: u16,
-        mut f: Filling,
-        page: PageId,
-        lent: &mut Lent<'_, '_>,
-    ) -> Option<Output> {
-        let ticket = Task::Fill(at).ticket();
-        let rest = f.piece.skip(f.found);
-        if rest.is_empty() {
-            let park = f.outstanding > 0;
-            let into = f.piece.start().get().saturating_sub(f.fill.unit.start().get());
-            if !park {
-                f.writing = true;
-                f.outstanding = 1;
-            }
-            self.table.get_mut(at)?.filling = Some(f);
-            self.table.park(at, Park::Operations);
-            return (!park).then(|| {
-                Output::Operation(Operation {
-                    storage: self.overlay_key(),
-                    kind: Kind::Write,
-                    offset: f.fill.offset.saturating_add(into.wrapping_mul(SECTOR_BYTES)),
-                    len: f.piece.bytes(),
-                    buffer: Buffer::Page { page, offset: 0 },
-                    ticket,
-                })
-            });
-        }
-        let mut walk = self.table.get(at)?.walk;
-        if walk.depth == 0 {
-            walk = Walk::BELOW;
-        }
-        let resolved = self.resolve(rest, &mut walk, lent);
-        let into = f.found.wrapping_mul(SECTOR_BYTES);
-        let mut output = None;
-        match resolved {
-            Resolved::Run { storage, run, .. } => {
-                let bytes = run.sectors.wrapping_mul(SECTOR_BYTES);
-                let (offset, len) = match run.place {
-                    Place::Data { offset } => (offset, bytes),
-                    Place::Tail { offset, len } => (offset, u64::from(len)),
-                    Place::Absent | Place::Zero => (0, 0),
-                };
-                if len < bytes {
-                    zero_part(lent.pages.bytes_mut(page), into, bytes);
-                }
-                f.found = f.found.saturating_add(run.sectors);
-                walk = Walk::BELOW;
-                if len > 0 {
-                    f.outstanding = f.outstanding.saturating_add(1);
-                    let offset_in_page = u32::try_from(into).unwrap_or(u32::MAX);
-                    output = Some(Output::Operation(Operation {
-                        storage,
-                        kind: Kind::Read,
-                        offset,
-                        len,
-                        buffer: Buffer::Page { page, offset: offset_in_page },
-                        ticket,
-                    }));
-                }
-                self.table.push(at);
-            }
-            Resolved::Load { storage, page } => {
-                output = self.need_page(at, storage, page, lent);
-            }
-            Resolved::Corrupt { storage, offset } => {
-                let slot = self.table.get_mut(at)?;
-                slot.failure.get_or_insert(Failure::Corrupt { storage, offset });
-                self.table.push(at);
-            }
-        }
-        let slot = self.table.get_mut(at)?;
-        slot.filling = Some(f);
-        slot.walk = walk;
-        output
-    }
-
-    pub(super) fn fill_done(&mut self, at: u16, result: Result<(), IoFailure>) {
-        let Some(slot) = self.table.get_mut(at) else { return };
-        let Some(f) = slot.filling.as_mut() else { return };
-        f.outstanding = f.outstanding.saturating_sub(1);
-        if let Err(io) = result {
-            slot.failure.get_or_insert(io.into());
-        }
-        if f.outstanding == 0 {
-            self.table.push(at);
         }
     }
 
@@ -294,8 +189,10 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             }
             self.table.advance(at, Phase::Done);
         } else if publish {
-            slot.done = 0;
+            slot.done = slot.applied;
             self.table.advance(at, Phase::Apply);
+        } else if self.resume(at) {
+            return None;
         } else if touched {
             self.acknowledge(at);
         } else {
@@ -307,7 +204,10 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     /// Enters the new state into open pages, as far as pages can be had.
     pub(super) fn apply(&mut self, at: u16, lent: &mut Lent<'_, '_>) -> Option<Output> {
         let slot = self.table.get(at)?;
-        let rest = slot.extent.skip(slot.done);
+        if slot.copying.is_some() {
+            return self.copy_next(at);
+        }
+        let rest = slot.extent.take(slot.pause.unwrap_or(u64::MAX)).skip(slot.done);
         if rest.is_empty() {
             self.applied(at);
             return None;
@@ -315,7 +215,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         if self.commit.is_broken() {
             return self.fail(at, Failure::Medium); // what is applied now is never published
         }
-        let zero = slot.punch.is_some() || slot.note_of().is_some_and(|n| n.offset.is_none());
+        let zero = slot.marked || slot.note_of().is_some_and(|n| n.offset.is_none());
         let state = if zero { State::Zero } else { State::Data };
         if let ControlFlow::Break(output) = self.preamble(at, lent) {
             return output;
@@ -341,6 +241,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             Applied::Open(page) => self.open_page(at, page, lent),
             Applied::WritePage { page, offset } => self.prepare_page(at, page, offset, lent),
             Applied::ZeroFirst { offset, len } => self.zero_first(at, offset, len),
+            Applied::CopyFirst { from, to, len } => self.copy_first(at, (from, to, len), lent),
             Applied::AfterCommit => self.wait_for_commit(at, Park::Progress, lent),
             Applied::Full => self.fail(at, Failure::Full),
             Applied::Corrupt { offset } => self.fail(at, Failure::Corrupt { storage, offset }),
@@ -348,6 +249,12 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     }
 
     fn applied(&mut self, at: u16) {
+        // Whoever wants to write beside it into a unit that this request allocated need not wait
+        // for the commit.
+        self.table.wake(|park| park == Park::Progress);
+        if self.resume(at) {
+            return;
+        }
         let Some(slot) = self.table.get_mut(at) else { return };
         slot.done = 0;
         if slot.note_of().is_some() {
@@ -388,7 +295,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         let offset = match run.place {
             Place::Data { offset } | Place::Tail { offset, .. } => Some(offset),
             Place::Zero => None,
-            Place::Absent => {
+            Place::Absent | Place::Packed(_) => {
                 self.table.push(at);
                 return None;
             }
@@ -449,13 +356,18 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     /// Takes up a mapping that an earlier process noted.
     pub(super) fn restore(&mut self, at: u16, lent: &mut Lent<'_, '_>) -> Option<Output> {
         let note = self.table.get(at)?.note_of()?;
-        let fits = match (note.offset, self.overlay.as_mut()) {
+        let adopted = match (note.offset, self.overlay.as_mut()) {
             (Some(offset), Some(overlay)) => overlay.adopt(note.extent, offset, lent.index),
-            (None, Some(_)) => true,
-            (_, None) => false,
+            (None, Some(_)) => Adopted::Taken,
+            (_, None) => Adopted::Refused,
         };
-        if !fits {
-            return self.fail(at, Failure::Unsupported);
+        match adopted {
+            Adopted::Taken => {}
+            Adopted::Busy => {
+                self.table.park(at, Park::Progress);
+                return None;
+            }
+            Adopted::Refused => return self.fail(at, Failure::Unsupported),
         }
         if note.offset.is_some() {
             self.used = self.used.saturating_add(note.extent.sectors());
@@ -495,7 +407,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     }
 
     /// The pool is full of pages that wait for commits: ours goes on, others' the driver must push.
-    fn wait_for_pins(&mut self, at: u16, lent: &Lent<'_, '_>) -> Option<Output> {
+    pub(super) fn wait_for_pins(&mut self, at: u16, lent: &Lent<'_, '_>) -> Option<Output> {
         self.wait_for_commit(at, Park::Starved, lent)
     }
 
@@ -512,39 +424,5 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         }
         self.table.park(at, why);
         None
-    }
-}
-
-impl Filling {
-    fn new(fill: Fill, payload: Extent) -> Self {
-        Self {
-            fill,
-            payload,
-            cursor: fill.unit.start().get(),
-            piece: Extent::EMPTY,
-            found: 0,
-            page: None,
-            writing: false,
-            outstanding: 0,
-        }
-    }
-
-    /// The next piece of the unit that the payload does not cover; empty at the end.
-    fn next_piece(&mut self, most: u64) {
-        let (start, end) = (self.payload.start().get(), self.payload.end().get());
-        if self.cursor >= start && self.cursor < end {
-            self.cursor = end;
-        }
-        let rest = self.fill.unit.from(self.cursor);
-        let rest = if self.cursor < start { rest.until(start) } else { rest };
-        self.piece = rest.take(most);
-        self.found = 0;
-    }
-}
-
-fn zero_part(bytes: &mut [u8], from: u64, len: u64) {
-    let (Ok(from), Ok(len)) = (usize::try_from(from), usize::try_from(len)) else { return };
-    if let Some(part) = bytes.get_mut(from..from.saturating_add(len)) {
-        part.fill(0);
     }
 }

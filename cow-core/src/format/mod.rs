@@ -33,6 +33,34 @@ pub enum Place {
         /// Bytes held, 1 to 511.
         len: u16,
     },
+    /// Within a compressed unit of this layer's storage.
+    Packed(Packed),
+}
+
+/// How a compressed unit was made.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Codec {
+    /// Raw deflate, without header and checksum (RFC 1951). The writers known use a window of
+    /// 4 KiB [COW 5.1, 6.2]; readers must not need that.
+    Deflate,
+    /// A Zstandard frame (RFC 8878) [COW 6.1].
+    Zstd,
+}
+
+/// A part of a compressed allocation unit.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Packed {
+    /// Byte offset of the compressed bytes in the layer's storage; need not be aligned.
+    pub offset: u64,
+    /// Compressed bytes at most: the stream may end before, and the storage may end before that.
+    pub len: u32,
+    /// How they were made.
+    pub codec: Codec,
+    /// Bytes that the whole unit unpacks to: a power of two from 512 to 2 MiB.
+    pub unit_len: u32,
+    /// Byte of the unpacked unit at which the part begins, below `unit_len`.
+    pub from: u32,
 }
 
 /// A maximal range of sectors in one place, from the start of the range that was asked for.
@@ -126,6 +154,9 @@ pub enum Placed {
     },
     /// Another request that is under way allocates here; ask again when it has ended.
     Busy,
+    /// No more placements can be remembered: what this request has placed so far is to be applied
+    /// first; ask again then, or, if that is nothing, when another request has ended.
+    Enough,
     /// The metadata page with this index is needed.
     Load(u64),
     /// The storage has no room.
@@ -155,12 +186,12 @@ pub struct Fill {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Cleared {
     /// By [`Overlay::apply`] with [`State::Zero`]; afterwards the `sectors` from byte `offset` on
-    /// are unreferenced and may be punched.
+    /// are unreferenced by anything but these sectors of the disk, and may be punched.
     Mark {
         /// At least 1.
         sectors: u64,
-        /// Byte offset in the overlay's storage.
-        offset: u64,
+        /// Byte offset in the overlay's storage; `None` if there is nothing to punch.
+        offset: Option<u64>,
     },
     /// By zeroing the storage in place; the mapping stays.
     ZeroData {
@@ -222,6 +253,17 @@ pub enum Applied {
         /// Bytes.
         len: u64,
     },
+    /// Copy `len` bytes from `from` to `to` in the overlay's storage first, tell
+    /// [`Overlay::zeroed`] with `to`, then ask again. It is durable before any page of this commit
+    /// is published. Nothing changes the bytes at `from` meanwhile.
+    CopyFirst {
+        /// Byte offset in the overlay's storage.
+        from: u64,
+        /// Byte offset in the overlay's storage.
+        to: u64,
+        /// Bytes.
+        len: u64,
+    },
     /// The page with this index must reach the storage before it can take more; ask again after
     /// the next commit.
     AfterCommit,
@@ -246,10 +288,34 @@ pub struct Sealed {
     pub stage: u8,
 }
 
+/// Answer of [`Overlay::adopt`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Adopted {
+    /// [`Overlay::apply`] follows.
+    Taken,
+    /// No more can be remembered: ask again when another request has ended.
+    Busy,
+    /// The note contradicts the image, or does not fit into the index memory.
+    Refused,
+}
+
+impl Adopted {
+    /// [`Taken`](Self::Taken) or [`Refused`](Self::Refused).
+    pub const fn taken_if(fits: bool) -> Self {
+        if fits { Self::Taken } else { Self::Refused }
+    }
+}
+
 /// Writing half of a format. Every method is pure but for the format's own counters.
 pub trait Overlay: Map {
     /// Ordered steps in which a commit publishes pages, at least 1. (Data are always before the first.)
     fn stages(&self) -> u8;
+
+    /// Pages of stage 0 name no data: they may be written beside them, before the first sync of a
+    /// commit.
+    fn is_stage_0_early(&self) -> bool {
+        false
+    }
 
     /// Where the first sectors of a write of `extent` go. Allocation, where the format has it,
     /// happens here and is given up by [`abandon`](Self::abandon).
@@ -278,7 +344,8 @@ pub trait Overlay: Map {
     /// The write of [`Applied::WritePage`] has ended well. `note` as in [`Map::load`].
     fn prepared(&mut self, page: u64, note: &mut u64);
 
-    /// The zeroing of [`Applied::ZeroFirst`] at `offset` has ended well.
+    /// The zeroing of [`Applied::ZeroFirst`] at `offset`, or the copy of [`Applied::CopyFirst`] to
+    /// there, has ended well.
     fn zeroed(&mut self, offset: u64);
 
     /// Finishes the bytes of a page that is about to be published. Called when the commit begins;
@@ -302,8 +369,7 @@ pub trait Overlay: Map {
 
     /// Takes up again an allocation that an earlier process made for `extent` at `offset` but did
     /// not publish (a [note](crate::engine::Note) of it survived); [`apply`](Self::apply) follows.
-    /// False if the note contradicts the image or does not fit into the index memory.
-    fn adopt(&mut self, extent: Extent, offset: u64, index: &mut [IndexEntry]) -> bool;
+    fn adopt(&mut self, extent: Extent, offset: u64, index: &mut [IndexEntry]) -> Adopted;
 
     /// A page with bytes that must be written before the first commit since the image was opened
     /// (a mark that it is in use), and where. `None` if there is nothing to write.
@@ -424,6 +490,9 @@ impl Overlay for Top {
     fn stages(&self) -> u8 {
         each_top!(self, f => f.stages())
     }
+    fn is_stage_0_early(&self) -> bool {
+        each_top!(self, f => f.is_stage_0_early())
+    }
     fn place(&mut self, extent: Extent, pages: &PagePool<'_>, index: &mut [IndexEntry]) -> Placed {
         each_top!(self, f => f.place(extent, pages, index))
     }
@@ -466,7 +535,7 @@ impl Overlay for Top {
     fn abandon(&mut self, extent: Extent, index: &mut [IndexEntry]) {
         each_top!(self, f => f.abandon(extent, index));
     }
-    fn adopt(&mut self, extent: Extent, offset: u64, index: &mut [IndexEntry]) -> bool {
+    fn adopt(&mut self, extent: Extent, offset: u64, index: &mut [IndexEntry]) -> Adopted {
         each_top!(self, f => f.adopt(extent, offset, index))
     }
     fn preamble(&mut self, bytes: &mut [u8; PAGE_LEN]) -> Option<Sealed> {

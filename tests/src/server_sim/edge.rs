@@ -275,6 +275,7 @@ impl IoDriver for SimEdge {
     ) -> Option<Result<(), IoFailure>> {
         let name = match operation.kind {
             Kind::Read => "read",
+            Kind::Unpack(_) => "unpack",
             Kind::Write => "write",
             Kind::Zero => "zero",
             Kind::Punch => "punch",

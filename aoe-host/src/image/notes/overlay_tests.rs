@@ -118,7 +118,7 @@ fn perform(
         (Kind::Sync, _) => files.sync(o.storage),
         (Kind::Zero, _) => files.zero(o.storage, o.offset, o.len),
         (Kind::Punch, _) => files.punch(o.storage, o.offset, o.len),
-        (Kind::Read | Kind::Write, Buffer::None) => panic!("{o:?}"),
+        (Kind::Unpack(_), _) | (Kind::Read | Kind::Write, Buffer::None) => panic!("{o:?}"),
     }
 }
 

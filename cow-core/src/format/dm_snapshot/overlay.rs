@@ -10,7 +10,7 @@ use super::geometry::{ENTRY_BYTES, FIRST_DATA_CHUNK, Geometry, SECTOR_ENTRIES_SH
 use super::index::{self, Mapped, index_needed};
 use super::{Loaded, MERGE_CHUNKS, Runs, locate, runs};
 use crate::format::{
-    Applied, Cleared, Fill, IndexEntry, Load, Located, Map, Overlay, Placed, Sealed, State,
+    Adopted, Applied, Cleared, Fill, IndexEntry, Load, Located, Map, Overlay, Placed, Sealed, State,
 };
 use crate::pages::{FrameState, PAGE_LEN, PagePool, StorageKey};
 use crate::units::{Extent, SECTOR_BYTES, SECTOR_LEN};
@@ -441,18 +441,18 @@ impl Overlay for Writable {
         }
     }
 
-    fn adopt(&mut self, extent: Extent, offset: u64, index: &mut [IndexEntry]) -> bool {
+    fn adopt(&mut self, extent: Extent, offset: u64, index: &mut [IndexEntry]) -> Adopted {
         let before = self.geometry.within(extent.start()).wrapping_mul(SECTOR_BYTES);
-        let Some(data) = offset.checked_sub(before) else { return false };
+        let Some(data) = offset.checked_sub(before) else { return Adopted::Refused };
         let first_chunk = data / self.geometry.chunk_bytes().max(1);
         let inside = extent.end().get() <= self.geometry.disk_sectors() && !extent.is_empty();
         if !inside || self.geometry.chunk_offset(first_chunk) != data {
-            return false;
+            return Adopted::Refused;
         }
         let first = self.geometry.chunk_of(extent.start());
-        (0..chunks_in(&self.geometry, extent)).all(|i| {
+        Adopted::taken_if((0..chunks_in(&self.geometry, extent)).all(|i| {
             self.adopt_chunk(first.saturating_add(i), first_chunk.saturating_add(i), index)
-        })
+        }))
     }
 
     fn preamble(&mut self, _bytes: &mut [u8; PAGE_LEN]) -> Option<Sealed> {

@@ -5,7 +5,8 @@ use super::header::Header;
 use super::page::{self, FRESH, Rules, SEALED};
 use super::states::{self, ABSENT, DATA, ZERO};
 use crate::format::{
-    Applied, Cleared, IndexEntry, Load, Located, Map, Overlay, Place, Placed, Run, Sealed, State,
+    Adopted, Applied, Cleared, IndexEntry, Load, Located, Map, Overlay, Place, Placed, Run, Sealed,
+    State,
 };
 use crate::pages::{FrameState, PAGE_LEN, PagePool, StorageKey};
 use crate::units::{Extent, Lba};
@@ -244,7 +245,7 @@ impl Overlay for Writable {
         }
         Cleared::Mark {
             sectors: piece.sectors as u64,
-            offset: self.volume.geometry.sector_offset(piece.start),
+            offset: Some(self.volume.geometry.sector_offset(piece.start)),
         }
     }
 
@@ -312,9 +313,11 @@ impl Overlay for Writable {
 
     fn abandon(&mut self, _extent: Extent, _index: &mut [IndexEntry]) {}
 
-    fn adopt(&mut self, extent: Extent, offset: u64, _index: &mut [IndexEntry]) -> bool {
-        extent.end().get() <= self.sectors()
-            && offset == self.volume.geometry.sector_offset(extent.start())
+    fn adopt(&mut self, extent: Extent, offset: u64, _index: &mut [IndexEntry]) -> Adopted {
+        Adopted::taken_if(
+            extent.end().get() <= self.sectors()
+                && offset == self.volume.geometry.sector_offset(extent.start()),
+        )
     }
 
     fn preamble(&mut self, bytes: &mut [u8; PAGE_LEN]) -> Option<Sealed> {

@@ -5,7 +5,7 @@ use std::vec::Vec;
 
 use super::{Medium, Random, content, extent, pool, tags_on};
 use crate::blocking::Blocking;
-use crate::engine::{Durability, Engine, Lent};
+use crate::engine::{Durability, Engine, Kind, Lent, Operation, Output, Request, RequestId};
 use crate::format::dm_snapshot::{Writable, check, create, index_needed, load_index, open};
 use crate::format::raw::Raw;
 use crate::format::{IndexEntry, Layer, Top};
@@ -145,4 +145,61 @@ fn one_request_over_more_chunks_than_a_commit_takes() {
     let (opened, tags) = tags_on(&storages[0], disk);
     assert_eq!(opened.exceptions(), 1000);
     assert!(tags.iter().all(|&tag| tag == 5));
+}
+
+/// What the engine asks of the overlay's storage for one request.
+fn changes(engine: &mut Engine<8>, lent: &mut Lent<'_, '_>, request: Request) -> Vec<Operation> {
+    engine.submit(RequestId(1), request).unwrap();
+    let mut operations = Vec::new();
+    while let Some(output) = engine.poll(lent) {
+        match output {
+            Output::Operation(o) => {
+                engine.complete(lent, o.ticket, Ok(()));
+                if o.kind != Kind::Sync && o.storage == StorageKey(0) {
+                    operations.push(o);
+                }
+            }
+            Output::Done { result, .. } => assert_eq!(result, Ok(())),
+            _ => {}
+        }
+    }
+    operations
+}
+
+/// A chunk of 64 sectors around one written sector, over a base of 20 sectors: what lies behind the
+/// base is made zero in one go, only the rest goes through pages, a page at a time.
+#[test]
+fn zeros_around_a_write_are_filled_without_a_page() {
+    let mut store = Medium::new(64 * 40);
+    create(&mut store, 64).unwrap();
+    let opened = open(&store, 1000, &mut [0; 512]).unwrap();
+    let mut index = vec![IndexEntry::EMPTY; 256];
+    let loaded = load_index(&store, &opened, &mut index, &mut [0; 512]).unwrap();
+    let top = Top::DmSnapshot(Writable::new(StorageKey(0), &loaded).unwrap());
+    let mut engine = Engine::<8>::new(Some(top), 1000, Durability::Ephemeral).unwrap();
+    let mut pages = pool(2);
+    let layers = [Layer::Raw(Raw::new(BASE, 20 * 512).unwrap())];
+    let mut lent = Lent { pages: &mut pages, layers: &layers, index: &mut index };
+    let mut of = |start, sectors| {
+        let request = Request::Write { extent: extent(start, sectors), durable: false };
+        let seen = changes(&mut engine, &mut lent, request);
+        let told = seen.iter().filter(|o| o.offset >= 2 * 64 * 512);
+        told.map(|o| (o.kind, o.offset / 512 % 64, o.len / 512)).collect::<Vec<_>>()
+    };
+    let (write, zero) = (Kind::Write, Kind::Zero);
+    assert_eq!(
+        of(40, 2),
+        [
+            (write, 40, 2),
+            (write, 0, 8),
+            (write, 8, 8),
+            (write, 16, 8),
+            (zero, 24, 16),
+            (zero, 42, 22)
+        ]
+    );
+    assert_eq!(of(64, 1), [(write, 0, 1), (zero, 1, 63)]);
+    assert_eq!(of(70, 1), [(write, 6, 1)]);
+    // The end of the disk is within a chunk.
+    assert_eq!(of(999, 1), [(write, 39, 1), (zero, 0, 39)]);
 }

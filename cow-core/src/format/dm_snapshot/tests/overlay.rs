@@ -6,7 +6,8 @@ use std::vec::Vec;
 use super::{Medium, Random, Rig, content, extent, load, pool, tags_on};
 use crate::format::dm_snapshot::{create, index_needed};
 use crate::format::{
-    Applied, Cleared, Fill, IndexEntry, Load, Located, Map, Overlay, Place, Placed, Run, State,
+    Adopted, Applied, Cleared, Fill, IndexEntry, Load, Located, Map, Overlay, Place, Placed, Run,
+    State,
 };
 
 fn place(rig: &mut Rig, start: u64, sectors: u64) -> Placed {
@@ -235,7 +236,7 @@ fn notes_are_adopted_unless_they_contradict_the_store() {
     rig.reopen();
     let adopt = |rig: &mut Rig, start, sectors, chunk: u64, skip: u64| {
         let offset = chunk * 4096 + skip * 512;
-        rig.top.adopt(extent(start, sectors), offset, &mut rig.index)
+        rig.top.adopt(extent(start, sectors), offset, &mut rig.index) == Adopted::Taken
     };
     assert!(adopt(&mut rig, 42, 3, 9, 2), "chunk 5 of the disk");
     assert!(adopt(&mut rig, 48, 8, 7, 0), "out of order");

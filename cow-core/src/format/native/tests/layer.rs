@@ -1,7 +1,7 @@
 //! The engine's questions, over a grid of sizes and over storages that hold something already.
 
 use super::*;
-use crate::format::Cleared;
+use crate::format::{Adopted, Cleared};
 use crate::units::MAX_SECTORS;
 
 #[test]
@@ -61,7 +61,7 @@ fn zeros_free_data_and_come_back() {
     let range = extent(5, 10);
     for discard in [false, true] {
         let cleared = drive.overlay.clear(range, discard, &drive.pages, &[]);
-        assert_eq!(cleared, Cleared::Mark { sectors: 10, offset: 16_384 + 5 * 512 });
+        assert_eq!(cleared, Cleared::Mark { sectors: 10, offset: Some(16_384 + 5 * 512) });
     }
     assert_eq!(drive.apply(range, State::Zero), 5);
     drive.commit();
@@ -119,7 +119,7 @@ fn a_failed_publication_keeps_its_slot() {
 #[test]
 fn adopts_only_what_is_in_place() {
     let mut drive = Drive::new(made(1000));
-    let mut adopt = |range, offset| drive.overlay.adopt(range, offset, &mut []);
+    let mut adopt = |range, offset| drive.overlay.adopt(range, offset, &mut []) == Adopted::Taken;
     assert!(adopt(extent(10, 5), 16_384 + 5120));
     assert!(!adopt(extent(10, 5), 16_384));
     assert!(!adopt(extent(996, 5), 16_384 + 996 * 512));
