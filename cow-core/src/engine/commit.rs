@@ -229,10 +229,12 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         commit.wrote_stage = false;
     }
 
+    /// The first sync makes data durable, the others pages.
     fn sync(&mut self, step: Step) -> Output {
         self.commit.step = step;
+        let first = step == Step::FirstSync;
         Output::Operation(Operation {
-            storage: self.overlay_key(),
+            storage: if first { self.overlay_key() } else { self.metadata_key() },
             kind: Kind::Sync,
             offset: 0,
             len: 0,
@@ -262,9 +264,11 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             self.finish_commit(lent);
             return self.poll_commit(lent);
         }
-        // A format with stages numbers them from what is published: one commit at a time.
+        // A format with stages numbers them from what is published: one commit at a time. And a
+        // sync of metadata that are apart from the data is not one of data.
         let stages = self.overlay.as_ref().map_or(1, Overlay::stages);
-        if self.durability == Durability::Safe && self.commit.wanted && stages == 1 {
+        let rides = stages == 1 && self.overlay_key() == self.metadata_key();
+        if self.durability == Durability::Safe && self.commit.wanted && rides {
             let committing = self.commit.committing;
             self.seal_generation(lent);
             self.commit.riding = true;
@@ -306,7 +310,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             self.commit.wrote_stage = true;
             self.commit.outstanding = self.commit.outstanding.saturating_add(1);
             return Some(Output::Operation(Operation {
-                storage: self.overlay_key(),
+                storage: self.metadata_key(),
                 kind: Kind::Write,
                 offset: sealed.offset,
                 len: u64::from(sealed.len),
@@ -479,7 +483,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             self.table.park(at, Park::Starved);
             return ControlFlow::Break(None);
         };
-        let storage = self.overlay_key();
+        let storage = self.metadata_key();
         let overlay = self.overlay.as_mut();
         let write = overlay.zip(lent.pages.page_mut(id)).and_then(|(o, bytes)| o.preamble(bytes));
         let Some(write) = write else {
@@ -521,7 +525,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         offset: u64,
         lent: &mut Lent<'_, '_>,
     ) -> Option<Output> {
-        let storage = self.overlay_key();
+        let storage = self.metadata_key();
         let id = lent.pages.find(storage, page)?;
         self.table.park(at, Park::Page(id));
         if lent.pages.state(id) != FrameState::Open {

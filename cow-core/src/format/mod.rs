@@ -83,8 +83,17 @@ pub trait Map {
     /// Size of the virtual disk in sectors, 1 to [`MAX_SECTORS`](crate::units::MAX_SECTORS).
     fn sectors(&self) -> u64;
 
-    /// The storage that metadata and data are in.
+    /// The storage that the data are in, and the metadata of all formats but those that say
+    /// otherwise in [`metadata`](Self::metadata).
     fn storage(&self) -> StorageKey;
+
+    /// The storage that the metadata pages are in; offsets of corruption are in it too. A format
+    /// that keeps them apart from the data must not answer [`Applied::WritePage`],
+    /// [`Applied::ZeroFirst`] or a [`preamble`](Overlay::preamble): the sync before the pages
+    /// covers [`storage`](Self::storage) only.
+    fn metadata(&self) -> StorageKey {
+        self.storage()
+    }
 
     /// Where the first sectors of `extent` live. `extent` is not empty and inside
     /// [`sectors`](Self::sectors). `index` is the index memory of this very layer (empty for formats
@@ -130,6 +139,8 @@ pub enum Placed {
     Load(u64),
     /// The storage has no room.
     Full,
+    /// The format has no way to hold these sectors.
+    Unsupported,
     /// The lent index memory has no room; this many entries would do.
     IndexFull {
         /// Entries.
@@ -251,6 +262,13 @@ pub trait Overlay: Map {
     /// Ordered steps in which a commit publishes pages, at least 1. (Data are always before the first.)
     fn stages(&self) -> u8;
 
+    /// Writes wait for each other as if their ranges began and ended on multiples of so many
+    /// sectors, a power of two: for formats that fill a small unit around a partial write and have
+    /// no note of the writes under way.
+    fn grain(&self) -> u64 {
+        1
+    }
+
     /// Where the first sectors of a write of `extent` go. Allocation, where the format has it,
     /// happens here and is given up by [`abandon`](Self::abandon).
     fn place(&mut self, extent: Extent, pages: &PagePool<'_>, index: &mut [IndexEntry]) -> Placed;
@@ -366,6 +384,11 @@ impl Layer<'_> {
         each_layer!(self, f, _index => f.storage())
     }
 
+    /// The storage of the layer's metadata pages.
+    pub fn metadata(&self) -> StorageKey {
+        each_layer!(self, f, _index => f.metadata())
+    }
+
     /// As [`Map::locate`].
     pub fn locate(&self, extent: Extent, pages: &PagePool<'_>) -> Located {
         each_layer!(self, f, index => f.locate(extent, pages, index))
@@ -412,6 +435,9 @@ impl Map for Top {
     fn storage(&self) -> StorageKey {
         each_top!(self, f => f.storage())
     }
+    fn metadata(&self) -> StorageKey {
+        each_top!(self, f => f.metadata())
+    }
     fn locate(&self, extent: Extent, pages: &PagePool<'_>, index: &[IndexEntry]) -> Located {
         each_top!(self, f => f.locate(extent, pages, index))
     }
@@ -423,6 +449,9 @@ impl Map for Top {
 impl Overlay for Top {
     fn stages(&self) -> u8 {
         each_top!(self, f => f.stages())
+    }
+    fn grain(&self) -> u64 {
+        each_top!(self, f => f.grain())
     }
     fn place(&mut self, extent: Extent, pages: &PagePool<'_>, index: &mut [IndexEntry]) -> Placed {
         each_top!(self, f => f.place(extent, pages, index))
