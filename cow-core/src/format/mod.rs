@@ -7,9 +7,16 @@
 //! their order. Opening, creating and checking an image happens outside the engine, over the
 //! blocking storage traits, in the module of each format.
 
+#[macro_use]
+mod operation_error;
+
+pub mod bitmap;
 pub mod dm_snapshot;
+#[cfg(test)]
+mod memory;
 pub mod native;
 pub mod raw;
+pub mod uml;
 
 use crate::pages::{PAGE_LEN, PagePool, StorageKey};
 use crate::units::Extent;
@@ -352,6 +359,8 @@ pub enum Layer<'m> {
     Native(native::Frozen<'m>),
     /// A dm-snapshot store and its filled index.
     DmSnapshot(dm_snapshot::Frozen<'m>),
+    /// A UML COW file, a dm-cow layer or a cowfile.
+    Bitmap(bitmap::Frozen<'m>),
 }
 
 macro_rules! each_layer {
@@ -366,6 +375,10 @@ macro_rules! each_layer {
                 $call
             }
             Layer::DmSnapshot($format) => {
+                let $index: &[IndexEntry] = $format.index();
+                $call
+            }
+            Layer::Bitmap($format) => {
                 let $index: &[IndexEntry] = $format.index();
                 $call
             }
@@ -417,6 +430,8 @@ pub enum Top {
     Native(native::Writable),
     /// A dm-snapshot store.
     DmSnapshot(dm_snapshot::Writable),
+    /// A UML COW file, a dm-cow layer or a cowfile.
+    Bitmap(bitmap::Writable),
 }
 
 macro_rules! each_top {
@@ -424,6 +439,7 @@ macro_rules! each_top {
         match $top {
             Top::Native($format) => $call,
             Top::DmSnapshot($format) => $call,
+            Top::Bitmap($format) => $call,
         }
     };
 }
