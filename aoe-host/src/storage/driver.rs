@@ -91,6 +91,11 @@ impl HostedDriver {
         self.bell.fd()
     }
 
+    /// Whether [`poll_fd`](Self::poll_fd) is readable, or is about to be. Costs no system call.
+    pub fn has_news(&self) -> bool {
+        self.bell.is_rung()
+    }
+
     /// Operations whose completion has not been drained yet.
     pub fn under_way(&self) -> usize {
         self.under_way
