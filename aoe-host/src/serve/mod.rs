@@ -10,6 +10,7 @@
 //! ```
 
 mod answer;
+mod chains;
 mod edge;
 mod idle;
 mod log;
@@ -162,6 +163,7 @@ impl<'m> Running<'m> {
         pool: PagePool<'m>,
         quiet: bool,
     ) -> Result<Self> {
+        let config = &chains::settle(config)?;
         let mut server = Server::new(pool, config.allow.clone());
         let addresses: Vec<_> = config.exports.iter().map(|export| export.address).collect();
         for link in &mut links {
