@@ -10,21 +10,21 @@ use aoe_proto::TargetConfig;
 use crate::world::{SERVER, Server};
 
 /// A target that is wrong in one way.
-pub struct Defect {
+pub(crate) struct Defect {
     /// What is wrong.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The case that has to fail.
-    pub caught_by: &'static str,
+    pub(crate) caught_by: &'static str,
     /// Changes the configuration.
-    pub configure: fn(&mut TargetConfig),
+    pub(crate) configure: fn(&mut TargetConfig),
     /// Serves a frame.
-    pub serve: fn(&mut Server, &[u8]) -> Vec<Vec<u8>>,
+    pub(crate) serve: fn(&mut Server, &[u8]) -> Vec<Vec<u8>>,
     /// What it sends when it starts.
-    pub start: fn(&mut Server) -> Vec<Vec<u8>>,
+    pub(crate) start: fn(&mut Server) -> Vec<Vec<u8>>,
 }
 
 /// No defect.
-pub const HONEST: Defect = Defect {
+pub(crate) const HONEST: Defect = Defect {
     name: "none",
     caught_by: "",
     configure: |_| {},
@@ -68,11 +68,11 @@ fn bad_argument(answer: &mut [u8]) {
     answer[15] = 2;
 }
 
-pub const DEFECTS: &[Defect] = &[
+pub(crate) const DEFECTS: &[Defect] = &[
     defect("answers for every shelf", "addressing.other.shelf").serve(|server, frame| {
         let mut frame = frame.to_vec();
-        if let Some(shelf) = frame.get_mut(16..18) {
-            shelf.copy_from_slice(&[0, 7]);
+        if frame.get(12..14) == Some(&[0x88, 0xa2]) && frame.len() > 17 {
+            frame[16..18].copy_from_slice(&[0, 7]);
         }
         server.honest(&frame)
     }),
@@ -143,13 +143,19 @@ pub const DEFECTS: &[Defect] = &[
         }
         answers
     }),
-    defect("ends at a deletion", "mask.add-delete").serve(|server, frame| {
-        if command(frame) == Some(2) && frame.get(25) == Some(&1) && frame.get(29) == Some(&2) {
-            server.dead = true;
-            return Vec::new();
-        }
-        server.honest(frame)
-    }),
+    defect("ends at a deletion", "mask.add-delete")
+        .serve(|server, frame| {
+            if command(frame) == Some(2) && frame.get(25) == Some(&1) && frame.get(29) == Some(&2) {
+                server.dead = true;
+                return Vec::new();
+            }
+            server.honest(frame)
+        })
+        .start(|server| {
+            // Its list is in memory only.
+            server.target.state_mut().clear_mask();
+            server.advertisements()
+        }),
     defect("lets nobody release", "reserve.set-release").serve(|server, frame| {
         let answers = server.honest(frame);
         if command(frame) == Some(3) && frame.get(24..26) == Some(&[1, 0]) {

@@ -11,22 +11,22 @@ use aoe_proto::{
 
 use crate::defects::Defect;
 
-pub const OWN: Mac = Mac([0x02, 0, 0, 0, 0, 0x0a]);
-pub const SECOND: Mac = Mac([0x02, 0, 0, 0, 0, 0x0b]);
-pub const SERVER: Mac = Mac([0x02, 0, 0, 0, 0, 0x01]);
-pub const SECTORS: u64 = 500;
+pub(crate) const OWN: Mac = Mac([0x02, 0, 0, 0, 0, 0x0a]);
+pub(crate) const SECOND: Mac = Mac([0x02, 0, 0, 0, 0, 0x0b]);
+pub(crate) const SERVER: Mac = Mac([0x02, 0, 0, 0, 0, 0x01]);
+pub(crate) const SECTORS: u64 = 500;
 /// At the end of the disk, so that no case is skipped for its place.
-pub const WINDOW: Window = Window { lba: SECTORS - 48, sectors: 48 };
+pub(crate) const WINDOW: Window = Window { lba: SECTORS - 48, sectors: 48 };
 
-pub fn address() -> Address {
+pub(crate) fn address() -> Address {
     Address::new(7, 3).unwrap()
 }
 
 #[derive(Clone, PartialEq, Eq)]
-pub struct MemoryDisk(pub Vec<u8>);
+pub(crate) struct MemoryDisk(pub Vec<u8>);
 
 impl MemoryDisk {
-    pub fn part(&mut self, range: SectorRange) -> &mut [u8] {
+    pub(crate) fn part(&mut self, range: SectorRange) -> &mut [u8] {
         let start = usize::try_from(range.byte_offset()).unwrap();
         &mut self.0[start..start + range.len_bytes()]
     }
@@ -54,19 +54,19 @@ impl Disk for MemoryDisk {
 }
 
 /// A target with its disk and its interface.
-pub struct Server {
-    pub target: Target,
-    pub disk: MemoryDisk,
-    pub link: LinkLimits,
-    pub mtu: usize,
-    pub defect: &'static Defect,
+pub(crate) struct Server {
+    pub(crate) target: Target,
+    pub(crate) disk: MemoryDisk,
+    pub(crate) link: LinkLimits,
+    pub(crate) mtu: usize,
+    pub(crate) defect: &'static Defect,
     /// Requests that arrived so far: for defects with a memory.
-    pub requests: Vec<Vec<u8>>,
-    pub dead: bool,
+    pub(crate) requests: Vec<Vec<u8>>,
+    pub(crate) dead: bool,
 }
 
 impl Server {
-    pub fn new(mtu: usize, defect: &'static Defect) -> Self {
+    pub(crate) fn new(mtu: usize, defect: &'static Defect) -> Self {
         let mut config =
             TargetConfig { trim: TrimSupport::Zeroing, ..TargetConfig::new(address(), SECTORS) };
         (defect.configure)(&mut config);
@@ -84,7 +84,7 @@ impl Server {
     }
 
     /// What our own target does with a frame.
-    pub fn honest(&mut self, frame: &[u8]) -> Vec<Vec<u8>> {
+    pub(crate) fn honest(&mut self, frame: &[u8]) -> Vec<Vec<u8>> {
         let Some(frame) = untagged(frame) else { return Vec::new() };
         let Ok(request) = Incoming::parse(&frame, SERVER) else { return Vec::new() };
         let action = self.target.handle(&request, self.link);
@@ -93,7 +93,7 @@ impl Server {
         len.map(|len| buf[..len].to_vec()).into_iter().collect()
     }
 
-    pub fn advertisements(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn advertisements(&self) -> Vec<Vec<u8>> {
         let emit = |dst| {
             let mut buf = vec![0xa5; self.link.frame_len_max()];
             let reply = self.target.advertisement(dst, SERVER, self.link);
@@ -133,7 +133,7 @@ impl Server {
 }
 
 /// What an interface that serves no VLAN hands to the target.
-pub fn untagged(frame: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn untagged(frame: &[u8]) -> Option<Vec<u8>> {
     match (frame.get(12..14), frame.get(14..16)) {
         (Some([0x81, 0x00]), Some([_, 0])) => Some([&frame[..12], &frame[16..]].concat()),
         (Some([0x81, 0x00]), _) => None,
@@ -143,52 +143,53 @@ pub fn untagged(frame: &[u8]) -> Option<Vec<u8>> {
 
 /// How a case ended, for tests.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum End {
+pub(crate) enum End {
     Passed { notes: usize },
     Failed(String),
     Skipped(Why),
 }
 
-pub struct Report {
-    pub ends: Vec<(&'static aoe_proto::conformance::Case, End, Restored)>,
-    pub summary: Summary,
-    pub journal: Vec<u8>,
-    pub frames: usize,
-    pub virtual_ms: u64,
+pub(crate) struct Report {
+    pub(crate) ends: Vec<(&'static aoe_proto::conformance::Case, End, Restored)>,
+    pub(crate) summary: Summary,
+    pub(crate) journal: Vec<u8>,
+    pub(crate) frames: usize,
+    pub(crate) virtual_ms: u64,
 }
 
 impl Report {
-    pub fn end(&self, id: &str) -> &End {
+    pub(crate) fn end(&self, id: &str) -> &End {
         &self.ends.iter().find(|(case, ..)| case.id == id).unwrap_or_else(|| panic!("{id}")).1
     }
 
-    pub fn failures(&self) -> Vec<(&'static str, &str)> {
-        let failed =
-            |(case, end, _): &'_ (&'static aoe_proto::conformance::Case, End, Restored)| {
-                if let End::Failed(_) = end { Some(case.id) } else { None }
-            };
-        self.ends.iter().filter_map(failed).map(|id| (id, "")).collect()
+    pub(crate) fn failures(&self) -> impl Iterator<Item = &'static str> + '_ {
+        let failed = self.ends.iter().filter(|(_, end, _)| matches!(end, End::Failed(_)));
+        failed.map(|(case, ..)| case.id)
     }
 }
 
-pub struct Lossy {
-    /// Every how many frames one is lost, in either direction; 0 for none.
-    pub every: usize,
-    count: usize,
+/// Loses frames, by a generator with a fixed seed.
+pub(crate) struct Lossy {
+    one_of: u64,
+    state: u64,
 }
 
 impl Lossy {
-    pub fn new(every: usize) -> Self {
-        Self { every, count: 0 }
+    pub(crate) const NOTHING: Self = Self { one_of: 0, state: 0 };
+
+    /// Loses one of so many frames, in either direction.
+    pub(crate) fn one_of(one_of: u64, seed: u64) -> Self {
+        Self { one_of, state: seed }
     }
 
     fn loses(&mut self) -> bool {
-        self.count += 1;
-        self.every > 0 && self.count.is_multiple_of(self.every)
+        self.state =
+            self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+        self.one_of > 0 && (self.state >> 33).is_multiple_of(self.one_of)
     }
 }
 
-pub fn config(mtu: usize) -> RunConfig {
+pub(crate) fn config(mtu: usize) -> RunConfig {
     RunConfig {
         second_mac: Some(SECOND),
         window: Some(WINDOW),
@@ -197,7 +198,7 @@ pub fn config(mtu: usize) -> RunConfig {
 }
 
 /// Runs the selected cases. Stops after `events` events, as if killed.
-pub fn run(
+pub(crate) fn run(
     server: &mut Server,
     config: RunConfig,
     selection: Selection<'_>,
@@ -300,7 +301,7 @@ fn describe(failure: &Failure, evidence: &Evidence<'_>) -> String {
 }
 
 /// Undoes a journal.
-pub fn restore(server: &mut Server, config: RunConfig, journal: &[u8]) -> RestoreResult {
+pub(crate) fn restore(server: &mut Server, config: RunConfig, journal: &[u8]) -> RestoreResult {
     let mut frame = vec![0x5a; Memory::frame_len(config.mtu)];
     let mut restore = Restore::new(config, journal, &mut frame).unwrap();
     let mut now = 0;
@@ -326,7 +327,7 @@ pub fn restore(server: &mut Server, config: RunConfig, journal: &[u8]) -> Restor
 }
 
 /// What a journal would undo, for messages.
-pub fn journal_kinds(journal: &[u8]) -> usize {
+pub(crate) fn journal_kinds(journal: &[u8]) -> usize {
     aoe_proto::conformance::Records::new(journal)
         .filter(|record| !matches!(record, Record::Run { .. } | Record::Restored))
         .count()

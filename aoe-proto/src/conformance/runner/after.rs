@@ -164,12 +164,22 @@ impl Runner<'_> {
                     !core::mem::replace(&mut run.mended_twice, true)
                 });
                 if again {
+                    self.keep_restoring_frame();
                     // Perhaps the target has died: a new one can still be put right.
                     return self.check_alive();
                 }
                 self.summary.not_restored = Some(what);
                 self.phase = Phase::Verdict;
             }
+        }
+    }
+
+    /// The frame after which nothing came back, in case that the target died of it.
+    fn keep_restoring_frame(&mut self) {
+        let frame = self.memory.frame.get(..self.len).unwrap_or_default();
+        if let Some(run) = self.run.as_mut().filter(|run| !is_failure(run.outcome)) {
+            run.sent_len = super::steps::copy(self.memory.sent, frame);
+            run.received_len = 0;
         }
     }
 
@@ -198,6 +208,11 @@ impl Runner<'_> {
     }
 
     pub(super) fn dead(&mut self) {
+        if let Some(run) = self.run.as_mut().filter(|run| run.mended_twice) {
+            if !is_failure(run.outcome) {
+                run.outcome = Outcome::Failed(Failure::DiedRestoring);
+            }
+        }
         // A mask without us looks the same: the mender may still get in by the second address.
         let masked = self.run.as_ref().is_some_and(|run| run.case.needs.contains(Needs::MASK));
         let untried = self.run.as_ref().is_some_and(|run| run.restored == Restored::NotNeeded);
@@ -270,4 +285,8 @@ impl Runner<'_> {
         };
         *counter = counter.saturating_add(1);
     }
+}
+
+const fn is_failure(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Failed(_))
 }

@@ -210,6 +210,8 @@ struct Run {
     restored: Restored,
     undo: Option<Action>,
     heard: bool,
+    /// A wrong answer within a round that is not complete.
+    suspected: Option<Failure>,
     mended_twice: bool,
     sent_len: usize,
     received_len: usize,
@@ -226,6 +228,7 @@ impl Run {
             restored: Restored::NotNeeded,
             undo: None,
             heard: false,
+            suspected: None,
             mended_twice: false,
             sent_len: 0,
             received_len: 0,
@@ -439,6 +442,9 @@ impl Runner<'_> {
         match self.flight.due(now, self.patience_ms) {
             Due::Send(index) => {
                 if self.phase == Phase::Fly {
+                    if index == 0 {
+                        self.new_round();
+                    }
                     self.len = self.compose(index).unwrap_or(0);
                 }
                 Some(Next::Send(self.len))

@@ -110,6 +110,8 @@ pub enum Failure {
     },
     /// After this frame the target answered nothing any more.
     Died,
+    /// The target stopped answering while changes were put back, after this frame.
+    DiedRestoring,
     /// The target did not come back after the tester's action.
     NotBack,
     /// The state that the case begins with could not be brought about.
@@ -124,6 +126,9 @@ impl fmt::Display for Failure {
             Self::AnsweredTwice => f.write_str("two answers to one request"),
             Self::Mismatch { closest, mismatch } => write!(f, "not {closest}: {mismatch}"),
             Self::Died => f.write_str("the target stopped answering"),
+            Self::DiedRestoring => {
+                f.write_str("the target stopped answering while changes were put back")
+            }
             Self::NotBack => f.write_str("the target did not come back"),
             Self::SetUp(what) => write!(f, "the {what} cannot be emptied to begin with"),
         }

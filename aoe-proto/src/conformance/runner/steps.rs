@@ -119,7 +119,17 @@ impl Runner<'_> {
         }
         match self.judge(index, exchange.accept, seen) {
             Err((closest, mismatch)) => {
-                self.fail(index, Some(seen), Failure::Mismatch { closest, mismatch });
+                let failure = Failure::Mismatch { closest, mismatch };
+                self.evidence(index, Some(seen));
+                // Within a burst it may be the consequence of a frame that was lost: the round has
+                // to be complete before it counts.
+                let complete = self.flight.answer(index);
+                match &mut self.run {
+                    Some(run) if matches!(step, Step::Burst(_)) && !complete => {
+                        run.suspected.get_or_insert(failure);
+                    }
+                    _ => self.conclude(Outcome::Failed(failure)),
+                }
             }
             Ok(difference) => {
                 self.note(difference);
@@ -127,6 +137,9 @@ impl Runner<'_> {
                     self.keep(seen);
                 }
                 if self.flight.answer(index) {
+                    if let Some(failure) = self.run.as_mut().and_then(|run| run.suspected.take()) {
+                        return self.conclude(Outcome::Failed(failure));
+                    }
                     if exchange.exactly_once {
                         let until = now.saturating_add(self.config.timing.grace_ms);
                         self.phase = Phase::Linger { until };
@@ -183,9 +196,20 @@ impl Runner<'_> {
             Some(Step::Silence { proof: Proof::Time, .. }) => self.next_step(),
             Some(Step::Silence { .. }) => self.fail(0, None, Failure::Died),
             _ => {
+                let suspected = self.run.as_mut().and_then(|run| run.suspected.take());
+                if let Some(failure) = suspected {
+                    return self.conclude(Outcome::Failed(failure));
+                }
                 let open = self.flight.first_open();
                 self.fail(open, None, Failure::Silent);
             }
+        }
+    }
+
+    /// A round of a step begins.
+    pub(super) fn new_round(&mut self) {
+        if let Some(run) = &mut self.run {
+            run.suspected = None;
         }
     }
 
@@ -246,6 +270,15 @@ impl Runner<'_> {
 
     /// Ends the case with the frames at hand as evidence.
     pub(super) fn fail(&mut self, index: u16, seen: Option<&Seen<'_>>, failure: Failure) {
+        self.evidence(index, seen);
+        self.conclude(Outcome::Failed(failure));
+    }
+
+    /// Keeps the frames that show a failure, unless there are some already.
+    fn evidence(&mut self, index: u16, seen: Option<&Seen<'_>>) {
+        if self.run.as_ref().is_some_and(|run| run.suspected.is_some()) {
+            return;
+        }
         let len = self.compose(index).unwrap_or(0);
         let sent = self.memory.frame.get(..len).unwrap_or_default();
         let sent_len = copy(self.memory.sent, sent);
@@ -254,7 +287,6 @@ impl Runner<'_> {
             run.sent_len = sent_len;
             run.received_len = received_len;
         }
-        self.conclude(Outcome::Failed(failure));
     }
 
     /// The tester did what the step asked for.
@@ -298,7 +330,7 @@ impl Runner<'_> {
 }
 
 /// Copies as much as fits, and tells how much.
-fn copy(to: &mut [u8], from: &[u8]) -> usize {
+pub(super) fn copy(to: &mut [u8], from: &[u8]) -> usize {
     for (to, from) in to.iter_mut().zip(from) {
         *to = *from;
     }
