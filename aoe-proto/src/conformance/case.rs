@@ -322,6 +322,9 @@ pub struct Exchange {
     pub keep: bool,
     /// Whether a second answer is a failure.
     pub exactly_once: bool,
+    /// Silence is accepted, too, with this remark; for [`Step::Ask`] only. It is proved by a query
+    /// that is sent right behind, and answered.
+    pub silence: Option<&'static str>,
 }
 
 impl Exchange {

@@ -7,6 +7,8 @@ use super::stimulus::Text;
 use super::value::{Facts, Group, Value, Who, pattern};
 use crate::sectors::SECTOR_BYTES;
 use crate::wire::ata::ATA_DATA_OFFSET;
+use crate::wire::mac_mask::Directives;
+use crate::wire::reserve::Macs;
 use crate::wire::{
     CONFIG_STRING_MAX, ConfigArg, ETHERNET_LEN, HEADER_LEN, Header, MaskArg, ReserveArg,
 };
@@ -235,10 +237,8 @@ impl Test {
     }
 
     fn holds(self, found: u64, facts: &Facts) -> bool {
-        let (Self::Is(value) | Self::Not(value) | Self::AtLeast(value) | Self::AtMost(value)) =
-            self;
         // Nothing can be said about what the target never told.
-        let Some(value) = value.resolve(facts) else { return true };
+        let Some(value) = self.value().resolve(facts) else { return true };
         match self {
             Self::Is(_) => found == value,
             Self::Not(_) => found != value,
@@ -247,16 +247,18 @@ impl Test {
         }
     }
 
-    fn show(self, f: &mut fmt::Formatter<'_>, facts: &Facts) -> fmt::Result {
-        let (word, value) = match self {
-            Self::Is(value) => ("", value),
-            Self::Not(value) => ("not ", value),
-            Self::AtLeast(value) => ("at least ", value),
-            Self::AtMost(value) => ("at most ", value),
-        };
-        match value.resolve(facts) {
-            Some(value) => write!(f, "{word}{value} (0x{value:x})"),
-            None => f.write_str("unknown"),
+    const fn value(self) -> Value {
+        let (Self::Is(value) | Self::Not(value) | Self::AtLeast(value) | Self::AtMost(value)) =
+            self;
+        value
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Is(_) => "",
+            Self::Not(_) => "not ",
+            Self::AtLeast(_) => "at least ",
+            Self::AtMost(_) => "at most ",
         }
     }
 }
@@ -287,9 +289,10 @@ pub struct Mismatch {
     pub start: usize,
     /// First byte behind the part in question.
     pub end: usize,
-    facts: Facts,
-    found: Option<u64>,
-    wanted: Option<u64>,
+    /// The number (byte, address) that is expected, or compared with, where there is one.
+    pub wanted: Option<u64>,
+    /// The number (byte) that is there instead, where there is one.
+    pub found: Option<u64>,
 }
 
 impl Mismatch {
@@ -305,32 +308,24 @@ impl fmt::Display for Mismatch {
         match self.check {
             Check::Bits { mask: 0xff, is, .. } => write!(f, "0x{is:02x}")?,
             Check::Bits { mask, is, .. } => write!(f, "0x{is:02x} in the bits 0x{mask:02x}")?,
-            Check::Number { test, .. } | Check::Words { test, .. } => test.show(f, &self.facts)?,
+            Check::Number { test, .. } => f.write_str(test.word())?,
+            Check::Words { index, test, .. } => write!(f, "words {index} on: {}", test.word())?,
             Check::Word { index, mask: 0xffff, test } => {
-                write!(f, "word {index} ")?;
-                test.show(f, &self.facts)?;
+                write!(f, "word {index}: {}", test.word())?;
             }
             Check::Word { index, mask, test } => {
-                write!(f, "word {index} ")?;
-                test.show(f, &self.facts)?;
-                write!(f, " in the bits 0x{mask:04x}")?;
+                write!(f, "bits 0x{mask:04x} of word {index}: {}", test.word())?;
             }
-            Check::Length(test) => {
-                f.write_str("the length ")?;
-                test.show(f, &self.facts)?;
-            }
+            Check::Length(test) => write!(f, "a length of {}", test.word())?,
             Check::DataLength { .. } => f.write_str("exactly the data asked for")?,
             Check::ZerosFrom(_) => f.write_str("zeros")?,
             Check::NoRun { .. } => f.write_str("nothing of what filled the request")?,
             Check::Echo { .. } => f.write_str("what the request has there")?,
             Check::Kept { .. } => f.write_str("what the earlier answer has there")?,
-            Check::Mac { who, .. } => match who.mac(&self.facts) {
-                Some(mac) => write!(f, "{mac}")?,
-                None => f.write_str("our second address")?,
-            },
+            Check::Mac { who, .. } => write!(f, "the address of {}", who.name())?,
             Check::Vlan(Some(id)) => write!(f, "VLAN {id}")?,
             Check::Vlan(None) => f.write_str("no VLAN tag")?,
-            Check::OwnAddress => write!(f, "{}", self.facts.address)?,
+            Check::OwnAddress => f.write_str("the target's own shelf and slot")?,
             Check::String(text) => write!(f, "the config string of {} bytes", text.len())?,
             Check::MaskList(group) => write!(f, "the list of {} addresses", group.len())?,
             Check::Holders(group) => write!(f, "the {} holders", group.len())?,
@@ -339,9 +334,12 @@ impl fmt::Display for Mismatch {
             Check::Where { what, .. } => f.write_str(what)?,
         }
         match (self.wanted, self.found) {
-            (Some(wanted), Some(found)) => write!(f, " (0x{wanted:02x}), found 0x{found:02x}"),
-            (None, Some(found)) => write!(f, ", found {found} (0x{found:x})"),
-            _ => Ok(()),
+            (Some(wanted), Some(found)) => {
+                write!(f, " 0x{wanted:02x} ({wanted}), found 0x{found:02x} ({found})")
+            }
+            (Some(wanted), None) => write!(f, " 0x{wanted:02x} ({wanted}), found nothing"),
+            (None, Some(found)) => write!(f, ", found 0x{found:02x}"),
+            (None, None) => Ok(()),
         }
     }
 }
@@ -352,7 +350,7 @@ type Failed = (usize, usize, Option<u64>, Option<u64>);
 impl Check {
     pub(super) fn hold(&self, view: &View<'_>) -> Result<(), Mismatch> {
         self.find(view).map_or(Ok(()), |(start, end, wanted, found)| {
-            Err(Mismatch { check: *self, start, end, facts: *view.facts, found, wanted })
+            Err(Mismatch { check: *self, start, end, wanted, found })
         })
     }
 
@@ -370,13 +368,14 @@ impl Check {
                 let (at, len) = (usize::from(at), usize::from(len));
                 let found = part(frame, at, len).map(|bytes| big(bytes.iter()));
                 let held = found.is_some_and(|found| test.holds(found, view.facts));
-                failed(held, at, len, None, found)
+                failed(held, at, len, test.value().resolve(view.facts), found)
             }
             Self::Word { index, mask, test } => words(view, index, 1, u64::from(mask), test),
             Self::Words { index, count, test } => words(view, index, count, u64::MAX, test),
             Self::Length(test) => {
                 let found = u64::try_from(frame.len()).unwrap_or(u64::MAX);
-                failed(test.holds(found, view.facts), frame.len(), 0, None, Some(found))
+                let wanted = test.value().resolve(view.facts);
+                failed(test.holds(found, view.facts), frame.len(), 0, wanted, Some(found))
             }
             Self::DataLength { sectors } => data_length(view, sectors),
             Self::ZerosFrom(at) => {
@@ -400,35 +399,15 @@ impl Check {
             }
             Self::String(text) => string(frame, text),
             Self::MaskList(group) => {
-                let list = argument(frame).and_then(|argument| {
-                    let (arg, rest) = MaskArg::parse(argument)?;
-                    arg.directives(rest)
-                });
-                list_of(view, 28, 8, list.map(|list| list.map(|entry| entry.mac)), group)
+                let list = directives(frame).map(|list| list.map(|entry| entry.mac));
+                list_of(view, 28, 8, list, group)
             }
-            Self::Holders(group) => {
-                let list = argument(frame).and_then(|argument| {
-                    let (arg, rest) = ReserveArg::parse(argument)?;
-                    arg.macs(rest)
-                });
-                list_of(view, 26, 6, list, group)
-            }
-            Self::Pattern { seed, lba, sectors } => {
-                let Some((lba, len)) = span(view, lba, sectors) else {
-                    return failed(false, ATA_DATA_OFFSET, 0, None, None);
-                };
-                let octets = (0..len).map(|at| {
-                    let sector = u64::try_from(at / SECTOR_BYTES).unwrap_or(0);
-                    pattern(seed, lba.saturating_add(sector), at % SECTOR_BYTES)
-                });
-                differing(frame, ATA_DATA_OFFSET, octets)
-            }
-            Self::Original { lba, sectors } => {
-                let Some(original) = original(view, lba, sectors) else {
-                    return failed(false, ATA_DATA_OFFSET, 0, None, None);
-                };
-                differing(frame, ATA_DATA_OFFSET, original.iter().copied())
-            }
+            Self::Holders(group) => list_of(view, 26, 6, holders(frame), group),
+            Self::Pattern { seed, lba, sectors } => written(view, seed, lba, sectors),
+            Self::Original { lba, sectors } => match original(view, lba, sectors) {
+                Some(original) => differing(frame, ATA_DATA_OFFSET, original.iter().copied()),
+                None => failed(false, ATA_DATA_OFFSET, 0, None, None),
+            },
             Self::Where { at, len, holds, .. } => {
                 let held = holds(frame, view.facts);
                 failed(held, usize::from(at), usize::from(len), None, None)
@@ -475,7 +454,8 @@ fn words(view: &View<'_>, index: u8, count: u8, mask: u64, test: Test) -> Option
     let at = usize::from(index).saturating_mul(2).saturating_add(ATA_DATA_OFFSET);
     let len = usize::from(count).saturating_mul(2);
     let found = part(view.frame, at, len).map(|bytes| big(bytes.iter().rev()) & mask);
-    failed(found.is_some_and(|found| test.holds(found, view.facts)), at, len, None, found)
+    let held = found.is_some_and(|found| test.holds(found, view.facts));
+    failed(held, at, len, test.value().resolve(view.facts), found)
 }
 
 fn data_length(view: &View<'_>, sectors: Value) -> Option<Failed> {
@@ -522,6 +502,28 @@ fn string(frame: &[u8], text: Text) -> Option<Failed> {
     }
     let at = HEADER_LEN.saturating_add(crate::wire::config::CONFIG_ARG_LEN);
     differing(frame, at, (0..text.len()).map_while(|index| text.at(index)))
+}
+
+fn directives(frame: &[u8]) -> Option<Directives<'_>> {
+    let (arg, rest) = MaskArg::parse(argument(frame)?)?;
+    arg.directives(rest)
+}
+
+fn holders(frame: &[u8]) -> Option<Macs<'_>> {
+    let (arg, rest) = ReserveArg::parse(argument(frame)?)?;
+    arg.macs(rest)
+}
+
+/// Compares data with a pattern.
+fn written(view: &View<'_>, seed: u8, lba: Value, sectors: Value) -> Option<Failed> {
+    let Some((lba, len)) = span(view, lba, sectors) else {
+        return failed(false, ATA_DATA_OFFSET, 0, None, None);
+    };
+    let octets = (0..len).map(|at| {
+        let sector = u64::try_from(at / SECTOR_BYTES).unwrap_or(0);
+        pattern(seed, lba.saturating_add(sector), at % SECTOR_BYTES)
+    });
+    differing(view.frame, ATA_DATA_OFFSET, octets)
 }
 
 /// Compares a list with a group, in any order.

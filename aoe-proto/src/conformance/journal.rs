@@ -114,7 +114,7 @@ impl<'r> Record<'r> {
     fn decode(kind: u8, payload: &'r [u8]) -> Option<Self> {
         let list = || {
             let (macs, surplus) = payload.as_chunks::<6>();
-            (surplus.is_empty() && macs.len() <= usize::from(u8::MAX)).then_some(macs)
+            (surplus.is_empty() && u8::try_from(macs.len()).is_ok()).then_some(macs)
         };
         match kind {
             RUN => {
@@ -156,7 +156,7 @@ fn sum(bytes: &[u8]) -> u32 {
 }
 
 /// Reads the records of a journal, up to its end or to the first that is cut or damaged.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Records<'j> {
     rest: &'j [u8],
 }

@@ -62,8 +62,10 @@
 //! 6. [`fields()`] names the bytes of the frames of an [`Evidence`]; [`Mismatch::bytes`] tells which
 //!    of them are wrong, and its `Display` what was expected.
 //!
-//! The runner begins with what the target tells (Query, IDENTIFY) and what it was like before (lists,
-//! string, window), as far as changes are permitted, and ends with a comparison of all that.
+//! The runner begins with what the target tells (Query by broadcast to its exact address, IDENTIFY)
+//! and what it was like before (lists, string, window), as far as changes are permitted, and ends
+//! with a comparison of all that. A list that is not empty is emptied for the cases that edit it:
+//! for that time the target admits everybody.
 
 mod case;
 mod cases;

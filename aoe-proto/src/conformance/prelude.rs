@@ -151,12 +151,21 @@ pub const fn raw(command: u8, argument: &'static [u8]) -> Stimulus {
 
 /// A request and its accepted answers, for [`burst`] and [`flood`].
 pub const fn exchange(send: Stimulus, accept: &'static [Answer]) -> Exchange {
-    Exchange { send, accept, keep: false, exactly_once: false }
+    Exchange { send, accept, keep: false, exactly_once: false, silence: None }
 }
 
 /// Sends a request; one of the answers must come back.
 pub const fn ask(send: Stimulus, accept: &'static [Answer]) -> Step {
     Step::Ask(exchange(send, accept))
+}
+
+/// As [`ask`], but silence passes, too, with a remark.
+pub const fn ask_or_silence(
+    send: Stimulus,
+    accept: &'static [Answer],
+    remark: &'static str,
+) -> Step {
+    Step::Ask(Exchange { silence: Some(remark), ..exchange(send, accept) })
 }
 
 /// As [`ask`], and keeps the answer for [`Check::Kept`].

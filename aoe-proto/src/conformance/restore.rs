@@ -250,7 +250,7 @@ impl Restore<'_> {
                 _ => self.phase = Phase::Done(RestoreResult::NoAnswer),
             },
             Phase::Identify => self.next_record(),
-            _ => self.turn(|mender, goals, facts, tag, buf| mender.silence(goals, facts, tag, buf)),
+            _ => self.turn(Mender::silence),
         }
     }
 
@@ -258,18 +258,15 @@ impl Restore<'_> {
         self.facts.own_mac = self.config.own_mac;
         self.record =
             self.records.find(|record| !matches!(record, Record::Run { .. } | Record::Restored));
-        match self.record {
-            None => {
-                let result =
-                    if self.failed { RestoreResult::Incomplete } else { RestoreResult::Restored };
-                self.phase = Phase::Done(result);
-            }
-            Some(_) => {
-                self.mender = Mender::new();
-                self.phase = Phase::Mend;
-                self.turn(|mender, goals, facts, tag, buf| mender.start(goals, facts, tag, buf));
-            }
+        if self.record.is_none() {
+            let result =
+                if self.failed { RestoreResult::Incomplete } else { RestoreResult::Restored };
+            self.phase = Phase::Done(result);
+            return;
         }
+        self.mender = Mender::new();
+        self.phase = Phase::Mend;
+        self.turn(Mender::start);
     }
 
     fn turn(

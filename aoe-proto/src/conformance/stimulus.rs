@@ -290,8 +290,8 @@ impl Stimulus {
 
     /// Another shelf and slot.
     #[must_use]
-    pub const fn address(self, shelf: Part, slot: Part) -> Self {
-        Self { shelf, slot, ..self }
+    pub const fn address(self, wanted_shelf: Part, slot: Part) -> Self {
+        Self { shelf: wanted_shelf, slot, ..self }
     }
 
     /// To every shelf and slot, by the broadcast MAC address.

@@ -160,6 +160,21 @@ impl Who {
     }
 }
 
+impl Who {
+    /// In words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Own => "this machine",
+            Self::Second => "this machine (the second one)",
+            Self::Target => "the target",
+            Self::Broadcast => "everybody",
+            Self::Zero => "nobody (zeros)",
+            Self::Multicast => "a multicast group",
+            Self::Stranger(_) => "a stranger",
+        }
+    }
+}
+
 /// Several of them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Group {

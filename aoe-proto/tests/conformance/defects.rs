@@ -181,7 +181,9 @@ pub(crate) const DEFECTS: &[Defect] = &[
     ),
     defect("advertises version 0", "advertisement.version").start(|server| {
         let mut frames = server.advertisements();
-        frames.iter_mut().for_each(|frame| frame[14] &= 0x0f);
+        for frame in &mut frames {
+            frame[14] &= 0x0f;
+        }
         frames
     }),
     defect("does not look at VLAN tags", "vlan.foreign").serve(|server, frame| {

@@ -149,6 +149,7 @@ pub(crate) enum End {
     Skipped(Why),
 }
 
+#[derive(Default)]
 pub(crate) struct Report {
     pub(crate) ends: Vec<(&'static aoe_proto::conformance::Case, End, Restored)>,
     pub(crate) summary: Summary,
@@ -213,75 +214,84 @@ pub(crate) fn run(
     let memory =
         Memory { frame, sent, received, kept, window: &mut window, originals: &mut originals };
     let mut runner = Runner::new(config, selection, memory).unwrap();
-    let mut report = Report {
-        ends: Vec::new(),
-        summary: Summary::default(),
-        journal: Vec::new(),
-        frames: 0,
-        virtual_ms: 0,
-    };
-    let mut arriving: Vec<Vec<u8>> = Vec::new();
-    let mut now = 0;
+    let mut wire = Wire { server, loss, arriving: Vec::new(), now: 0 };
+    let mut report = Report::default();
     for _ in 0..events {
-        let mut acted = false;
-        match runner.poll(now) {
-            Event::Send(outgoing) => {
-                report.frames += 1;
-                let frame = outgoing.frame.to_vec();
-                if !loss.loses() {
-                    for answer in server.receive(&frame) {
-                        report.frames += 1;
-                        if !loss.loses() {
-                            arriving.push(answer);
-                        }
-                    }
-                }
-            }
-            Event::Wait { until_ms } => {
-                if arriving.is_empty() {
-                    assert!(until_ms > now && until_ms < u64::MAX, "the runner waits for nothing");
-                    now = until_ms;
-                }
-                for frame in arriving.drain(..) {
-                    runner.received(&frame, None, now);
-                }
-            }
-            Event::Record(record) => {
-                let mut bytes = vec![0; record.encoded_len()];
-                record.encode(&mut bytes).unwrap();
-                report.journal.extend_from_slice(&bytes);
-            }
-            Event::Act(action) => {
-                arriving.clear();
-                arriving.extend(server.act(action));
-                acted = true;
-            }
-            Event::Started { .. } => {}
-            Event::Verdict(verdict) => {
-                let end = match verdict.outcome {
-                    Outcome::Passed => End::Passed { notes: verdict.notes.len() },
-                    Outcome::Skipped(why) => End::Skipped(why),
-                    Outcome::Failed(failure) => {
-                        let evidence = verdict.evidence.expect("a failure has evidence");
-                        End::Failed(describe(&failure, &evidence))
-                    }
-                };
-                report.ends.push((verdict.case, end, verdict.restored));
-            }
-            Event::Done(summary) => {
-                report.summary = summary;
-                break;
-            }
-        }
-        if acted {
-            for frame in arriving.drain(..) {
-                runner.received(&frame, None, now);
-            }
-            runner.acted(true, now);
+        if turn(&mut runner, &mut wire, &mut report) {
+            break;
         }
     }
-    report.virtual_ms = now;
+    report.virtual_ms = wire.now;
     report
+}
+
+/// The link, and what is under way on it.
+struct Wire<'a> {
+    server: &'a mut Server,
+    loss: &'a mut Lossy,
+    arriving: Vec<Vec<u8>>,
+    now: u64,
+}
+
+impl Wire<'_> {
+    /// Tells how many frames were sent in both directions.
+    fn send(&mut self, frame: &[u8]) -> usize {
+        if self.loss.loses() {
+            return 1;
+        }
+        let mut answers = self.server.receive(frame);
+        let frames = 1 + answers.len();
+        answers.retain(|_| !self.loss.loses());
+        self.arriving.extend(answers);
+        frames
+    }
+
+    fn deliver(&mut self, runner: &mut Runner<'_>) {
+        for frame in self.arriving.drain(..) {
+            runner.received(&frame, None, self.now);
+        }
+    }
+}
+
+/// One event; true at the end.
+fn turn(runner: &mut Runner<'_>, wire: &mut Wire<'_>, report: &mut Report) -> bool {
+    match runner.poll(wire.now) {
+        Event::Send(outgoing) => report.frames += wire.send(outgoing.frame),
+        Event::Wait { until_ms } => {
+            if wire.arriving.is_empty() {
+                assert!(until_ms > wire.now && until_ms < u64::MAX, "it waits for nothing");
+                wire.now = until_ms;
+            }
+            wire.deliver(runner);
+        }
+        Event::Record(record) => {
+            let mut bytes = vec![0; record.encoded_len()];
+            record.encode(&mut bytes).unwrap();
+            report.journal.extend_from_slice(&bytes);
+        }
+        Event::Act(action) => {
+            wire.arriving = wire.server.act(action);
+            wire.deliver(runner);
+            runner.acted(true, wire.now);
+        }
+        Event::Started { .. } => {}
+        Event::Verdict(verdict) => {
+            let end = match verdict.outcome {
+                Outcome::Passed => End::Passed { notes: verdict.notes.len() },
+                Outcome::Skipped(why) => End::Skipped(why),
+                Outcome::Failed(failure) => {
+                    let evidence = verdict.evidence.expect("a failure has evidence");
+                    End::Failed(describe(&failure, &evidence))
+                }
+            };
+            report.ends.push((verdict.case, end, verdict.restored));
+        }
+        Event::Done(summary) => {
+            report.summary = summary;
+            return true;
+        }
+    }
+    false
 }
 
 fn describe(failure: &Failure, evidence: &Evidence<'_>) -> String {

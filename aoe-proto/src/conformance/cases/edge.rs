@@ -51,6 +51,6 @@ pub(super) const CASES: &[Case] = &[
     case("edge.write.beyond", Must, "AoE 5.2")
         .shows("a write that reaches past the end is an ATA error, and nothing is written")
         .otherwise("an image file grows, or the write is lost without a word")
-        .needs(Needs(Needs::WRITES.0 | Needs::BEYOND_END.0))
+        .needs(Needs::WRITES.and(Needs::BEYOND_END))
         .steps(&[ask(write(1, Value::SECTORS, n(1)), &[not_found()])]),
 ];

@@ -14,7 +14,7 @@ pub(super) const CASES: &[Case] = &[
     case("mask.silence", Must, "AoE 7.1")
         .shows("with a list, requests of others are dropped silently, of members they are answered")
         .otherwise("the only access control of the protocol does not work")
-        .needs(Needs(Needs::MASK.0 | Needs::SECOND_MAC.0))
+        .needs(Needs::MASK.and(Needs::SECOND_MAC))
         .steps(&[
             ask(query().from(Who::Second), &[plain()]),
             ask(

@@ -17,7 +17,7 @@ pub(super) const CASES: &[Case] = &[
     case("mtu.lowered", Should, "AoE 9")
         .shows("after the MTU of the target was lowered, it advertises less and still serves")
         .otherwise("vblade ends at the first answer that does not fit")
-        .needs(Needs(Needs::ACTION.0 | Needs::JUMBO.0))
+        .needs(Needs::ACTION.and(Needs::JUMBO))
         .steps(&[
             Step::Act(Action::LowerMtu),
             ask(

@@ -22,7 +22,7 @@ pub(super) const CASES: &[Case] = &[
     case("reserve.gates-ata", Must, "AoE 7.2")
         .shows("a read by another gets error 6 while the disk is reserved")
         .otherwise("two nodes of a cluster write to one disk at once")
-        .needs(Needs(Needs::RESERVATION.0 | Needs::SECOND_MAC.0))
+        .needs(Needs::RESERVATION.and(Needs::SECOND_MAC))
         .steps(&[
             ask(reserve(1, &[Who::Own]), &[plain()]),
             ask(read(n(0), n(1)), &[done()]),
@@ -31,7 +31,7 @@ pub(super) const CASES: &[Case] = &[
     case("reserve.identify-exempt", Should, "AoE 7.2")
         .shows("IDENTIFY and queries are answered to others while the disk is reserved")
         .otherwise("Linux hangs for 180 s when it attaches the disk")
-        .needs(Needs(Needs::RESERVATION.0 | Needs::SECOND_MAC.0))
+        .needs(Needs::RESERVATION.and(Needs::SECOND_MAC))
         .steps(&[
             ask(reserve(1, &[Who::Own]), &[plain()]),
             ask(identify().from(Who::Second), &[done()]),
@@ -40,7 +40,7 @@ pub(super) const CASES: &[Case] = &[
     case("reserve.taken", Must, "AoE 7.2")
         .shows("a set by another is refused with error 6, and changes nothing")
         .otherwise("a reservation protects nothing")
-        .needs(Needs(Needs::RESERVATION.0 | Needs::SECOND_MAC.0))
+        .needs(Needs::RESERVATION.and(Needs::SECOND_MAC))
         .steps(&[
             ask(reserve(1, &[Who::Own]), &[plain()]),
             ask(reserve(1, &[Who::Second]).from(Who::Second), &[error(code::RESERVED)]),

@@ -47,14 +47,11 @@ impl Runner<'_> {
         if missing != Needs::NONE {
             return Some(Why::NotPermitted(missing));
         }
-        let mut offered = Needs::ALL;
+        // What cannot be read cannot be put back.
+        let mut offered = Needs::ALL.without(Needs::CHANGES).and(self.known);
         drop(&mut offered, Needs::LBA48, self.facts.lba48);
         drop(&mut offered, Needs::TRIM, self.facts.trim);
         drop(&mut offered, Needs::SMART, self.facts.smart);
-        drop(&mut offered, Needs::WRITES, self.known.sectors);
-        drop(&mut offered, Needs::CONFIG, self.known.string);
-        drop(&mut offered, Needs::MASK, self.known.mask);
-        drop(&mut offered, Needs::RESERVATION, self.known.holders);
         let missing = case.needs.without(offered);
         if missing != Needs::NONE {
             return Some(Why::NotOffered(missing));
@@ -82,7 +79,7 @@ impl Runner<'_> {
     fn mend(&mut self, phase: Phase) {
         self.mender = Mender::new();
         self.phase = phase;
-        self.turn(|mender, goals, facts, tag, buf| mender.start(goals, facts, tag, buf));
+        self.turn(Mender::start);
     }
 
     /// One turn of the mender, with the goals of the phase.
@@ -99,7 +96,8 @@ impl Runner<'_> {
         let tag = self.tag();
         let phase = self.phase;
         let case = self.run.as_ref().map_or(Needs::NONE, |run| run.case.needs);
-        let needs = if phase == Phase::Final { self.selection.permitted } else { case };
+        let wanted = if phase == Phase::Final { self.selection.permitted } else { case };
+        let has = |needs: Needs| wanted.contains(needs) && self.known.contains(needs);
         let empty = phase == Phase::SetUp;
         let list =
             |wanted: bool, original| wanted.then_some(if empty { EMPTY_LIST } else { original });
@@ -109,15 +107,11 @@ impl Runner<'_> {
             let len = usize::from(window.sectors).saturating_mul(SECTOR_BYTES);
             Some((window.lba, self.memory.window.get(..len)?))
         });
-        let writes = !empty && self.known.sectors && needs.contains(Needs::WRITES);
         let goals = Goals {
-            mask: list(self.known.mask && needs.contains(Needs::MASK), &originals.mask),
-            holders: list(
-                self.known.holders && needs.contains(Needs::RESERVATION),
-                &originals.holders,
-            ),
-            string: (self.known.string && needs.contains(Needs::CONFIG)).then_some(string),
-            sectors: sectors.filter(|_| writes),
+            mask: list(has(Needs::MASK), &originals.mask),
+            holders: list(has(Needs::RESERVATION), &originals.holders),
+            string: has(Needs::CONFIG).then_some(string),
+            sectors: sectors.filter(|_| !empty && has(Needs::WRITES)),
         };
         let frame = &mut *self.memory.frame;
         match act(&mut self.mender, &goals, &self.facts, tag, frame) {
@@ -132,7 +126,7 @@ impl Runner<'_> {
     }
 
     pub(super) fn mender_silence(&mut self) {
-        self.turn(|mender, goals, facts, tag, buf| mender.silence(goals, facts, tag, buf));
+        self.turn(Mender::silence);
     }
 
     fn reached(&mut self) {
@@ -208,10 +202,9 @@ impl Runner<'_> {
     }
 
     pub(super) fn dead(&mut self) {
-        if let Some(run) = self.run.as_mut().filter(|run| run.mended_twice) {
-            if !is_failure(run.outcome) {
-                run.outcome = Outcome::Failed(Failure::DiedRestoring);
-            }
+        let restoring = |run: &&mut Run| run.mended_twice && !is_failure(run.outcome);
+        if let Some(run) = self.run.as_mut().filter(restoring) {
+            run.outcome = Outcome::Failed(Failure::DiedRestoring);
         }
         // A mask without us looks the same: the mender may still get in by the second address.
         let masked = self.run.as_ref().is_some_and(|run| run.case.needs.contains(Needs::MASK));
@@ -228,10 +221,11 @@ impl Runner<'_> {
 
     pub(super) fn give_up_target(&mut self) {
         self.gone = true;
-        if let Some(run) = &mut self.run {
-            if run.case.needs.intersects(Needs::CHANGES) && run.restored == Restored::NotNeeded {
-                run.restored = Restored::No(self.mender.at());
-            }
+        let unrestored = |run: &&mut Run| {
+            run.case.needs.intersects(Needs::CHANGES) && run.restored == Restored::NotNeeded
+        };
+        if let Some(run) = self.run.as_mut().filter(unrestored) {
+            run.restored = Restored::No(self.mender.at());
         }
         self.phase = Phase::Verdict;
     }

@@ -19,6 +19,7 @@ pub(super) struct Flight {
 }
 
 /// What is due.
+#[derive(Clone, Copy)]
 pub(super) enum Due {
     /// The frame with this index is to be sent.
     Send(u16),
@@ -72,11 +73,11 @@ impl Flight {
 
     /// Notes an answer, and tells whether it was the last one missing.
     pub(super) fn answer(&mut self, index: u16) -> bool {
-        if let Some(word) = self.answered.get_mut(usize::from(index / 64)) {
-            if *word >> (index % 64) & 1 == 0 {
-                *word |= 1 << (index % 64);
-                self.open = self.open.saturating_sub(1);
-            }
+        let bit = 1 << (index % 64);
+        let word = self.answered.get_mut(usize::from(index / 64));
+        if let Some(word) = word.filter(|word| **word & bit == 0) {
+            *word |= bit;
+            self.open = self.open.saturating_sub(1);
         }
         self.open == 0
     }

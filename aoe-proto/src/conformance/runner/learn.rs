@@ -75,8 +75,8 @@ impl Runner<'_> {
                     Some(arg.directives(rest)?.map(|entry| entry.mac.0))
                 };
                 let list = if seen.header.error.is_none() { read() } else { None };
-                self.known.mask =
-                    list.is_some_and(|list| fill(&mut self.memory.originals.mask, list));
+                let whole = list.is_some_and(|list| fill(&mut self.memory.originals.mask, list));
+                self.know(Needs::MASK, whole);
             }
             Question::Holders => {
                 let read = || {
@@ -84,8 +84,8 @@ impl Runner<'_> {
                     Some(arg.macs(rest)?.map(|mac| mac.0))
                 };
                 let list = if seen.header.error.is_none() { read() } else { None };
-                self.known.holders =
-                    list.is_some_and(|list| fill(&mut self.memory.originals.holders, list));
+                let whole = list.is_some_and(|list| fill(&mut self.memory.originals.holders, list));
+                self.know(Needs::RESERVATION, whole);
             }
             Question::Sectors(offset) => {
                 if let Some(next) = self.learned_sectors(seen, offset) {
@@ -94,6 +94,11 @@ impl Runner<'_> {
             }
         }
         self.next_question(question);
+    }
+
+    /// Notes that a part of the state is in memory, all of it, and can be put back.
+    fn know(&mut self, what: Needs, whole: bool) {
+        self.known = if whole { self.known.and(what) } else { self.known.without(what) };
     }
 
     fn learned_config(&mut self, seen: &Seen<'_>) {
@@ -107,10 +112,11 @@ impl Runner<'_> {
         let told = Some(arg.sector_count).filter(|count| *count > 0);
         self.facts.max_sectors = Some(told.unwrap_or(SECTORS_DEFAULT));
         if self.resume == Resume::First {
-            self.known.string = arg.string(rest).is_some_and(|string| {
+            let whole = arg.string(rest).is_some_and(|string| {
                 self.memory.originals.string.clear();
                 self.memory.originals.string.extend_from_slice(string).is_ok()
             });
+            self.know(Needs::CONFIG, whole);
         }
     }
 
@@ -145,7 +151,7 @@ impl Runner<'_> {
         for (to, from) in to.iter_mut().zip(data) {
             *to = *from;
         }
-        self.known.sectors = next == end && end > 0;
+        self.know(Needs::WRITES, next == end && end > 0);
         (next > offset && next < end).then_some(next)
     }
 
@@ -198,10 +204,10 @@ impl Runner<'_> {
         }
         let has = match number {
             0 => true,
-            1 => self.known.mask,
-            2 => self.known.holders,
-            3 => self.known.string && permitted.contains(Needs::CONFIG),
-            4 => self.known.sectors,
+            1 => self.known.contains(Needs::MASK),
+            2 => self.known.contains(Needs::RESERVATION),
+            3 => self.known.contains(Needs::CONFIG) && permitted.contains(Needs::CONFIG),
+            4 => self.known.contains(Needs::WRITES),
             _ => {
                 self.phase = Phase::Choose;
                 return None;

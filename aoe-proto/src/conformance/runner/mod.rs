@@ -124,15 +124,6 @@ impl Memory<'_> {
     }
 }
 
-/// What has been found out about the state of the target before the run.
-#[derive(Clone, Copy, Debug, Default)]
-struct Known {
-    string: bool,
-    mask: bool,
-    holders: bool,
-    sectors: bool,
-}
-
 /// What the prologue asks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Question {
@@ -242,6 +233,7 @@ impl Run {
 }
 
 /// What to hand out, before it borrows from the runner.
+#[derive(Clone, Copy)]
 enum Next {
     Send(usize),
     Wait(u64),
@@ -260,7 +252,8 @@ pub struct Runner<'m> {
     selection: Selection<'m>,
     memory: Memory<'m>,
     facts: Facts,
-    known: Known,
+    /// Which parts of its state before the run could be read, by the need to change them.
+    known: Needs,
     phase: Phase,
     resume: Resume,
     flight: Flight,
@@ -319,7 +312,7 @@ impl<'m> Runner<'m> {
             config,
             selection,
             memory,
-            known: Known::default(),
+            known: Needs::NONE,
             phase: Phase::Done,
             resume: Resume::First,
             flight: Flight::default(),
@@ -417,7 +410,7 @@ impl Runner<'_> {
             Phase::Linger { until } | Phase::Listen { until } if now < until => {
                 return Some(Next::Wait(until));
             }
-            Phase::Linger { .. } => self.next_step(),
+            Phase::Linger { .. } => self.lingered(),
             Phase::Listen { .. } => self.conclude(Outcome::Failed(Failure::Silent)),
             Phase::Call(purpose, action) => {
                 self.phase = Phase::Act(purpose);

@@ -30,11 +30,18 @@ fn exchange_at(step: &'static Step, index: u16) -> Option<&'static Exchange> {
     }
 }
 
-/// The frame that a step sends at an index. The second of a silence is the query that proves it.
+/// What an answer stands against, if silence would do as well.
+fn silence_of(step: &'static Step) -> Option<&'static str> {
+    if let Step::Ask(exchange) = step { exchange.silence } else { None }
+}
+
+/// The frame that a step sends at an index. Where silence may pass, the second is the query that
+/// proves it.
 fn stimulus_at(step: &'static Step, index: u16) -> Option<Stimulus> {
     match step {
         Step::Silence { send, .. } if index == 0 => Some(*send),
         Step::Silence { .. } => Some(query()),
+        Step::Ask(_) if index > 0 => Some(query()),
         _ => exchange_at(step, index).map(|exchange| exchange.send),
     }
 }
@@ -49,6 +56,7 @@ impl Runner<'_> {
         let Some(step) = self.step() else { return self.conclude(Outcome::Passed) };
         let timing = self.config.timing;
         let (frames, tries, fresh) = match step {
+            Step::Ask(exchange) if exchange.silence.is_some() => (2, timing.tries, false),
             Step::Ask(_) => (1, timing.tries, false),
             Step::Burst(list) => {
                 (u16::try_from(list.len()).unwrap_or(FLOOD_MAX), timing.tries, true)
@@ -107,6 +115,10 @@ impl Runner<'_> {
             return self.silence_answer(step, *proof, seen, now);
         }
         let Some(index) = self.frame_of(step, seen) else { return };
+        let may_be_silent = silence_of(step).is_some();
+        if may_be_silent && index > 0 {
+            return self.proved(now);
+        }
         let Some(exchange) = exchange_at(step, index) else { return };
         if self.flight.is_answered(index) {
             if exchange.exactly_once {
@@ -114,7 +126,7 @@ impl Runner<'_> {
             }
             return;
         }
-        if matches!(self.phase, Phase::Linger { .. }) {
+        if matches!(self.phase, Phase::Linger { .. }) && !may_be_silent {
             return;
         }
         match self.judge(index, exchange.accept, seen) {
@@ -136,7 +148,7 @@ impl Runner<'_> {
                 if exchange.keep {
                     self.keep(seen);
                 }
-                if self.flight.answer(index) {
+                if self.flight.answer(index) || may_be_silent {
                     if let Some(failure) = self.run.as_mut().and_then(|run| run.suspected.take()) {
                         return self.conclude(Outcome::Failed(failure));
                     }
@@ -183,11 +195,24 @@ impl Runner<'_> {
         if first || stray {
             return self.fail(0, Some(seen), Failure::Answered);
         }
-        let proved = proof == Proof::Query && self.flight.index(tag) == Some(1);
-        if proved && self.phase == Phase::Fly {
+        if proof == Proof::Query && self.flight.index(tag) == Some(1) {
+            self.proved(now);
+        }
+    }
+
+    /// The query behind a frame was answered: only an answer that was overtaken may still come.
+    fn proved(&mut self, now: u64) {
+        if self.phase == Phase::Fly {
             let until = now.saturating_add(self.config.timing.grace_ms);
             self.phase = Phase::Linger { until };
         }
+    }
+
+    /// Nothing came for a moment.
+    pub(super) fn lingered(&mut self) {
+        let silence = self.step().and_then(silence_of);
+        self.note(silence.filter(|_| !self.flight.is_answered(0)));
+        self.next_step();
     }
 
     /// No answer, however often the step was tried.
@@ -195,6 +220,7 @@ impl Runner<'_> {
         match self.step() {
             Some(Step::Silence { proof: Proof::Time, .. }) => self.next_step(),
             Some(Step::Silence { .. }) => self.fail(0, None, Failure::Died),
+            Some(step) if silence_of(step).is_some() => self.fail(0, None, Failure::Died),
             _ => {
                 let suspected = self.run.as_mut().and_then(|run| run.suspected.take());
                 if let Some(failure) = suspected {
