@@ -201,11 +201,14 @@ impl Needs {
     pub const TRIM: Self = Self(1 << 12);
     /// The target offers SMART.
     pub const SMART: Self = Self(1 << 13);
+    /// A link that delivers frames of less than 60 bytes as they are (veth, tap). A real one pads
+    /// them with zeros, which can make them complete.
+    pub const SHORT_FRAMES: Self = Self(1 << 14);
 
     /// What a run without options permits: questions to one target.
     pub const HARMLESS: Self = Self(Self::BROADCAST.0 | Self::OFFERS.0);
     /// Everything.
-    pub const ALL: Self = Self((1 << 14) - 1);
+    pub const ALL: Self = Self((1 << 15) - 1);
     /// What only the target can provide.
     pub const OFFERS: Self = Self(Self::LBA48.0 | Self::TRIM.0 | Self::SMART.0);
     /// What has to be undone.
@@ -249,6 +252,7 @@ impl Needs {
         (Self::LBA48, "48-bit commands"),
         (Self::TRIM, "TRIM"),
         (Self::SMART, "SMART"),
+        (Self::SHORT_FRAMES, "a link that does not pad short frames"),
     ];
 }
 

@@ -283,6 +283,9 @@ fn check_needs(case: &Case) {
             if stimulus.to == Who::Broadcast {
                 needs = needs | Needs::BROADCAST;
             }
+            if matches!(stimulus.cut, aoe_proto::conformance::Cut::At(len) if len < 36) {
+                needs = needs | Needs::SHORT_FRAMES;
+            }
             if stimulus.vlan.is_some() {
                 needs = needs | Needs::VLAN;
             }

@@ -10,6 +10,7 @@ pub(super) const CASES: &[Case] = &[
     case("hostile.cut-header", Must, "AoE 2.7")
         .shows("a frame that ends inside its header is dropped")
         .otherwise("old memory of the target is taken for a request")
+        .needs(Needs::SHORT_FRAMES)
         .steps(&[
             silent(identify().cut_at(14)),
             silent(identify().cut_at(19)),
@@ -18,6 +19,7 @@ pub(super) const CASES: &[Case] = &[
     case("hostile.cut-argument", Must, "AoE 2.7")
         .shows("a frame that ends inside the fixed part of its argument is dropped")
         .otherwise("old memory of the target is taken for the rest of the request")
+        .needs(Needs::SHORT_FRAMES)
         .steps(&[
             silent(identify().cut_at(35)),
             silent(query().cut_at(31)),
