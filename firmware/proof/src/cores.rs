@@ -2,8 +2,8 @@
 
 use core::hint::black_box;
 
-use crate::chains;
 use crate::stack::Depth;
+use crate::{chains, conformance};
 use aoe_proto::{Action, Address, AtaError, Incoming, LinkLimits, Mac, Target, TargetConfig};
 /// Stack of one request through codec and target.
 pub static CODEC: Depth = Depth::new();
@@ -13,7 +13,8 @@ pub fn run() -> u8 {
     let mut frame = [0_u8; 128];
     let identified = codec(black_box(&mut frame));
     let served = chains::run();
-    u8::from(!(identified && served))
+    let judged = conformance::run();
+    u8::from(!(identified && served && judged))
 }
 
 /// An IDENTIFY request through the codec and a target; then whatever `frame` holds.
