@@ -65,7 +65,8 @@ impl Latency {
         for (index, bucket) in (0..).zip(&self.buckets) {
             seen = seen.saturating_add(u64::from(*bucket));
             if seen >= wanted {
-                return Some(end_of(index).clamp(self.min_ns, self.max_ns));
+                // Not `clamp`, which panics when its limits are the wrong way round.
+                return Some(end_of(index).max(self.min_ns).min(self.max_ns));
             }
         }
         Some(self.max_ns)
