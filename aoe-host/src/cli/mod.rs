@@ -11,6 +11,7 @@ pub mod image;
 pub mod initiator;
 pub mod serve;
 pub mod status;
+pub mod watch;
 
 mod output;
 
@@ -78,6 +79,10 @@ pub enum Command {
     /// Copy a file to a target
     Write(initiator::WriteArgs),
 
+    /// Listen to AoE traffic and point out what is wrong with it
+    #[command(after_help = watch::EXAMPLES)]
+    Watch(watch::WatchArgs),
+
     /// Print a completion script for a shell
     Completions(completion::CompletionsArgs),
     /// Write the manual pages
@@ -109,6 +114,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Reserve(args) => initiator::reserve(&args),
         Command::Read(args) => initiator::read(&args),
         Command::Write(args) => initiator::write(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Completions(args) => completion::completions(&args),
         Command::Man(args) => completion::man(&args),
     }

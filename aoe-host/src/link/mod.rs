@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   pnet.rs   raw socket of the operating system, through libpnet     (portable, always built)
+//!   tap.rs    listens to everything that passes an interface           (`cowblade watch`; no link)
 //!   memory.rs an in-memory Ethernet switch; each port is a link       (demo, tests, simulation)
 //! ```
 //!
@@ -25,6 +26,7 @@ pub mod memory;
 mod packet_socket;
 pub mod pnet;
 mod state;
+pub mod tap;
 
 pub use state::InterfaceState;
 

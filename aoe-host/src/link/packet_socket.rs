@@ -43,6 +43,11 @@ pub(super) struct PacketSocket {
 impl PacketSocket {
     /// A filtered socket that is not bound yet and therefore receives nothing.
     pub(super) fn open() -> io::Result<Self> {
+        Self::open_filtered(&aoe_filter())
+    }
+
+    /// As [`PacketSocket::open`], with another filter.
+    pub(super) fn open_filtered(filter: &[libc::sock_filter]) -> io::Result<Self> {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: `socket` takes three integers and touches no memory of ours.
         let raw = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
@@ -52,7 +57,7 @@ impl PacketSocket {
         // SAFETY: `raw` was returned by `socket` just above, is open, and nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(raw) };
         let socket = Self { fd };
-        socket.attach_filter(&aoe_filter())?;
+        socket.attach_filter(filter)?;
         socket.grow_buffers()?;
         Ok(socket)
     }
@@ -60,10 +65,15 @@ impl PacketSocket {
     /// Binds to the interface of number `index`, or moves the binding there, for AoE frames.
     /// Needs no privilege, so it works after privileges were dropped.
     pub(super) fn bind(&self, index: u32) -> io::Result<()> {
+        self.bind_protocol(index, ETHERTYPE)
+    }
+
+    /// As [`PacketSocket::bind`], for the frames of another `EtherType`.
+    pub(super) fn bind_protocol(&self, index: u32, protocol: u16) -> io::Result<()> {
         // SAFETY: `sockaddr_ll` consists of integers only; all zero is a valid value.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         address.sll_family = constant_u16(libc::AF_PACKET);
-        address.sll_protocol = ETHERTYPE.to_be();
+        address.sll_protocol = protocol.to_be();
         address.sll_ifindex = i32::try_from(index).map_err(io::Error::other)?;
         let len = socklen_of::<libc::sockaddr_ll>()?;
         // SAFETY: the pointer and `len` describe `address`, which outlives the call; `bind` reads
@@ -221,12 +231,12 @@ fn aoe_filter() -> [libc::sock_filter; 12] {
     ]
 }
 
-const fn load(width: u32, at: u32) -> libc::sock_filter {
+pub(super) const fn load(width: u32, at: u32) -> libc::sock_filter {
     instruction(libc::BPF_LD | width | libc::BPF_ABS, 0, 0, at)
 }
 
 /// Skips `if_equal` or `otherwise` instructions.
-const fn jump_if_equal(value: u32, if_equal: u8, otherwise: u8) -> libc::sock_filter {
+pub(super) const fn jump_if_equal(value: u32, if_equal: u8, otherwise: u8) -> libc::sock_filter {
     instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, if_equal, otherwise, value)
 }
 
@@ -236,7 +246,7 @@ const fn ancillary(what: c_int) -> u32 {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "classic BPF codes have 8 bits")]
-const fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+pub(super) const fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
 }
 
@@ -254,7 +264,7 @@ fn interface_request(name: &str) -> io::Result<libc::ifreq> {
     Ok(request)
 }
 
-fn socklen_of<T>() -> io::Result<libc::socklen_t> {
+pub(super) fn socklen_of<T>() -> io::Result<libc::socklen_t> {
     libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)
 }
 
@@ -263,11 +273,11 @@ fn socklen_of<T>() -> io::Result<libc::socklen_t> {
     clippy::cast_sign_loss,
     reason = "address families are small positive constants"
 )]
-const fn constant_u16(value: c_int) -> u16 {
+pub(super) const fn constant_u16(value: c_int) -> u16 {
     value as u16
 }
 
-fn check(result: c_int) -> io::Result<()> {
+pub(super) fn check(result: c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
