@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod bench;
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod control;

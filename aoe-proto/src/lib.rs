@@ -61,6 +61,7 @@ pub mod print;
 pub mod sectors;
 pub mod serve;
 pub mod target;
+pub mod watch;
 pub mod wire;
 
 pub use disk::Disk;

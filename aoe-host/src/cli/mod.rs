@@ -12,6 +12,7 @@ pub mod image;
 pub mod initiator;
 pub mod serve;
 pub mod status;
+pub mod watch;
 
 mod output;
 
@@ -83,6 +84,10 @@ pub enum Command {
     #[command(after_help = bench::NOTES)]
     Bench(Box<bench::BenchArgs>),
 
+    /// Listen to AoE traffic and point out what is wrong with it
+    #[command(after_help = watch::EXAMPLES)]
+    Watch(watch::WatchArgs),
+
     /// Print a completion script for a shell
     Completions(completion::CompletionsArgs),
     /// Write the manual pages
@@ -115,6 +120,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Read(args) => initiator::read(&args),
         Command::Write(args) => initiator::write(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Completions(args) => completion::completions(&args),
         Command::Man(args) => completion::man(&args),
     }

@@ -3,6 +3,7 @@
 //! ```text
 //!   packet.rs  packet socket of Linux, read through a ring or by recvmmsg  (the fast ones)
 //!   pnet.rs    raw socket of the operating system, through libpnet         (portable)
+//!   tap.rs     listens to everything that passes an interface              (`cowblade watch`; no link)
 //!   memory.rs  an in-memory Ethernet switch; each port is a link           (demo, tests)
 //!
 //!   open.rs    which of them            packet_socket.rs  the socket under the first two
@@ -37,6 +38,7 @@ pub mod pnet;
 mod ring;
 mod sending;
 mod state;
+pub mod tap;
 mod watch;
 
 pub use open::{Room, open};
