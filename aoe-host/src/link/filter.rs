@@ -43,7 +43,7 @@ impl Wanted {
     /// What a server of `addresses` wants: other answers are none of its business, but whoever
     /// answers for its own addresses must be reported.
     pub(super) fn by_server(addresses: &[Address]) -> Self {
-        let mut numbers: Vec<u32> = addresses.iter().map(number).collect();
+        let mut numbers: Vec<u32> = addresses.iter().copied().map(number).collect();
         numbers.sort_unstable();
         numbers.dedup();
         let mut ranges: Vec<(u32, u32)> = Vec::new();
@@ -58,7 +58,7 @@ impl Wanted {
 }
 
 /// The address as the four octets at [`ADDRESS_AT`] hold it, without the command.
-fn number(address: &Address) -> u32 {
+fn number(address: Address) -> u32 {
     u32::from(address.shelf()) << 16 | u32::from(address.slot()) << 8
 }
 
