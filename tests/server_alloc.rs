@@ -100,6 +100,9 @@ impl Link for Replay {
     fn name(&self) -> &'static str {
         "replay"
     }
+    fn implementation(&self) -> &'static str {
+        "replay"
+    }
     fn mac(&self) -> Mac {
         Mac(SERVER)
     }

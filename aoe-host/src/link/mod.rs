@@ -50,9 +50,7 @@ pub trait Link {
     fn name(&self) -> &str;
 
     /// Which implementation it is, and why if there was a choice; for people.
-    fn implementation(&self) -> &str {
-        ""
-    }
+    fn implementation(&self) -> &str;
 
     /// This station's own address, as of the last event.
     fn mac(&self) -> Mac;
@@ -70,7 +68,8 @@ pub trait Link {
     /// Only requests, and answers that claim one of `addresses`, are needed from now on: a link
     /// that can have the others dropped early does so. They may still be delivered.
     fn serve_only(&mut self, addresses: &[Address]) {
-        let _all_the_same = addresses;
+        // Delivering all of them is allowed.
+        let _: &[Address] = addresses;
     }
 
     /// Whether a frame waits, if that can be told without a system call: then it pays to ask a
@@ -171,8 +170,8 @@ pub fn wait(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<()>
 ///
 /// # Errors
 /// When the system refuses to wait; an interruption by a signal is not an error.
-pub fn wait_for_any<'f>(
-    fds: &mut dyn Iterator<Item = BorrowedFd<'f>>,
+pub fn wait_for_any(
+    fds: &mut dyn Iterator<Item = BorrowedFd<'_>>,
     timeout: Option<Duration>,
 ) -> io::Result<()> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -273,8 +273,7 @@ impl<'m> Running<'m> {
         let came = loop {
             let came = (0..LOOKS).any(|_| {
                 core::hint::spin_loop();
-                let ready = |link: &Box<dyn Link>| link.has_frames() == Some(true);
-                self.links.iter().any(ready) || self.edge.driver.has_news()
+                self.links.iter().any(|link| link.has_frames() == Some(true)) || self.edge.driver.has_news()
             });
             if came || from.elapsed() >= AWAKE_MAX {
                 break came;
@@ -403,8 +402,8 @@ impl<'m> Running<'m> {
     }
 
     fn log_serving(&self) {
-        let name = |l: &Box<dyn Link>| format!("{} ({})", l.name(), l.implementation());
-        let names: Vec<String> = self.links.iter().map(name).collect();
+        let names = self.links.iter().map(|l| format!("{} ({})", l.name(), l.implementation()));
+        let names: Vec<String> = names.collect();
         let addresses: Vec<String> = self.server.addresses().map(|a| a.to_string()).collect();
         let shown = match addresses.as_slice() {
             [first, .., last] if addresses.len() > 4 => {
