@@ -9,6 +9,7 @@
 
 pub mod dm_snapshot;
 pub mod native;
+pub mod qcow1;
 pub mod raw;
 
 use crate::pages::{PAGE_LEN, PagePool, StorageKey};
@@ -400,6 +401,8 @@ pub enum Layer<'m> {
     Native(native::Frozen<'m>),
     /// A dm-snapshot store and its filled index.
     DmSnapshot(dm_snapshot::Frozen<'m>),
+    /// A qcow image of version 1.
+    Qcow1(qcow1::Frozen),
 }
 
 macro_rules! each_layer {
@@ -415,6 +418,10 @@ macro_rules! each_layer {
             }
             Layer::DmSnapshot($format) => {
                 let $index: &[IndexEntry] = $format.index();
+                $call
+            }
+            Layer::Qcow1($format) => {
+                let $index: &[IndexEntry] = &[];
                 $call
             }
         }
@@ -451,7 +458,7 @@ impl Layer<'_> {
 /// The writable top of a chain.
 #[derive(Debug)]
 #[non_exhaustive]
-#[expect(
+#[allow(
     clippy::large_enum_variant,
     reason = "nothing is allocated, so nothing can be boxed; a chain has one overlay"
 )]
@@ -460,6 +467,8 @@ pub enum Top {
     Native(native::Writable),
     /// A dm-snapshot store.
     DmSnapshot(dm_snapshot::Writable),
+    /// A qcow image of version 1.
+    Qcow1(qcow1::Writable),
 }
 
 macro_rules! each_top {
@@ -467,6 +476,7 @@ macro_rules! each_top {
         match $top {
             Top::Native($format) => $call,
             Top::DmSnapshot($format) => $call,
+            Top::Qcow1($format) => $call,
         }
     };
 }
