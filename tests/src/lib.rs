@@ -4,6 +4,7 @@
 //! * [`lossy`] loses, doubles and swaps frames between them.
 //! * [`guest`] boots user-mode-linux machines whose initiator is the kernel's own `aoe` driver.
 //! * [`pc`] emulates a PC that boots over the segment.
+//! * [`image_chain`] drives an overlay file over a base file.
 //! * [`initiator`] is a small client of our own, [`hostile`] one that lies.
 //! * [`server`] runs a target in a namespace, kills it and starts it again.
 //! * [`dissector`] reads captured frames with tshark.
@@ -35,6 +36,7 @@ pub mod dm_store;
 pub mod frames;
 pub mod guest;
 pub mod hostile;
+pub mod image_chain;
 pub mod initiator;
 pub mod initramfs;
 pub mod judge;

@@ -3,23 +3,28 @@
 use std::io::{IsTerminal, Write, stderr, stdin};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
 use super::output::{print_json, print_line, progress_bar};
 use crate::config::Window;
 use crate::error::{Exit, HostError, Result};
-use crate::tools::{self, Gate, MapRun, NewFormat, Proof};
+use crate::image::{Format, FormatOptions};
+use crate::tools::{self, Gate, MapRun, Proof};
 use crate::values::ByteSize;
 
-/// Formats in which an overlay can be made.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
-pub enum CreateFormat {
-    /// Our own: sector granular, crash safe, sparse
-    #[default]
-    Native,
-    /// The persistent exception store of device-mapper's snapshot target
-    DmSnapshot,
+/// Reads the word of a format in which overlays are made.
+fn format_parser() -> impl TypedValueParser<Value = Format> {
+    let word = |format: Format| PossibleValue::new(format.word()).help(format.about());
+    PossibleValuesParser::new(Format::creatable().map(word))
+        .map(|word| Format::named(&word).unwrap_or(Format::NATIVE))
+}
+
+/// Splits `KEY=VALUE`.
+fn key_value(word: &str) -> core::result::Result<(String, String), String> {
+    let split = word.split_once('=').ok_or("write KEY=VALUE")?;
+    Ok((split.0.to_owned(), split.1.to_owned()))
 }
 
 /// `cowblade create`.
@@ -38,12 +43,16 @@ pub struct CreateArgs {
     pub size: Option<ByteSize>,
 
     /// Format of the overlay
-    #[arg(long, value_enum, default_value_t)]
-    pub format: CreateFormat,
+    #[arg(long, value_parser = format_parser(), default_value_t = Format::NATIVE)]
+    pub format: Format,
 
-    /// Chunk size of a dm-snapshot overlay [default: 32K]
+    /// An option of the format; a wrong one lists them all
+    #[arg(short, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub option: Vec<(String, String)>,
+
+    /// Chunk size of a dm-snapshot overlay, as `-o chunk=SIZE` [default: 32K]
     #[arg(long, value_name = "SIZE")]
-    pub chunk: Option<ByteSize>,
+    pub chunk: Option<String>,
 
     /// Use IMAGE from this byte on, a multiple of 512 [default: 0]
     #[arg(long, value_name = "BYTES", requires = "backing")]
@@ -53,9 +62,9 @@ pub struct CreateArgs {
     #[arg(long, value_name = "BYTES", requires = "backing")]
     pub length: Option<ByteSize>,
 
-    /// A name to put into a native overlay
-    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
-    pub label: String,
+    /// A name to put into a native overlay, as `-o label=NAME`
+    #[arg(long, value_name = "NAME")]
+    pub label: Option<String>,
 
     /// Record the hash of the whole IMAGE, so that `rebind` can accept a copy of it later
     #[arg(long)]
@@ -92,6 +101,10 @@ pub struct CheckArgs {
     /// The images
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<PathBuf>,
+
+    /// Repair what can be repaired without losing data, then check
+    #[arg(long)]
+    pub repair: bool,
 
     /// Look also at the parents that the image names
     #[arg(long)]
@@ -187,8 +200,8 @@ pub(super) fn create(args: &CreateArgs) -> Result<Exit> {
             len_bytes: args.length.map(ByteSize::bytes),
         },
         size_bytes: args.size.map(ByteSize::bytes),
-        format: new_format(args)?,
-        label: args.label.clone(),
+        format: args.format,
+        options: format_options(args),
         full_hash: args.full_hash,
         onto_device: args.onto_device,
     };
@@ -196,23 +209,11 @@ pub(super) fn create(args: &CreateArgs) -> Result<Exit> {
     tell(&created, args.json)
 }
 
-fn new_format(args: &CreateArgs) -> Result<NewFormat> {
-    match (args.format, args.chunk) {
-        (CreateFormat::Native, None) => Ok(NewFormat::Native),
-        (CreateFormat::Native, Some(_)) => {
-            Err(HostError::usage("use --chunk", "native overlays have no chunks")
-                .advice("leave it out, or say --format dm-snapshot"))
-        }
-        (CreateFormat::DmSnapshot, chunk) => {
-            let default = u64::from(tools::DEFAULT_CHUNK_SECTORS) * 512;
-            let len = chunk.map_or(default, ByteSize::bytes);
-            let sectors = u32::try_from(len / 512).ok().filter(|_| len.is_multiple_of(512));
-            let chunk_sectors = sectors.filter(|n| n.is_power_of_two()).ok_or_else(|| {
-                HostError::usage("use --chunk", format!("{len} bytes is no power of two from 512"))
-            })?;
-            Ok(NewFormat::DmSnapshot { chunk_sectors })
-        }
-    }
+/// All that is particular to the format, however it was said.
+fn format_options(args: &CreateArgs) -> FormatOptions {
+    let named = [("chunk", &args.chunk), ("label", &args.label)];
+    let named = named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)));
+    named.chain(args.option.iter().cloned()).collect()
 }
 
 pub(super) fn info(args: &InfoArgs) -> Result<Exit> {
@@ -223,8 +224,8 @@ pub(super) fn info(args: &InfoArgs) -> Result<Exit> {
 pub(super) fn check(args: &CheckArgs) -> Result<Exit> {
     let (mut reports, mut exit, mut failure) = (Vec::new(), Exit::Success, None);
     for image in &args.images {
-        let checked =
-            with_bar(args.json, |progress| tools::check(image, gate(args.parents), progress));
+        let look = if args.repair { tools::repair } else { tools::check };
+        let checked = with_bar(args.json, |progress| look(image, gate(args.parents), progress));
         match checked {
             Ok(report) => {
                 if report.exit() != Exit::Success {

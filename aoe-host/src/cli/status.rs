@@ -97,8 +97,17 @@ fn render(status: &Status) -> String {
 }
 
 fn interface_table(status: &Status) -> Table {
-    let headings =
-        ["interface", "mac", ">mtu", "state", ">frames in", ">frames out", ">lost in", ">lost out"];
+    let headings = [
+        "interface",
+        "link",
+        "mac",
+        ">mtu",
+        "state",
+        ">frames in",
+        ">frames out",
+        ">lost in",
+        ">lost out",
+    ];
     let mut table = Table::new(&headings);
     for interface in &status.interfaces {
         let counters = interface.counters;
@@ -109,6 +118,7 @@ fn interface_table(status: &Status) -> Table {
             + counters.send_other;
         table.add([
             interface.name.clone(),
+            kind_of(&interface.link).to_owned(),
             interface.mac.to_string(),
             interface.mtu.to_string(),
             if interface.up { "up" } else { "down" }.to_owned(),
@@ -119,6 +129,11 @@ fn interface_table(status: &Status) -> Table {
         ]);
     }
     table
+}
+
+/// The word for the link, without the reason.
+fn kind_of(link: &str) -> &str {
+    link.split(',').next().filter(|kind| !kind.is_empty()).unwrap_or("-")
 }
 
 fn target_table(status: &Status) -> Table {
@@ -223,6 +238,7 @@ mod tests {
                 mac,
                 mtu: 9000,
                 up: true,
+                link: "ring, the fastest here".into(),
                 counters: LinkCounters { frames_sent: 5, ..LinkCounters::default() },
             }],
             targets: vec![TargetStatus {

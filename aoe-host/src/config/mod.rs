@@ -147,6 +147,10 @@ pub enum LinkKind {
     Auto,
     /// A raw socket through libpnet.
     Pnet,
+    /// A packet socket with a ring that is shared with the kernel.
+    Ring,
+    /// A packet socket, many frames with one system call.
+    Mmsg,
 }
 
 /// What happens to an initiator nobody named.

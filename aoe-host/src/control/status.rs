@@ -46,6 +46,9 @@ pub struct InterfaceStatus {
     pub mtu: usize,
     /// Whether frames can pass.
     pub up: bool,
+    /// How frames are exchanged with it (`ring`, `mmsg`, `pnet`), and why so.
+    #[serde(default)]
+    pub link: String,
     /// Totals since the start.
     pub counters: LinkCounters,
 }

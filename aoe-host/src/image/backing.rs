@@ -1,43 +1,20 @@
 //! What lies below overlays: frozen layers from upper to base, opened read-only, locked and watched.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use cow_core::engine::MAX_LAYERS;
-use cow_core::format::raw::Raw;
-use cow_core::format::{IndexEntry, Layer, Map, dm_snapshot, native};
-use cow_core::identity::ParentIdentity;
+use cow_core::format::{Layer, native};
 use cow_core::pages::StorageKey;
 use cow_core::storage::ReadStorage;
 use cow_core::units::SECTOR_BYTES;
 
-use super::binding::Binding;
-use super::detect::{Format, ImageName};
-use super::explain::{
-    dm_load_failed, dm_open_failed, mode_refused, native_open_failed, parent_refused,
-};
-use super::identity::{identity_of, scratch_page};
+use super::identity::mtime_of;
+use super::name::{ImageFile, ImageKeys, ImageName};
+use super::parent::{Below, Candidate};
 use crate::config::{self, Window};
 use crate::error::{ErrorKind, HostError, Result};
-use crate::storage::{
-    Access, Change, ChangeWatch, FileKey, FileOptions, FileStorage, FileTable, LockMode,
-};
-
-/// Bytes read at a time from a store's list of exceptions.
-const LIST_PIECE_LEN: usize = 64 << 10;
-
-/// What an overlay lies on, as it looks from the overlay: enough to make one, or to recognise the
-/// parent of one.
-#[derive(Clone, Debug)]
-pub(crate) struct Below {
-    pub(crate) identity: ParentIdentity,
-    pub(crate) window: Option<native::Window>,
-    /// Absolute, if the system can tell. `None`: nothing is below, or zeros.
-    pub(crate) path: Option<PathBuf>,
-    pub(crate) sectors: u64,
-    /// Every file in the chain.
-    pub(crate) files: Vec<FileKey>,
-}
+use crate::storage::{Access, Change, ChangeWatch, FileOptions, FileTable, LockMode};
 
 /// The layers below the overlays of an export. Stays opened, locked and watched until dropped.
 #[derive(Debug)]
@@ -96,8 +73,8 @@ impl Backing {
 
 /// Opens the layers of an export, `layers` from upper to base, and enters their files into `files`.
 ///
-/// The index of a dm-snapshot store is leaked on purpose: layers are shared by every disk and
-/// thread, are opened once, and live as long as the process.
+/// Index memory of a layer is leaked on purpose: layers are shared by every disk and thread, are
+/// opened once, and live as long as the process.
 ///
 /// # Errors
 /// Nothing to serve from, too many layers, a file twice, a layer above something it was not made
@@ -118,8 +95,9 @@ pub fn open_backing(
         match layer {
             config::Layer::Blank { len_bytes } => stack.put_blank(*len_bytes)?,
             config::Layer::File { path, window } => {
+                let name = ImageName::parse(path);
                 // Keys are given out before the layer is known to be good, but stay empty then.
-                stack.put_file(path, *window, files.reserve())?;
+                stack.put_file(&name, *window, ImageKeys::reserve(&name, files))?;
             }
         }
     }
@@ -132,16 +110,9 @@ struct Stack {
     direct: bool,
     below: Option<Below>,
     layers: Vec<Layer<'static>>,
-    opened: Vec<(StorageKey, FileStorage)>,
+    opened: Vec<(ImageKeys, ImageFile)>,
     watches: Vec<ChangeWatch>,
     warnings: Vec<String>,
-}
-
-/// One layer, judged.
-struct Judged {
-    layer: Layer<'static>,
-    identity: ParentIdentity,
-    sectors: u64,
 }
 
 impl Stack {
@@ -149,118 +120,61 @@ impl Stack {
         if self.below.is_some() {
             return Err(HostError::usage("use the chain", "blank:SIZE can only be the base"));
         }
-        let sectors = len_bytes / SECTOR_BYTES;
-        self.below = Some(Below {
-            identity: ParentIdentity::None,
-            window: None,
-            path: None,
-            sectors,
-            files: Vec::new(),
-        });
+        self.below = Some(Below::blank(len_bytes / SECTOR_BYTES));
         Ok(())
     }
 
-    fn put_file(&mut self, path: &Path, window: Window, key: StorageKey) -> Result<()> {
-        let name = ImageName::parse(path);
+    fn put_file(&mut self, name: &ImageName, window: Window, keys: ImageKeys) -> Result<()> {
         let options = FileOptions {
             access: Access::ReadOnly,
             lock: LockMode::Shared,
             direct: self.direct,
             window,
         };
-        let file = FileStorage::open(&name.path, &options)?;
-        let file_key = file.key()?;
+        let (file, format) = name.open(&options)?;
         let mut below_files = self.below.as_ref().map_or_else(Vec::new, |b| b.files.clone());
-        if below_files.contains(&file_key) {
-            return Err(HostError::usage("use the chain", "the same file is in it twice")
-                .path(&name.path)
-                .advice("name every layer once, from the top to the base"));
+        for key in file.keys()? {
+            if below_files.contains(&key) {
+                return Err(HostError::usage("use the chain", "the same file is in it twice")
+                    .path(&name.path)
+                    .advice("name every layer once, from the top to the base"));
+            }
+            below_files.push(key);
         }
-        below_files.push(file_key);
-        let watch = ChangeWatch::new(&file)?;
-        let judged = match name.format_of(&file)? {
-            Format::Raw => self.judge_raw(&file, key)?,
-            Format::Native => self.judge_native(&file, key)?,
-            Format::DmSnapshot => self.judge_dm(&file, key)?,
-        };
+        let watches: Vec<_> = file.files().map(ChangeWatch::new).collect::<Result<_>>()?;
+        // Lives as long as the process: see `open_backing`.
+        let index = Box::leak(Box::default());
+        let opened = format.ops().open_layer(&file, keys, self.below.as_ref(), index)?;
         let window = (window != Window::default())
             .then(|| -> Result<_> {
-                Ok(native::Window { offset: window.offset_bytes, len: file.len_bytes()? })
+                Ok(native::Window { offset: window.offset_bytes, len: file.main.len_bytes()? })
             })
             .transpose()?;
         self.below = Some(Below {
-            identity: judged.identity,
+            parent: Candidate {
+                identity: opened.identity,
+                size_bytes: Some(opened.size_bytes),
+                mtime_s: mtime_of(&file.main)?,
+                raw: format.ops().is_plain().then(|| file.main.clone()),
+            },
             window,
-            path: Some(std::fs::canonicalize(&name.path).unwrap_or(name.path)),
-            sectors: judged.sectors,
+            path: name.hint(),
+            sectors: opened.layer.sectors(),
             files: below_files,
         });
-        self.layers.insert(0, judged.layer);
-        self.opened.push((key, file));
-        self.watches.push(watch);
+        self.layers.insert(0, opened.layer);
+        self.warnings.extend(opened.warning);
+        self.opened.push((keys, file));
+        self.watches.extend(watches);
         Ok(())
-    }
-
-    fn judge_raw(&self, file: &FileStorage, key: StorageKey) -> Result<Judged> {
-        if self.below.is_some() {
-            return Err(HostError::usage("use the chain", "a raw image hides what is below it")
-                .path(file.path())
-                .advice("name raw images last"));
-        }
-        let len = file.len_bytes()?;
-        let Some(raw) = Raw::new(key, len) else {
-            let detail = if len == 0 { "it is empty" } else { "it is larger than a disk can be" };
-            return Err(HostError::usage("serve", detail).path(file.path()));
-        };
-        Ok(Judged { identity: identity_of(file)?, sectors: raw.sectors(), layer: Layer::Raw(raw) })
-    }
-
-    fn judge_native(&self, file: &FileStorage, key: StorageKey) -> Result<Judged> {
-        let op = "use the layer";
-        let opened = native::open(file, &mut scratch_page())
-            .map_err(|e| native_open_failed(e, op, file.path()))?;
-        let frozen = opened.frozen(key).map_err(|e| mode_refused(e, op, file.path()))?;
-        let parent = &opened.header().parent;
-        check_parent(&parent.identity, parent.window, self.below.as_ref(), file.path())?;
-        Ok(Judged {
-            identity: ParentIdentity::Layer(opened.header().layer_id),
-            sectors: frozen.sectors(),
-            layer: Layer::Native(frozen),
-        })
-    }
-
-    fn judge_dm(&mut self, file: &FileStorage, key: StorageKey) -> Result<Judged> {
-        let Some(below) = &self.below else {
-            return Err(HostError::usage("use the layer", "a dm-snapshot store needs its origin")
-                .path(file.path())
-                .advice("name the origin behind it"));
-        };
-        match Binding::load(file)? {
-            Some(binding) => {
-                let (identity, window) = (binding.identity(), binding.window());
-                check_parent(&identity, window, Some(below), file.path())?;
-            }
-            None => self.warnings.push(format!(
-                "nothing says that `{}` belongs to the image below it: make sure yourself",
-                file.path().display()
-            )),
-        }
-        let (loaded, index) = load_store(file, below.sectors, 0)?;
-        // Lives as long as the process: see `open_backing`.
-        let index: &'static [IndexEntry] = Vec::leak(index);
-        Ok(Judged {
-            identity: identity_of(file)?,
-            sectors: below.sectors,
-            layer: Layer::DmSnapshot(dm_snapshot::Frozen::new(key, &loaded, index)),
-        })
     }
 
     fn finish(self, files: &mut FileTable) -> Result<Backing> {
         let nothing = || HostError::new(ErrorKind::Usage, "use the chain");
         let below = self.below.ok_or_else(nothing)?;
-        let keys = self.opened.iter().map(|(key, _)| *key).collect();
-        for (key, file) in self.opened {
-            files.set(key, file);
+        let keys = self.opened.iter().flat_map(|(keys, _)| keys.all()).collect();
+        for (keys, file) in self.opened {
+            keys.enter(&file, files);
         }
         Ok(Backing {
             layers: Arc::from(self.layers),
@@ -270,66 +184,4 @@ impl Stack {
             warnings: self.warnings,
         })
     }
-}
-
-/// Compares what an image recorded with what is below it.
-pub(super) fn check_parent(
-    recorded: &ParentIdentity,
-    window: Option<native::Window>,
-    below: Option<&Below>,
-    image: &Path,
-) -> Result<()> {
-    let found = below.map_or(ParentIdentity::None, |b| b.identity);
-    let shown = below.and_then(|b| b.path.as_deref());
-    let shown = shown.map_or_else(|| "nothing".to_owned(), |path| path.display().to_string());
-    recorded.matches(&found).map_err(|mismatch| parent_refused(mismatch, image, &shown))?;
-    let found_window = below.and_then(|b| b.window);
-    if window != found_window {
-        let words = |w: Option<native::Window>| match w {
-            Some(w) => format!("{} bytes from byte {} on", w.len, w.offset),
-            None => "all of it".to_owned(),
-        };
-        return Err(HostError::new(ErrorKind::Mismatch, "use the overlay")
-            .path(image)
-            .detail(format!(
-                "it was made over another part of its parent: {}, not {}",
-                words(window),
-                words(found_window)
-            ))
-            .advice("check --offset and --length"));
-    }
-    Ok(())
-}
-
-/// Reads a store's list into index memory with room for `more` further exceptions, as far as the
-/// store can have them.
-pub(crate) fn load_store(
-    file: &FileStorage,
-    disk_sectors: u64,
-    more: u64,
-) -> Result<(dm_snapshot::Loaded, Vec<IndexEntry>)> {
-    let op = "open the dm-snapshot store";
-    let mut piece = vec![0; LIST_PIECE_LEN];
-    let opened = dm_snapshot::open(file, disk_sectors, &mut piece)
-        .map_err(|e| dm_open_failed(e, op, file.path()))?;
-    load_list(file, &opened, more, &mut piece)
-}
-
-/// As [`load_store`], for a store that is open already.
-pub(super) fn load_list(
-    file: &FileStorage,
-    opened: &dm_snapshot::Opened,
-    more: u64,
-    piece: &mut [u8],
-) -> Result<(dm_snapshot::Loaded, Vec<IndexEntry>)> {
-    let op = "open the dm-snapshot store";
-    let room = opened.exceptions().saturating_add(more).min(opened.geometry().capacity());
-    let needed = dm_snapshot::index_needed(room).max(opened.index_needed());
-    let entries = usize::try_from(needed).map_err(|_too_many| {
-        HostError::new(ErrorKind::Full, op).path(file.path()).detail("its index needs more memory")
-    })?;
-    let mut index = vec![IndexEntry::EMPTY; entries];
-    let loaded = dm_snapshot::load_index(file, opened, &mut index, piece)
-        .map_err(|e| dm_load_failed(e, op, file.path()))?;
-    Ok((loaded, index))
 }

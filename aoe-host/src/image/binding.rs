@@ -1,8 +1,8 @@
-//! The parent of a dm-snapshot store, which the format itself cannot name: a small JSON file beside
-//! the store, `STORE.parent.json`.
+//! The parent of an image whose format cannot name it, or not well: a small JSON file beside the
+//! image, `IMAGE.parent.json`.
 //!
-//! It is written when a store is first used as an overlay, and checked whenever it is used again.
-//! A store on a block device has none: beside a device node nothing survives.
+//! It is written when an image is made, or first used as an overlay, and checked whenever it is used
+//! again. An image on a block device has none: beside a device node nothing survives.
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +10,9 @@ use cow_core::format::native;
 use cow_core::identity::{FileIdentity, LayerId, ParentIdentity};
 use serde::{Deserialize, Serialize};
 
-use super::backing::Below;
 use super::identity::random_layer_id;
+use super::notes::NoteId;
+use super::parent::{Below, Recorded};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::registry::{read_if_exists, write_atomically};
 use crate::storage::FileStorage;
@@ -131,7 +132,7 @@ impl Binding {
         Ok(Self {
             version: VERSION,
             id: random_layer_id()?.to_string(),
-            parent: ParentRecord::new(&below.identity, below.path.as_deref()),
+            parent: ParentRecord::new(&below.parent.identity, below.path.as_deref()),
             window: below.window.map(|w| WindowRecord { offset_bytes: w.offset, len_bytes: w.len }),
         })
     }
@@ -185,18 +186,29 @@ impl Binding {
         write_atomically(&path, &text)
     }
 
+    /// What it says about the parent.
+    pub(crate) fn recorded(&self) -> Recorded {
+        Recorded::identity(self.identity(), self.window(), self.parent.path().map(Path::to_owned))
+    }
+
+    /// Under which notes about the image are kept. `None` on a block device, where nothing tells
+    /// this content from what was there before.
+    pub(crate) fn note_id(&self, image: &FileStorage) -> Option<NoteId> {
+        (!image.is_device()).then(|| NoteId::new(self.id(), 0, 0))
+    }
+
     /// The part of the parent that is used.
-    pub(crate) fn window(&self) -> Option<native::Window> {
+    fn window(&self) -> Option<native::Window> {
         self.window.map(|w| native::Window { offset: w.offset_bytes, len: w.len_bytes })
     }
 
     /// How the parent is recognised.
-    pub(crate) fn identity(&self) -> ParentIdentity {
+    fn identity(&self) -> ParentIdentity {
         self.parent.identity().unwrap_or_default()
     }
 
     /// Name of the content.
-    pub(crate) fn id(&self) -> LayerId {
+    fn id(&self) -> LayerId {
         LayerId(unhex(&self.id).unwrap_or(LayerId::NONE.0))
     }
 }

@@ -38,6 +38,13 @@ pub(crate) fn identity_of(file: &FileStorage) -> Result<ParentIdentity> {
     }))
 }
 
+/// When a regular file was last modified, in whole seconds since 1970.
+pub(crate) fn mtime_of(file: &FileStorage) -> Result<Option<i64>> {
+    let about = file.file().metadata();
+    let about = about.map_err(|e| HostError::io(e, "examine").path(file.path()))?;
+    Ok((!file.is_device()).then(|| about.mtime()))
+}
+
 /// SHA-256 of the whole content. `progress` is told the bytes done now and then.
 ///
 /// # Errors

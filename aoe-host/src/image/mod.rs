@@ -14,29 +14,31 @@
 
 mod backing;
 mod binding;
-mod detect;
-mod explain;
+mod formats;
 mod identity;
+mod name;
 mod notes;
 mod overlay;
+mod parent;
+mod report;
 mod sparse;
 mod staged;
 #[cfg(test)]
 pub(crate) mod tests;
+mod text;
 
 pub use backing::{Backing, open_backing};
 pub use binding::{Binding, ParentRecord, binding_path};
-pub use detect::{Format, ImageName, detect};
+pub use formats::{Format, FormatOptions, detect};
 pub use identity::{full_hash, same_content};
+pub use name::{ImageFile, ImageKeys, ImageName};
 pub use notes::{NoteId, NoteLog, default_notes_directory};
 pub use overlay::{Core, OpenedOverlay, OverlayOptions, create_overlay, open_overlay};
+pub use report::{CheckReport, Finding, Progress};
 
-pub(crate) use backing::{Below, load_store};
-pub(crate) use explain::{
-    dm_open_failed, mismatch_words, native_open_failed, native_update_failed,
-};
-pub(crate) use identity::{identity_of, random_layer_id, scratch_page};
-pub(crate) use overlay::{
-    NewFormat, NewOverlay, count_data, make_overlay, overlay_options, with_content,
-};
-pub(crate) use sparse::Sparse;
+pub(crate) use formats::Creation;
+pub(crate) use identity::identity_of;
+pub(crate) use overlay::{NewOverlay, make_overlay, overlay_options, with_content};
+pub(crate) use parent::{Below, Candidate, Known, Recorded, mismatch_words};
+pub(crate) use report::Facts;
+pub(crate) use text::{bytes as bytes_text, line};

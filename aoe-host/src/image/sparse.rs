@@ -1,11 +1,12 @@
 //! Reading mostly empty files quickly.
 
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 
 use cow_core::storage::ReadStorage;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
+use super::report::Progress;
 use crate::config::Window;
 use crate::storage::{FileStorage, StorageError};
 
@@ -48,6 +49,47 @@ impl ReadStorage for Sparse<'_> {
         if from <= offset && end <= to {
             buf.fill(0);
             return Ok(());
+        }
+        self.file.read_at(offset, buf)
+    }
+
+    fn len_bytes(&self) -> Result<u64, StorageError> {
+        self.file.len_bytes()
+    }
+}
+
+/// Bytes between two messages.
+const TELL_EVERY: u64 = 1 << 20;
+
+/// Sparse reading that tells how far it is.
+pub(crate) struct Told<'a> {
+    file: Sparse<'a>,
+    total: u64,
+    last: Cell<u64>,
+    progress: RefCell<&'a mut Progress<'a>>,
+}
+
+impl<'a> Told<'a> {
+    /// Reads up to byte `total`, more or less.
+    pub(crate) fn new(file: &'a FileStorage, total: u64, progress: &'a mut Progress<'a>) -> Self {
+        Self {
+            file: Sparse::new(file),
+            total,
+            last: Cell::new(0),
+            progress: RefCell::new(progress),
+        }
+    }
+}
+
+impl embedded_io::ErrorType for Told<'_> {
+    type Error = StorageError;
+}
+
+impl ReadStorage for Told<'_> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        if offset >= self.last.get().saturating_add(TELL_EVERY) {
+            self.last.set(offset);
+            (self.progress.borrow_mut())(offset.min(self.total), self.total);
         }
         self.file.read_at(offset, buf)
     }

@@ -49,13 +49,14 @@ impl Chain {
     pub(crate) fn open(layers: &[Layer], overlay: &Path) -> crate::error::Result<Self> {
         let mut files = FileTable::new();
         let backing = open_backing(layers, false, &mut files)?;
-        let key = files.reserve();
-        let mut overlay = if overlay.exists() {
-            open_overlay(overlay, &backing, key, &options())?
+        let name = ImageName::parse(overlay);
+        let keys = ImageKeys::reserve(&name, &mut files);
+        let mut overlay = if name.path.exists() {
+            open_overlay(&name, &backing, keys, &options())?
         } else {
-            create_overlay(overlay, &backing, key, &options())?
+            create_overlay(&name, &backing, keys, &options())?
         };
-        files.set(key, overlay.file().clone());
+        overlay.enter(&mut files);
         let core = overlay.take_core().unwrap();
         let mut engine = Engine::new(Some(core.top), overlay.sectors(), Durability::Safe).unwrap();
         engine.set_limit(core.used, u64::MAX);
@@ -224,8 +225,12 @@ fn frozen_layers_stack_and_writable_ones_do_not() {
         &FileOptions { access: crate::storage::Access::ReadWrite, ..FileOptions::default() },
     )
     .unwrap();
-    cow_core::format::native::freeze(&mut file, random_layer_id().unwrap(), &mut scratch_page())
-        .unwrap();
+    cow_core::format::native::freeze(
+        &mut file,
+        identity::random_layer_id().unwrap(),
+        &mut identity::scratch_page(),
+    )
+    .unwrap();
     let mut chain = Chain::open(&chain_of, &top).unwrap();
     chain.write(2, 0x22, 1);
     assert_eq!([chain.read(0), chain.read(1), chain.read(2), chain.read(3)], [0, 0x11, 0x22, 3]);
@@ -342,7 +347,7 @@ fn stores_of_the_recipe_are_served_and_bound_to_their_origin() {
     let path = store(&dir);
     let mut chain = Chain::open(&[layer(&base)], &path).unwrap();
     assert_eq!([chain.read(7), chain.read(8), chain.read(15), chain.read(16)], [7, 0xcc, 0xcc, 16]);
-    assert_eq!(chain.overlay.format(), Format::DmSnapshot);
+    assert_eq!(chain.overlay.format().word(), "dm-snapshot");
     chain.write(20, 0x20, 1);
     chain.close();
     assert!(binding_path(&path).exists());
@@ -369,6 +374,21 @@ fn stores_of_the_recipe_are_served_and_bound_to_their_origin() {
 }
 
 #[test]
+fn only_native_overlays_are_made_on_demand() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden(&dir, 1000 * 512);
+    for word in ["raw", "dm-snapshot"] {
+        let name = format!("{word}:{}/new.cow", dir.path().display());
+        let error = refused(&[layer(&base)], Path::new(&name));
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    let store = format!("dm-snapshot:{}", store(&dir).display());
+    let mut chain = Chain::open(&[layer(&base)], Path::new(&store)).unwrap();
+    assert_eq!(chain.read(8), 0xcc);
+}
+
+#[test]
 fn a_new_store_takes_every_chunk_of_the_disk() {
     for (sectors, chunk_sectors) in [(1000, 8), (1, 1), (4096, 1), (4097, 1), (32, 1), (33, 1)] {
         let dir = tempfile::tempdir().unwrap();
@@ -376,14 +396,15 @@ fn a_new_store_takes_every_chunk_of_the_disk() {
         let path = dir.path().join("new.cow");
         let mut files = FileTable::new();
         let backing = back(&[layer(&base)], &mut files);
+        let format = Format::named("dm-snapshot").unwrap();
         let new = NewOverlay {
-            format: NewFormat::DmSnapshot { chunk_sectors },
+            format,
             sectors: sectors as u64,
-            label: "",
+            options: &FormatOptions::default().with("chunk", (chunk_sectors * 512).to_string()),
             direct: false,
             onto_device: false,
         };
-        drop(make_overlay(&path, backing.below(), &new).unwrap());
+        drop(make_overlay(&ImageName::new_in(format, &path), backing.below(), &new).unwrap());
         let mut chain = Chain::open(&[layer(&base)], &path).unwrap();
         chain.write(0, 0xee, sectors);
         chain.close();

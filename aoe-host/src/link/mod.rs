@@ -1,8 +1,13 @@
 //! Links: how frames enter and leave. The seam between the server loop and the network.
 //!
 //! ```text
-//!   pnet.rs   raw socket of the operating system, through libpnet     (portable, always built)
-//!   memory.rs an in-memory Ethernet switch; each port is a link       (demo, tests, simulation)
+//!   packet.rs  packet socket of Linux, read through a ring or by recvmmsg  (the fast ones)
+//!   pnet.rs    raw socket of the operating system, through libpnet         (portable)
+//!   memory.rs  an in-memory Ethernet switch; each port is a link           (demo, tests)
+//!
+//!   open.rs    which of them            packet_socket.rs  the socket under the first two
+//!   filter.rs  what the kernel lets in  ring.rs, mapping.rs, messages.rs  frames, many at a time
+//!   watch.rs, state.rs  what happens to an interface      sending.rs  what becomes of frames
 //! ```
 //!
 //! Invariants of every implementation:
@@ -19,19 +24,33 @@ use std::os::fd::BorrowedFd;
 
 use serde::{Deserialize, Serialize};
 
-use crate::values::Mac;
+use crate::values::{Address, Mac};
 
+mod filter;
+mod mapping;
 pub mod memory;
+mod messages;
+mod open;
+pub mod packet;
 mod packet_socket;
 pub mod pnet;
+mod ring;
+mod sending;
 mod state;
+mod watch;
 
+pub use open::{Room, open};
 pub use state::InterfaceState;
 
 /// Raw Ethernet, reduced to the frames an AoE station should see. See the module's invariants.
 pub trait Link {
     /// The interface's name, for messages.
     fn name(&self) -> &str;
+
+    /// Which implementation it is, and why if there was a choice; for people.
+    fn implementation(&self) -> &str {
+        ""
+    }
 
     /// This station's own address, as of the last event.
     fn mac(&self) -> Mac;
@@ -45,6 +64,18 @@ pub trait Link {
     /// Becomes readable when frames wait, or when something happened to the link. `None`: this
     /// link must simply be asked again.
     fn poll_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Only requests, and answers that claim one of `addresses`, are needed from now on: a link
+    /// that can have the others dropped early does so. They may still be delivered.
+    fn serve_only(&mut self, addresses: &[Address]) {
+        let _all_the_same = addresses;
+    }
+
+    /// Whether a frame waits, if that can be told without a system call: then it pays to ask a
+    /// few times before sleeping. Says nothing of other events.
+    fn has_frames(&self) -> Option<bool> {
+        None
+    }
 
     /// Hands up to `limit` waiting frames to `sink`, oldest first, and returns how many. The
     /// frame's memory is lent for the duration of the call only.
@@ -123,18 +154,49 @@ pub struct LinkCounters {
     pub send_other: u64,
 }
 
+/// Descriptors that [`wait_for_any`] watches without allocating: a server with a few interfaces.
+pub const WAITED_FEW: usize = 8;
+
 /// Waits until one of `fds` is readable or `timeout` has passed; `None` waits for ever.
 ///
 /// # Errors
 /// When the system refuses to wait; an interruption by a signal is not an error.
 pub fn wait(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
+    wait_for_any(&mut fds.iter().copied(), timeout)
+}
+
+/// As [`wait`], without a list; up to [`WAITED_FEW`] descriptors cost no memory.
+///
+/// # Errors
+/// When the system refuses to wait; an interruption by a signal is not an error.
+pub fn wait_for_any<'f>(
+    fds: &mut dyn Iterator<Item = BorrowedFd<'f>>,
+    timeout: Option<Duration>,
+) -> io::Result<()> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-    let mut polled: Vec<PollFd<'_>> =
-        fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    let mut polled = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
     // A wait longer than any clock can count is a wait for ever.
     let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-    match poll(&mut polled, timeout.as_ref()) {
+    let waited = if let Some(first) = polled.next() {
+        let mut few: [PollFd<'_>; WAITED_FEW] = core::array::from_fn(|_| first.clone());
+        let mut count = 1;
+        for (place, next) in few.iter_mut().skip(1).zip(&mut polled) {
+            *place = next;
+            count += 1;
+        }
+        match polled.next() {
+            Some(another) => {
+                let mut all: Vec<PollFd<'_>> = few.into_iter().chain([another]).collect();
+                all.extend(polled);
+                poll(&mut all, timeout.as_ref())
+            }
+            None => poll(few.get_mut(..count).unwrap_or_default(), timeout.as_ref()),
+        }
+    } else {
+        poll(&mut [], timeout.as_ref())
+    };
+    match waited {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(errno) => Err(errno.into()),
     }

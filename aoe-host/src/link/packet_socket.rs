@@ -1,4 +1,4 @@
-//! The `AF_PACKET` socket under every link of the operating system. The link's only unsafe code.
+//! The `AF_PACKET` socket under every link of the operating system.
 //!
 //! A socket is prepared in an order that lets nothing unwanted in: it is created deaf (protocol
 //! 0), gets the filter, and is bound last.
@@ -17,22 +17,28 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use aoe_proto::wire::ETHERTYPE;
 use rustix::net::sockopt;
 
-use super::InterfaceState;
+use super::filter::{self, Wanted};
+use super::{InterfaceState, Room};
+use crate::error::{ErrorKind, HostError, Result};
 use crate::values::Mac;
 
-/// Receive and send buffers asked for: room for a window of jumbo frames of hundreds of
-/// initiators. The system may grant less. [AoE 9.12]
-const SOCKET_BUFFER_LEN: usize = 8 << 20;
+/// Send buffer asked for: room for the answers to a window of jumbo frames of hundreds of
+/// initiators. The system may grant less.
+const SEND_BUFFER_LEN: usize = 8 << 20;
 
-/// Socket option that reads and clears the drop counter (`linux/if_packet.h`).
-const PACKET_STATISTICS: c_int = 6;
-/// `skb->pkt_type` of a frame for this host, and of a broadcast (`linux/if_packet.h`).
-const PACKET_HOST: u32 = 0;
-const PACKET_BROADCAST: u32 = 1;
-/// Offset of the `EtherType` in a frame.
-const ETHERTYPE_AT: u32 = 12;
-/// The VLAN id within the tag; the rest is priority. Id 0 is a priority tag, not a VLAN.
-const VLAN_ID_MASK: u32 = 0x0FFF;
+/// The version of packet rings whose frames are of one size (`enum tpacket_versions`).
+const TPACKET_V2: u8 = 1;
+
+/// A receive ring: `blocks` pieces of memory, each with `per_block` frames at its beginning.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct RingLayout {
+    /// Octets of one frame with everything around it.
+    pub(super) frame_len: usize,
+    pub(super) per_block: usize,
+    /// Octets of one block, a power of two.
+    pub(super) block_len: usize,
+    pub(super) blocks: usize,
+}
 
 /// A raw socket that lets only AoE frames for this station pass.
 #[derive(Debug)]
@@ -41,8 +47,29 @@ pub(super) struct PacketSocket {
 }
 
 impl PacketSocket {
+    /// A filtered socket for the interface `name`, not bound yet, and how the interface is.
+    ///
+    /// # Errors
+    /// `PermissionDenied` without the right to raw sockets, `NotFound` without such an interface,
+    /// `Unsupported` if it is not Ethernet.
+    pub(super) fn of_interface(name: &str, room: Room) -> Result<(Self, InterfaceState)> {
+        let socket = Self::open().map_err(|error| {
+            HostError::io(error, "open a raw socket")
+                .interface(name)
+                .advice("run as root, or give the program CAP_NET_RAW")
+        })?;
+        let using = |error| HostError::io(error, "use the interface").interface(name);
+        let state = socket.interface(name).map_err(using)?.ok_or_else(|| {
+            HostError::new(ErrorKind::NotFound, "use the interface")
+                .interface(name)
+                .advice("`ip link` lists the interfaces of this machine")
+        })?;
+        socket.grow_receive_buffer(room.socket_len(state.mtu)).map_err(using)?;
+        Ok((socket, state))
+    }
+
     /// A filtered socket that is not bound yet and therefore receives nothing.
-    pub(super) fn open() -> io::Result<Self> {
+    fn open() -> io::Result<Self> {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: `socket` takes three integers and touches no memory of ours.
         let raw = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
@@ -52,8 +79,8 @@ impl PacketSocket {
         // SAFETY: `raw` was returned by `socket` just above, is open, and nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(raw) };
         let socket = Self { fd };
-        socket.attach_filter(&aoe_filter())?;
-        socket.grow_buffers()?;
+        socket.set_wanted(&Wanted::All)?;
+        socket.grow_send_buffer()?;
         Ok(socket)
     }
 
@@ -97,7 +124,7 @@ impl PacketSocket {
             libc::getsockopt(
                 self.fd.as_raw_fd(),
                 libc::SOL_PACKET,
-                PACKET_STATISTICS,
+                libc::PACKET_STATISTICS,
                 stats.as_mut_ptr().cast(),
                 &raw mut len,
             )
@@ -160,33 +187,63 @@ impl PacketSocket {
         check(result)
     }
 
-    fn attach_filter(&self, program: &[libc::sock_filter]) -> io::Result<()> {
+    /// Lets only these frames pass from now on. What has passed already stays.
+    pub(super) fn set_wanted(&self, wanted: &Wanted) -> io::Result<()> {
+        let program = filter::program(wanted);
         let handle = libc::sock_fprog {
             len: u16::try_from(program.len()).map_err(io::Error::other)?,
             filter: program.as_ptr().cast_mut(),
         };
-        let len = socklen_of::<libc::sock_fprog>()?;
-        // SAFETY: `handle` and the program it points to are alive during the call, and its `len`
-        // is the program's; the kernel copies the program and writes nothing.
-        let result = unsafe {
-            libc::setsockopt(
-                self.fd.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_ATTACH_FILTER,
-                ptr::from_ref(&handle).cast(),
-                len,
-            )
-        };
-        check(result)
+        // SAFETY: the option takes a `sock_fprog`; the program it points to is alive during the
+        // call, and its `len` is the program's; the kernel copies it and writes nothing.
+        unsafe { self.set_option(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &handle) }
     }
 
-    /// Beyond the system's limit with `CAP_NET_ADMIN`, up to the limit without.
-    fn grow_buffers(&self) -> io::Result<()> {
-        if sockopt::set_socket_recv_buffer_size_force(&self.fd, SOCKET_BUFFER_LEN).is_err() {
-            sockopt::set_socket_recv_buffer_size(&self.fd, SOCKET_BUFFER_LEN)?;
+    /// Gives the socket a receive ring, or takes it away (`None`). It must not be mapped, and the
+    /// kernel forgets the frames in it.
+    pub(super) fn set_ring(&self, layout: Option<RingLayout>) -> io::Result<()> {
+        let mut request = libc::tpacket_req {
+            tp_block_size: 0,
+            tp_block_nr: 0,
+            tp_frame_size: 0,
+            tp_frame_nr: 0,
+        };
+        if let Some(layout) = layout {
+            let number = |count: usize| libc::c_uint::try_from(count).map_err(io::Error::other);
+            let version = c_int::from(TPACKET_V2);
+            // SAFETY: the option takes an integer.
+            unsafe { self.set_option(libc::SOL_PACKET, libc::PACKET_VERSION, &version) }?;
+            request.tp_block_size = number(layout.block_len)?;
+            request.tp_block_nr = number(layout.blocks)?;
+            request.tp_frame_size = number(layout.frame_len)?;
+            request.tp_frame_nr = number(layout.blocks * layout.per_block)?;
         }
-        if sockopt::set_socket_send_buffer_size_force(&self.fd, SOCKET_BUFFER_LEN).is_err() {
-            sockopt::set_socket_send_buffer_size(&self.fd, SOCKET_BUFFER_LEN)?;
+        // SAFETY: with version 2 the option takes a `tpacket_req`.
+        unsafe { self.set_option(libc::SOL_PACKET, libc::PACKET_RX_RING, &request) }
+    }
+
+    /// # Safety
+    /// The option must be one that takes a `T`, and whatever `T` points to must be alive.
+    unsafe fn set_option<T>(&self, level: c_int, name: c_int, value: &T) -> io::Result<()> {
+        let len = socklen_of::<T>()?;
+        let value = ptr::from_ref(value).cast();
+        // SAFETY: the pointer and `len` describe `value`, which is borrowed for the call and only
+        // read; the rest is the caller's promise.
+        check(unsafe { libc::setsockopt(self.fd.as_raw_fd(), level, name, value, len) })
+    }
+
+    /// Room for `len` octets of waiting frames, as the system counts them: beyond its limit with
+    /// `CAP_NET_ADMIN`, up to the limit without. [AoE 9.12]
+    pub(super) fn grow_receive_buffer(&self, len: usize) -> io::Result<()> {
+        if sockopt::set_socket_recv_buffer_size_force(&self.fd, len).is_err() {
+            sockopt::set_socket_recv_buffer_size(&self.fd, len)?;
+        }
+        Ok(())
+    }
+
+    fn grow_send_buffer(&self) -> io::Result<()> {
+        if sockopt::set_socket_send_buffer_size_force(&self.fd, SEND_BUFFER_LEN).is_err() {
+            sockopt::set_socket_send_buffer_size(&self.fd, SEND_BUFFER_LEN)?;
         }
         Ok(())
     }
@@ -196,48 +253,6 @@ impl AsFd for PacketSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
-}
-
-/// The kernel's side of link invariant 1, as a classic BPF program.
-///
-/// The kernel takes a VLAN tag out of the frame before any filter sees it, so that a tagged frame
-/// looks like an ordinary one; only the tag kept beside the frame tells. [AoE 9.5]
-fn aoe_filter() -> [libc::sock_filter; 12] {
-    const ACCEPT: u32 = u32::MAX;
-    const DROP: u32 = 0;
-    [
-        /* 0 */ load(libc::BPF_H, ETHERTYPE_AT),
-        /* 1 */ jump_if_equal(u32::from(ETHERTYPE), 0, 9),
-        /* 2 */ load(libc::BPF_W, ancillary(libc::SKF_AD_PKTTYPE)),
-        /* 3 */ jump_if_equal(PACKET_HOST, 1, 0),
-        /* 4 */ jump_if_equal(PACKET_BROADCAST, 0, 6),
-        /* 5 */ load(libc::BPF_W, ancillary(libc::SKF_AD_VLAN_TAG_PRESENT)),
-        /* 6 */ jump_if_equal(0, 3, 0),
-        /* 7 */ load(libc::BPF_W, ancillary(libc::SKF_AD_VLAN_TAG)),
-        /* 8 */ instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, VLAN_ID_MASK),
-        /* 9 */ jump_if_equal(0, 0, 1),
-        /* 10 */ instruction(libc::BPF_RET | libc::BPF_K, 0, 0, ACCEPT),
-        /* 11 */ instruction(libc::BPF_RET | libc::BPF_K, 0, 0, DROP),
-    ]
-}
-
-const fn load(width: u32, at: u32) -> libc::sock_filter {
-    instruction(libc::BPF_LD | width | libc::BPF_ABS, 0, 0, at)
-}
-
-/// Skips `if_equal` or `otherwise` instructions.
-const fn jump_if_equal(value: u32, if_equal: u8, otherwise: u8) -> libc::sock_filter {
-    instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, if_equal, otherwise, value)
-}
-
-/// Offset of data that the kernel keeps beside the frame.
-const fn ancillary(what: c_int) -> u32 {
-    (libc::SKF_AD_OFF + what).cast_unsigned()
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "classic BPF codes have 8 bits")]
-const fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
-    libc::sock_filter { code: code as u16, jt, jf, k }
 }
 
 /// An interface request about `name`, which must fit with its terminating zero.
@@ -269,60 +284,4 @@ const fn constant_u16(value: c_int) -> u16 {
 
 fn check(result: c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What the filter answers for an `EtherType`, packet type and VLAN tag, interpreted here.
-    fn verdict(ethertype: u16, packet_type: u32, tag: Option<u16>) -> bool {
-        let program = aoe_filter();
-        let (mut at, mut accumulator) = (0_usize, 0_u32);
-        loop {
-            let op = program[at];
-            at += 1;
-            match u32::from(op.code) & 0x07 {
-                libc::BPF_LD => {
-                    accumulator = match op.k {
-                        ETHERTYPE_AT => u32::from(ethertype),
-                        k if k == ancillary(libc::SKF_AD_PKTTYPE) => packet_type,
-                        k if k == ancillary(libc::SKF_AD_VLAN_TAG_PRESENT) => {
-                            u32::from(tag.is_some())
-                        }
-                        k if k == ancillary(libc::SKF_AD_VLAN_TAG) => {
-                            u32::from(tag.unwrap_or(0xA5A5))
-                        }
-                        k => panic!("load from {k:#x}"),
-                    };
-                }
-                libc::BPF_ALU => accumulator &= op.k,
-                libc::BPF_JMP => {
-                    at += usize::from(if accumulator == op.k { op.jt } else { op.jf });
-                }
-                libc::BPF_RET => return op.k != 0,
-                class => panic!("instruction class {class}"),
-            }
-        }
-    }
-
-    #[test]
-    fn filter_admits_untagged_aoe_for_this_host_only() {
-        const OTHER_HOST: u32 = 3;
-        const OUTGOING: u32 = 4;
-        const MULTICAST: u32 = 2;
-        assert!(verdict(0x88A2, PACKET_HOST, None));
-        assert!(verdict(0x88A2, PACKET_BROADCAST, None));
-        assert!(!verdict(0x0800, PACKET_HOST, None));
-        assert!(!verdict(0x88A2, OTHER_HOST, None));
-        assert!(!verdict(0x88A2, OUTGOING, None));
-        assert!(!verdict(0x88A2, MULTICAST, None));
-    }
-
-    #[test]
-    fn filter_admits_priority_tags_but_no_vlan() {
-        assert!(verdict(0x88A2, PACKET_HOST, Some(0xE000)), "priority 7, id 0");
-        assert!(!verdict(0x88A2, PACKET_HOST, Some(5)));
-        assert!(!verdict(0x88A2, PACKET_BROADCAST, Some(0xEFFF)));
-    }
 }

@@ -6,18 +6,19 @@
 //! stays ours, its readiness can be waited for together with everything else.
 
 use core::time::Duration;
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use aoe_proto::wire::ETHERNET_LEN;
 use pnet::datalink::{self, Channel, Config, DataLinkReceiver, DataLinkSender, NetworkInterface};
 
+use super::filter::Wanted;
 use super::packet_socket::PacketSocket;
-use super::state::append_changes;
-use super::{InterfaceState, Link, LinkCounters, LinkEvent, SendReport};
-use crate::error::{ErrorKind, HostError, Result};
-use crate::values::Mac;
+use super::sending::{SendFailure, Tally};
+use super::watch::Watch;
+use super::{InterfaceState, Link, LinkCounters, LinkEvent, Room, SendReport};
+use crate::error::{HostError, Result};
+use crate::values::{Address, Mac};
 
 /// Largest frame ever taken: the loopback interface's MTU and a header. A frame that fills the
 /// buffer, one octet longer than this, was cut and is thrown away. [AoE 9.10]
@@ -26,23 +27,14 @@ const FRAME_LEN_MAX: usize = 65_536 + ETHERNET_LEN;
 /// How long one frame may wait for room in the send queue before it is given up.
 const SEND_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// Distance between two looks at the interface when nothing pointed at a change.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-
 /// A link over a raw socket. See the module's documentation.
 pub struct PnetLink {
     name: String,
     socket: PacketSocket,
     channel: Option<PnetChannel>,
-    /// The last look; kept through an absence so that the accessors stay meaningful.
-    state: InterfaceState,
-    present: bool,
-    next_look: Option<Duration>,
-    /// A send or receive failed in a way that calls for a look now.
-    suspicious: bool,
-    /// The socket reported the link down since the last look.
-    interrupted: bool,
-    events: VecDeque<LinkEvent>,
+    watch: Watch,
+    /// Why this link and no other, for `status`.
+    choice: String,
     counters: LinkCounters,
 }
 
@@ -58,29 +50,17 @@ impl PnetLink {
     /// `PermissionDenied` without the right to raw sockets, `NotFound` without such an interface,
     /// `Unsupported` if it is not Ethernet.
     pub fn open(name: &str) -> Result<Self> {
-        let socket = PacketSocket::open().map_err(|error| {
-            HostError::io(error, "open a raw socket")
-                .interface(name)
-                .advice("run as root, or give the program CAP_NET_RAW")
-        })?;
-        let state = socket
-            .interface(name)
-            .map_err(|error| HostError::io(error, "use the interface").interface(name))?
-            .ok_or_else(|| {
-                HostError::new(ErrorKind::NotFound, "use the interface")
-                    .interface(name)
-                    .advice("`ip link` lists the interfaces of this machine")
-            })?;
+        Self::with_room(name, Room::default(), "pnet".to_owned())
+    }
+
+    pub(super) fn with_room(name: &str, room: Room, choice: String) -> Result<Self> {
+        let (socket, state) = PacketSocket::of_interface(name, room)?;
         let mut link = Self {
             name: name.to_owned(),
             socket,
             channel: None,
-            state,
-            present: true,
-            next_look: None,
-            suspicious: false,
-            interrupted: false,
-            events: VecDeque::new(),
+            watch: Watch::new(state),
+            choice,
             counters: LinkCounters::default(),
         };
         link.attach(state)
@@ -122,32 +102,24 @@ impl PnetLink {
 
     /// Looks at the interface and queues what changed.
     fn look(&mut self) {
-        self.suspicious = false;
-        let Ok(new) = self.socket.interface(&self.name) else {
+        let Ok(found) = self.socket.interface(&self.name) else {
             // Seen as an interface that is not usable; the next look tries again.
             return;
         };
-        let old = self.present.then_some(self.state);
-        let replaced =
-            new.filter(|new| old.is_none_or(|old| old.index != new.index || old.mac != new.mac));
-        if let Some(new) = replaced
+        if let Some(new) = self.watch.replacement(found)
             && self.attach(new).is_err()
         {
             self.counters.receive_errors += 1;
             return;
         }
-        append_changes(old.as_ref(), new.as_ref(), self.interrupted, &mut self.events);
-        self.interrupted = false;
-        self.present = new.is_some();
-        self.state = new.unwrap_or(InterfaceState { up: false, ..self.state });
+        self.watch.update(found);
         if let Ok(drops) = self.socket.take_drops() {
             self.counters.receive_drops += u64::from(drops);
         }
     }
 
     fn note_link_down(&mut self) {
-        self.suspicious = true;
-        self.interrupted = true;
+        self.watch.interrupt();
         // What is left on the socket would make every wait return at once.
         drop(self.socket.take_error());
     }
@@ -158,16 +130,25 @@ impl Link for PnetLink {
         &self.name
     }
 
+    fn implementation(&self) -> &str {
+        &self.choice
+    }
+
     fn mac(&self) -> Mac {
-        self.state.mac
+        self.watch.state().mac
     }
 
     fn mtu(&self) -> usize {
-        self.state.mtu
+        self.watch.state().mtu
     }
 
     fn is_up(&self) -> bool {
-        self.state.up
+        self.watch.state().up
+    }
+
+    fn serve_only(&mut self, addresses: &[Address]) {
+        // If the kernel does not take the filter, more frames come than are needed.
+        drop(self.socket.set_wanted(&Wanted::by_server(addresses)));
     }
 
     fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -202,7 +183,8 @@ impl Link for PnetLink {
     }
 
     fn send(&mut self, frames: &mut dyn Iterator<Item = &[u8]>) -> SendReport {
-        let mut report = SendReport::default();
+        let mut tally = Tally::new(&mut self.counters);
+        let mut too_long = false;
         // Once the queue is full or the link down, the rest of the batch shares that fate:
         // waiting again for each frame would stall every initiator.
         let mut stuck: Option<SendFailure> = None;
@@ -213,28 +195,20 @@ impl Link for PnetLink {
                 (None, Some(channel)) => send_one(channel, frame),
             };
             match outcome {
-                Ok(()) => {
-                    report.sent += 1;
-                    self.counters.frames_sent += 1;
-                    self.counters.bytes_sent += frame.len() as u64;
-                }
-                Err(SendFailure::TooLong) => {
-                    report.too_long += 1;
-                    self.counters.send_too_long += 1;
-                    self.suspicious = true;
-                }
+                Ok(()) => tally.sent(frame),
                 Err(failure) => {
-                    report.dropped += 1;
+                    tally.lost(failure);
                     match failure {
-                        SendFailure::NoRoom => self.counters.send_no_room += 1,
-                        SendFailure::LinkDown => self.counters.send_link_down += 1,
-                        SendFailure::TooLong | SendFailure::Other => self.counters.send_other += 1,
-                    }
-                    if failure != SendFailure::Other {
-                        stuck = Some(failure);
+                        SendFailure::TooLong => too_long = true,
+                        SendFailure::NoRoom | SendFailure::LinkDown => stuck = Some(failure),
+                        SendFailure::Other => {}
                     }
                 }
             }
+        }
+        let report = tally.report;
+        if too_long {
+            self.watch.suspect();
         }
         if stuck == Some(SendFailure::LinkDown) {
             self.note_link_down();
@@ -243,26 +217,15 @@ impl Link for PnetLink {
     }
 
     fn poll_event(&mut self, now: Duration) -> Option<LinkEvent> {
-        if self.events.is_empty()
-            && (self.suspicious || self.next_look.is_none_or(|next_look| now >= next_look))
-        {
-            self.next_look = Some(now.saturating_add(LOOK_INTERVAL));
+        if self.watch.is_due(now) {
             self.look();
         }
-        self.events.pop_front()
+        self.watch.next_event()
     }
 
     fn counters(&self) -> LinkCounters {
         self.counters
     }
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum SendFailure {
-    NoRoom,
-    LinkDown,
-    TooLong,
-    Other,
 }
 
 fn send_one(channel: &mut PnetChannel, frame: &[u8]) -> core::result::Result<(), SendFailure> {
@@ -273,13 +236,11 @@ fn send_one(channel: &mut PnetChannel, frame: &[u8]) -> core::result::Result<(),
     }
 }
 
+/// libpnet's own failures have no number: the wait for room ended, or the socket is in an error
+/// state.
 fn send_failure(error: &io::Error) -> SendFailure {
     match error.raw_os_error() {
-        Some(libc::EMSGSIZE) => SendFailure::TooLong,
-        Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => SendFailure::LinkDown,
-        Some(libc::ENOBUFS | libc::EAGAIN | libc::ENOMEM) => SendFailure::NoRoom,
-        Some(_) => SendFailure::Other,
-        // libpnet's own: the wait for room ended, or the socket is in an error state.
+        Some(_) => SendFailure::of(error),
         None if error.kind() == io::ErrorKind::TimedOut => SendFailure::NoRoom,
         None => SendFailure::LinkDown,
     }
@@ -297,17 +258,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn send_errors_are_told_apart() {
-        for (errno, failure) in [
-            (libc::EMSGSIZE, SendFailure::TooLong),
-            (libc::ENETDOWN, SendFailure::LinkDown),
-            (libc::ENXIO, SendFailure::LinkDown),
-            (libc::ENOBUFS, SendFailure::NoRoom),
-            (libc::EPERM, SendFailure::Other),
+    fn failures_without_a_number_are_told_apart_too() {
+        for (error, failure) in [
+            (io::Error::from_raw_os_error(libc::EMSGSIZE), SendFailure::TooLong),
+            (io::Error::new(io::ErrorKind::TimedOut, "Timed out"), SendFailure::NoRoom),
+            (io::Error::other("socket error"), SendFailure::LinkDown),
         ] {
-            assert_eq!(send_failure(&io::Error::from_raw_os_error(errno)), failure);
+            assert_eq!(send_failure(&error), failure, "{error}");
         }
-        let timed_out = io::Error::new(io::ErrorKind::TimedOut, "Timed out");
-        assert_eq!(send_failure(&timed_out), SendFailure::NoRoom);
     }
 }

@@ -180,6 +180,7 @@ impl Running<'_> {
             mac: link.mac(),
             mtu: link.mtu(),
             up: link.is_up(),
+            link: link.implementation().to_owned(),
             counters: link.counters(),
         });
         let mut targets: Vec<TargetStatus> =

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::log::Log;
 use crate::config::{Export, NewClients};
 use crate::error::{ErrorKind, HostError, Result};
-use crate::image::{Backing, NoteLog, OpenedOverlay, OverlayOptions};
+use crate::image::{Backing, ImageKeys, ImageName, NoteLog, OpenedOverlay, OverlayOptions};
 use crate::registry::{
     REGISTRY_FILE, Registry, StateSchedule, automatic_name, overlay_file_name, state_file_name,
     write_atomically,
@@ -167,14 +167,14 @@ impl HostedEdge {
         spec: &DiskSpec,
     ) -> Result<Option<OpenedOverlay>> {
         let Overlay::File(path) = &spec.overlay else { return Ok(None) };
-        let exists =
-            path.try_exists().map_err(|e| HostError::io(e, "look for the overlay").path(path))?;
-        if !exists {
+        let name = ImageName::parse(path);
+        let exists = name.path.try_exists();
+        if !exists.map_err(|e| HostError::io(e, "look for the overlay").path(path))? {
             return Ok(None);
         }
         let backing = self.backing(address, path)?;
-        let key = self.driver.files_mut().reserve();
-        crate::image::open_overlay(path, &backing, key, &self.options(spec)).map(Some)
+        let keys = ImageKeys::reserve(&name, self.driver.files_mut());
+        crate::image::open_overlay(&name, &backing, keys, &self.options(spec)).map(Some)
     }
 
     fn backing(&self, address: Address, path: &Path) -> Result<Arc<Backing>> {
@@ -201,7 +201,7 @@ impl HostedEdge {
                 log = Some(kept);
             }
         }
-        self.driver.files_mut().set(opened.key(), opened.file().clone());
+        opened.enter(self.driver.files_mut());
         let core = opened.take_core().ok_or_else(|| {
             HostError::new(ErrorKind::Io, "attach the overlay").path(opened.file().path())
         })?;
@@ -236,10 +236,11 @@ impl Edge for HostedEdge {
                 return;
             }
         };
-        let key = self.driver.files_mut().reserve();
+        let name = ImageName::parse(path);
+        let keys = ImageKeys::reserve(&name, self.driver.files_mut());
         let (options, made) = (self.options(spec), self.made.clone());
         self.driver.spawn(Box::new(move || {
-            let opened = crate::image::create_overlay(&path, &backing, key, &options);
+            let opened = crate::image::create_overlay(&name, &backing, keys, &options);
             // The receiver is gone only when the server is ending: nobody waits for it.
             let _closed = made.send(Ready { disk, opened });
         }));

@@ -3,6 +3,7 @@
 //! ```text
 //!  setup.rs   configuration -> files, exports, clients, overlays
 //!  mod.rs     links, completions, signals, control, time -> the loop, and back
+//!  idle.rs    whether to stay awake for the next frame
 //!  edge.rs    what the loop causes: workers, notes, registry, state files
 //!  answer.rs  control requests: status and clients
 //!  upkeep.rs  what is looked at now and then: golden image, free space, other servers
@@ -10,6 +11,7 @@
 
 mod answer;
 mod edge;
+mod idle;
 mod log;
 mod setup;
 mod upkeep;
@@ -19,14 +21,14 @@ use std::time::Instant;
 
 use cow_core::pages::{Frame, Page, PagePool};
 
-use crate::config::{LinkKind, ServeConfig};
+use crate::config::{NewClients, ServeConfig, Top};
 use crate::control::ControlServer;
 use crate::error::{ErrorKind, HostError, Result};
-use crate::link::pnet::PnetLink;
-use crate::link::{Link, LinkEvent};
+use crate::link::{self, Link, LinkEvent, Room};
 use crate::server::{DiskSpec, Durability, Server};
 use crate::signals::Signals;
 use edge::HostedEdge;
+use idle::{AWAKE_MAX, Idle};
 use upkeep::Upkeep;
 
 /// Pages of the metadata pool: 16 MiB, the hot metadata of 32 GiB of overlay data.
@@ -34,7 +36,17 @@ const POOL_PAGES: usize = 4096;
 
 /// Frames taken from a link before answers are sent: large enough to spread the cost of a round,
 /// small enough that the first answer does not wait for the last request.
-const BATCH_FRAMES: usize = 16;
+const BATCH_FRAMES: usize = 8;
+
+/// Longest time for which a busy loop does not ask for signals and control requests, each of which
+/// costs a system call.
+const ATTENTION_INTERVAL: Duration = Duration::from_millis(1);
+
+/// How often memory is looked at, while staying awake, before the clock is.
+const LOOKS: u32 = 16;
+
+/// Clients to make room for where their number is not known.
+const CLIENTS_ASSUMED: usize = 16;
 
 /// Longest wait when nothing happens: the grain of everything that is looked at by time.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
@@ -72,12 +84,24 @@ fn allow_files() {
 }
 
 fn open_links(config: &ServeConfig) -> Result<Vec<Box<dyn Link>>> {
-    let open = |name: &String| -> Result<Box<dyn Link>> {
-        match config.link {
-            LinkKind::Auto | LinkKind::Pnet => Ok(Box::new(PnetLink::open(name)?)),
-        }
-    };
+    let room = Room::for_frames(outstanding(config));
+    let open =
+        |name: &String| -> Result<Box<dyn Link>> { Ok(link::open(config.link, name, room)?) };
     config.interfaces.iter().map(open).collect()
+}
+
+/// Frames that initiators may have outstanding together, as far as that is known. [AoE 9.12]
+fn outstanding(config: &ServeConfig) -> usize {
+    let clients = match config.new_clients {
+        NewClients::Auto { max } => max.and_then(|max| usize::try_from(max).ok()),
+        NewClients::Refuse => Some(config.clients.len()),
+    };
+    let clients = clients.unwrap_or(CLIENTS_ASSUMED).max(CLIENTS_ASSUMED);
+    let windows = config.exports.iter().map(|export| match export.top {
+        Top::PerClient => clients,
+        Top::ReadOnly | Top::Own | Top::File(_) => 1,
+    });
+    windows.fold(0, usize::saturating_add).saturating_mul(usize::from(config.buffer_count))
 }
 
 /// The memory of a metadata pool.
@@ -112,6 +136,9 @@ pub struct Running<'m> {
     config: ServeConfig,
     control: Option<ControlServer>,
     upkeep: Upkeep,
+    idle: Idle,
+    /// When signals and control requests are asked for at the latest, on the loop's clock.
+    next_attention: Duration,
     started: Instant,
     stopping: Option<Instant>,
 }
@@ -131,13 +158,15 @@ impl<'m> Running<'m> {
     /// directories may have been.
     pub fn start(
         config: &ServeConfig,
-        links: Vec<Box<dyn Link>>,
+        mut links: Vec<Box<dyn Link>>,
         pool: PagePool<'m>,
         quiet: bool,
     ) -> Result<Self> {
         let mut server = Server::new(pool, config.allow.clone());
-        for link in &links {
+        let addresses: Vec<_> = config.exports.iter().map(|export| export.address).collect();
+        for link in &mut links {
             server.add_link(link.mac(), link.mtu());
+            link.serve_only(&addresses);
         }
         let mut edge = setup::edge(config, quiet)?;
         setup::exports(config, &mut server, &mut edge)?;
@@ -146,7 +175,19 @@ impl<'m> Running<'m> {
         let upkeep = Upkeep::new(config);
         let started = Instant::now();
         let config = config.clone();
-        Ok(Self { server, edge, links, config, control, upkeep, started, stopping: None })
+        let (idle, next_attention) = (Idle::default(), Duration::ZERO);
+        Ok(Self {
+            server,
+            edge,
+            links,
+            config,
+            control,
+            upkeep,
+            idle,
+            next_attention,
+            started,
+            stopping: None,
+        })
     }
 
     /// Asks the segment whether somebody else serves our addresses, then advertises. False if
@@ -186,30 +227,67 @@ impl<'m> Running<'m> {
     /// Takes what has arrived, does what can be done, waits if that was nothing. True when the
     /// server has been told to stop and has come to rest. What fails is reported and survived.
     pub fn round(&mut self, mut signals: Option<&mut Signals>) -> bool {
-        let busy = self.step();
-        if let Some(signals) = signals.as_deref_mut() {
-            let events = signals.take();
-            if events.advertise {
-                self.edge.log.info("advertising");
-                self.advertise(None);
+        let now = self.started.elapsed();
+        let busy = self.step_at(now);
+        if now >= self.next_attention {
+            self.next_attention = now.saturating_add(ATTENTION_INTERVAL);
+            if let Some(signals) = signals.as_deref_mut() {
+                self.obey(signals);
             }
-            if events.drain {
-                self.stop_soon();
-            }
+            self.answer_control();
         }
-        self.answer_control();
         if self.is_at_rest() {
             return true;
         }
-        if !busy {
+        if !busy && !self.stay_awake() {
             self.wait(IDLE_WAIT, signals.as_deref());
+            // It may have been a signal or a control request that ended the sleep.
+            self.next_attention = Duration::ZERO;
         }
         false
     }
 
+    fn obey(&mut self, signals: &mut Signals) {
+        let events = signals.take();
+        if events.advertise {
+            self.edge.log.info("advertising");
+            self.advertise(None);
+        }
+        if events.drain {
+            self.stop_soon();
+        }
+    }
+
+    /// Looks at memory for a moment, where that promises more than sleeping. True if something
+    /// came.
+    fn stay_awake(&mut self) -> bool {
+        if self.stopping.is_some() || !self.idle.is_worth_waking() {
+            return false;
+        }
+        if !self.links.iter().any(|link| link.has_frames().is_some()) {
+            return false;
+        }
+        let from = Instant::now();
+        let came = loop {
+            let came = (0..LOOKS).any(|_| {
+                core::hint::spin_loop();
+                let ready = |link: &Box<dyn Link>| link.has_frames() == Some(true);
+                self.links.iter().any(ready) || self.edge.driver.has_news()
+            });
+            if came || from.elapsed() >= AWAKE_MAX {
+                break came;
+            }
+        };
+        self.idle.learn(came);
+        came
+    }
+
     /// One pass over everything that may have happened. True if something had.
     pub fn step(&mut self) -> bool {
-        let now = self.started.elapsed();
+        self.step_at(self.started.elapsed())
+    }
+
+    fn step_at(&mut self, now: Duration) -> bool {
         let mut busy = self.link_events(now);
         if self.stopping.is_none() {
             for (number, link) in self.links.iter_mut().enumerate() {
@@ -218,6 +296,9 @@ impl<'m> Running<'m> {
                     link.receive(BATCH_FRAMES, &mut |frame| server.receive(number, frame, edge));
                 busy |= taken > 0;
             }
+        }
+        if busy {
+            self.idle.saw_traffic();
         }
         let server = &mut self.server;
         self.edge.driver.drain(&mut |completion| {
@@ -309,19 +390,19 @@ impl<'m> Running<'m> {
     }
 
     fn wait(&self, most: Duration, signals: Option<&Signals>) {
-        let mut fds = vec![self.edge.driver.poll_fd()];
-        if self.stopping.is_none() {
-            // A stopping server takes no frames: they would only keep it awake.
-            fds.extend(self.links.iter().filter_map(|l| l.poll_fd()));
-        }
-        fds.extend(self.control.as_ref().map(ControlServer::poll_fd));
-        fds.extend(signals.map(Signals::poll_fd));
+        // A stopping server takes no frames: they would only keep it awake.
+        let links = self.links.iter().filter(|_| self.stopping.is_none());
+        let mut fds = core::iter::once(self.edge.driver.poll_fd())
+            .chain(self.control.as_ref().map(ControlServer::poll_fd))
+            .chain(signals.map(Signals::poll_fd))
+            .chain(links.filter_map(|link| link.poll_fd()));
         // If the system refuses to wait, the loop only turns faster.
-        let _waited = crate::link::wait(&fds, Some(most));
+        let _waited = link::wait_for_any(&mut fds, Some(most));
     }
 
     fn log_serving(&self) {
-        let names: Vec<&str> = self.links.iter().map(|l| l.name()).collect();
+        let name = |l: &Box<dyn Link>| format!("{} ({})", l.name(), l.implementation());
+        let names: Vec<String> = self.links.iter().map(name).collect();
         let addresses: Vec<String> = self.server.addresses().map(|a| a.to_string()).collect();
         let shown = match addresses.as_slice() {
             [first, .., last] if addresses.len() > 4 => {
@@ -367,7 +448,7 @@ impl<'m> Running<'m> {
         broken: bool,
     ) -> Result<()> {
         let Some(mut attachment) = self.edge.attachments.remove(&number) else { return Ok(()) };
-        self.edge.driver.files_mut().remove(attachment.opened.key());
+        attachment.opened.leave(self.edge.driver.files_mut());
         match (spec.durability, top) {
             (Durability::Ephemeral, _) => attachment.opened.delete(),
             (_, Some(top)) if !broken => {

@@ -8,7 +8,7 @@ use super::edge::HostedEdge;
 use super::log::Log;
 use crate::config::{Durability as ConfigDurability, Export, NewClients, ServeConfig, Top};
 use crate::error::{ErrorKind, HostError, Result};
-use crate::image::{Backing, Format, OpenedOverlay, default_notes_directory};
+use crate::image::{Backing, ImageName, OpenedOverlay, default_notes_directory};
 use crate::registry::{REGISTRY_FILE, Registry, read_if_exists};
 use crate::server::{DiskSpec, Durability, ExportSpec, Newcomers, Overlay, Server, identity_of};
 use crate::storage::{Access, FileOptions, FileStorage, HostedDriver, LockMode, WorkerCounts};
@@ -155,8 +155,12 @@ fn look(
     export: &Export,
     edge: &mut HostedEdge,
 ) -> Result<Option<OpenedOverlay>> {
-    if let Overlay::File(path) = &spec.overlay
-        && let Some(directory) = path.parent().filter(|d| !d.as_os_str().is_empty())
+    let name = match &spec.overlay {
+        Overlay::File(path) => Some(ImageName::parse(path)),
+        Overlay::None => None,
+    };
+    if let Some(name) = &name
+        && let Some(directory) = name.path.parent().filter(|d| !d.as_os_str().is_empty())
         && matches!(export.top, Top::File(_))
         && !directory.is_dir()
     {
@@ -165,15 +169,15 @@ fn look(
             .advice("make it, or name another place"));
     }
     if spec.durability == Durability::Ephemeral
-        && let Overlay::File(path) = &spec.overlay
-        && path.exists()
+        && let Some(name) = &name
+        && name.path.exists()
     {
-        make_way(path, matches!(export.top, Top::File(_)))?;
+        make_way(&name.path, matches!(export.top, Top::File(_)))?;
     }
     let opened = edge.open_existing(export.address, spec)?;
     if let Some(opened) = &opened {
         spec.target.sectors = opened.sectors();
-        if opened.format() != Format::Native {
+        if !opened.discards_to_zeros() {
             spec.target.trim = TrimSupport::Plain;
         }
     }

@@ -45,6 +45,8 @@ pub(super) struct Upkeep {
     /// Suspended for a writer: the first address above each backing.
     suspended: HashSet<Address>,
     found: Option<(Address, Mac)>,
+    /// By link: frames that found no room, when last looked at.
+    drops: Vec<u64>,
 }
 
 impl Upkeep {
@@ -57,6 +59,7 @@ impl Upkeep {
             is_low: false,
             suspended: HashSet::new(),
             found: None,
+            drops: Vec::new(),
         }
     }
 
@@ -75,6 +78,7 @@ impl Upkeep {
             self.next_space = now + SPACE_INTERVAL;
             self.watch_space(edge);
             warn_of_limits(server, edge);
+            self.watch_drops(edge, links);
         }
         if now >= self.next_duplicates {
             self.next_duplicates = now + DUPLICATE_INTERVAL;
@@ -126,6 +130,22 @@ impl Upkeep {
                     "{shown}: the path of a layer below the overlays leads to another file now; \
                      the old file is still served, the new one would not fit the overlays"
                 )),
+            }
+        }
+    }
+
+    /// Frames that find no room are sent again by their initiators, after a tenth of a second or
+    /// more each: a slow disk that nobody would explain.
+    fn watch_drops(&mut self, edge: &mut HostedEdge, links: &[Box<dyn Link>]) {
+        self.drops.resize(links.len(), 0);
+        for (before, link) in self.drops.iter_mut().zip(links) {
+            let now = link.counters().receive_drops;
+            if now > core::mem::replace(before, now) {
+                edge.log.warn(&format!(
+                    "{}: requests arrived faster than they were taken, and some were lost; the \
+                     machine is too busy, or the buffer count too high for so many clients",
+                    link.name()
+                ));
             }
         }
     }

@@ -31,14 +31,17 @@ use crate::server::io::{Completion, IoDriver, Job, Memory};
 pub struct WorkerCounts {
     /// For reads that would block, and direct writes.
     pub data: usize,
-    /// For syncs, zeroing, punching and [`HostedDriver::spawn`]. Many small file syncs at the same
-    /// time cost a journalling file system hardly more than one.
+    /// For syncs, zeroing, punching and [`HostedDriver::spawn`]. Syncs of many files at the same
+    /// time share the commits of a journalling file system: 64 small ones on ext4 took 105 ms one
+    /// after the other, 7.4 ms by 8 threads, 6.6 ms by 16, and 5.2 ms as one `syncfs`, which would
+    /// also wait for whatever else was written to that file system, and tells nobody whose write
+    /// failed.
     pub slow: usize,
 }
 
 impl Default for WorkerCounts {
     fn default() -> Self {
-        Self { data: 4, slow: 8 }
+        Self { data: 4, slow: 16 }
     }
 }
 
@@ -86,6 +89,11 @@ impl HostedDriver {
     /// Readable when [`drain`](Self::drain) has something to tell, or a spawned task has ended.
     pub fn poll_fd(&self) -> BorrowedFd<'_> {
         self.bell.fd()
+    }
+
+    /// Whether [`poll_fd`](Self::poll_fd) is readable, or is about to be. Costs no system call.
+    pub fn has_news(&self) -> bool {
+        self.bell.is_rung()
     }
 
     /// Operations whose completion has not been drained yet.

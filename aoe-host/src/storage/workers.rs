@@ -45,6 +45,11 @@ impl Bell {
         }
     }
 
+    /// Whether somebody rang since the last silence.
+    pub(super) fn is_rung(&self) -> bool {
+        self.rung.load(Ordering::Relaxed)
+    }
+
     /// Call before looking for outcomes. The descriptor is emptied first: a ring in between finds
     /// the mark still set and writes nothing, but its outcome is found by the look that follows.
     pub(super) fn silence(&self) {

@@ -3,41 +3,23 @@
 use core::fmt;
 use std::path::{Path, PathBuf};
 
-use cow_core::format::native;
 use cow_core::identity::ParentIdentity;
 use cow_core::units::{MAX_SECTORS, SECTOR_BYTES};
 use serde::Serialize;
 
 use super::chain::below_of;
-use super::progress::Progress;
-use super::text;
 use crate::config::Window;
-use crate::error::{HostError, Result};
+use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{
-    self, Below, Format, NewOverlay, full_hash, make_overlay, scratch_page, with_content,
+    Below, Creation, Format, FormatOptions, ImageName, NewOverlay, Progress, bytes_text, detect,
+    full_hash, make_overlay, with_content,
 };
 use crate::storage::{DiskUse, FileOptions, FileStorage};
 
-/// Chunks of a dm-snapshot store unless told otherwise: 32 KiB, as in the classic recipe.
-pub const DEFAULT_CHUNK_SECTORS: u32 = 64;
-
-/// Formats in which overlays are made.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum NewFormat {
-    /// Our own.
-    #[default]
-    Native,
-    /// The persistent store of the kernel's `snapshot` target.
-    DmSnapshot {
-        /// A power of two, at most 1 GiB.
-        chunk_sectors: u32,
-    },
-}
-
 /// What [`create`] is to make.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct CreateRequest {
-    /// The overlay, which must not exist.
+    /// The overlay, which must not exist; for formats of two files both, as `DATA+METADATA`.
     pub path: PathBuf,
     /// The image below; `None` for a blank disk.
     pub backing: Option<PathBuf>,
@@ -46,13 +28,28 @@ pub struct CreateRequest {
     /// Size of the disk in bytes; that of the image below unless given.
     pub size_bytes: Option<u64>,
     /// The format.
-    pub format: NewFormat,
-    /// A name to put into a native overlay.
-    pub label: String,
+    pub format: Format,
+    /// What is particular to the format.
+    pub options: FormatOptions,
     /// Record the hash of the whole image below, so that a copy of it can be accepted later.
     pub full_hash: bool,
     /// `path` is a block device whose content is given up.
     pub onto_device: bool,
+}
+
+impl Default for CreateRequest {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::new(),
+            backing: None,
+            window: Window::default(),
+            size_bytes: None,
+            format: Format::NATIVE,
+            options: FormatOptions::default(),
+            full_hash: false,
+            onto_device: false,
+        }
+    }
 }
 
 /// What was made.
@@ -72,7 +69,7 @@ pub struct Created {
 
 impl fmt::Display for Created {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let size = text::bytes(self.disk_bytes);
+        let size = bytes_text(self.disk_bytes);
         write!(f, "created {} overlay `{}`, a disk of {size}", self.format, self.path.display())?;
         match &self.parent {
             Some(parent) => write!(f, " over `{}`", parent.display()),
@@ -87,7 +84,7 @@ impl fmt::Display for Created {
 /// A name that is taken; a size that no disk has; a parent that is writable, empty or unreadable; what
 /// the system says.
 pub fn create(request: &CreateRequest, progress: &mut Progress<'_>) -> Result<Created> {
-    let path = &request.path;
+    let name = ImageName::new_in(request.format, &request.path);
     let mut below = match &request.backing {
         Some(backing) => below_of(backing, request.window)?,
         None => blank(request)?,
@@ -96,18 +93,17 @@ pub fn create(request: &CreateRequest, progress: &mut Progress<'_>) -> Result<Cr
         Some(len) => sectors_of(len)?,
         None => below.sectors,
     };
-    let format = match request.format {
-        NewFormat::Native => image::NewFormat::Native,
-        NewFormat::DmSnapshot { chunk_sectors } => {
-            refuse_for_store(request, sectors, &below)?;
-            image::NewFormat::DmSnapshot { chunk_sectors }
+    if let Some(creation) = request.format.ops().creation() {
+        request.options.check(request.format, creation.options)?;
+        check_expressible(request, creation, sectors, &below)?;
+    }
+    for path in core::iter::once(&name.path).chain(&name.metadata) {
+        if !request.onto_device && path.symlink_metadata().is_ok() {
+            return Err(already_there(path));
         }
-    };
-    if !request.onto_device && path.symlink_metadata().is_ok() {
-        return Err(already_there(path));
     }
     if request.full_hash
-        && let (ParentIdentity::File(_), Some(parent)) = (below.identity, below.path.clone())
+        && let (ParentIdentity::File(_), Some(parent)) = (below.parent.identity, below.path.clone())
     {
         let parent = FileStorage::open(parent, &FileOptions::default())?;
         let total = cow_core::storage::ReadStorage::len_bytes(&parent)?;
@@ -115,19 +111,16 @@ pub fn create(request: &CreateRequest, progress: &mut Progress<'_>) -> Result<Cr
         below = with_content(&below, content);
     }
     let new = NewOverlay {
-        format,
+        format: request.format,
         sectors,
-        label: &request.label,
+        options: &request.options,
         direct: false,
         onto_device: request.onto_device,
     };
-    let file = make_overlay(path, &below, &new)?;
+    let file = make_overlay(&name, &below, &new)?;
     Ok(Created {
-        path: path.clone(),
-        format: match request.format {
-            NewFormat::Native => Format::Native,
-            NewFormat::DmSnapshot { .. } => Format::DmSnapshot,
-        },
+        path: name.path,
+        format: request.format,
         disk_bytes: sectors.saturating_mul(SECTOR_BYTES),
         file: file.disk_use()?,
         parent: below.path,
@@ -140,13 +133,7 @@ fn blank(request: &CreateRequest) -> Result<Below> {
             .path(&request.path)
             .advice("give --backing IMAGE or --size SIZE")
     })?;
-    Ok(Below {
-        identity: ParentIdentity::None,
-        window: None,
-        path: None,
-        sectors: sectors_of(len)?,
-        files: Vec::new(),
-    })
+    Ok(Below::blank(sectors_of(len)?))
 }
 
 fn sectors_of(len: u64) -> Result<u64> {
@@ -160,37 +147,37 @@ fn sectors_of(len: u64) -> Result<u64> {
     Ok(sectors)
 }
 
-/// What the format cannot express.
-fn refuse_for_store(request: &CreateRequest, sectors: u64, below: &Below) -> Result<()> {
+/// Refuses what the format cannot express.
+fn check_expressible(
+    request: &CreateRequest,
+    creation: &Creation,
+    sectors: u64,
+    below: &Below,
+) -> Result<()> {
     let refused = |detail: &str| {
-        HostError::usage("create a dm-snapshot store", detail)
+        Err(HostError::usage(format!("create a {} overlay", request.format), detail)
             .path(&request.path)
-            .advice("use the native format")
+            .advice("use the native format"))
     };
-    if request.backing.is_none() {
-        return Err(refused("it needs an image below it"));
+    if request.backing.is_none() && !creation.blank {
+        return refused("it needs an image below it");
     }
-    if sectors != below.sectors {
-        return Err(refused("its disk is always as large as the image below it"));
+    if sectors != below.sectors && !creation.other_size {
+        return refused("its disk is always as large as the image below it");
     }
-    if below.window.is_some() {
-        return Err(refused("it cannot lie on a part of an image"));
-    }
-    if !request.label.is_empty() {
-        return Err(refused("it cannot keep a name"));
+    if below.window.is_some() && !creation.part {
+        return refused("it cannot lie on a part of an image");
     }
     Ok(())
 }
 
 fn already_there(path: &Path) -> HostError {
-    let kind = crate::error::ErrorKind::AlreadyExists;
-    let error = HostError::new(kind, "create the overlay").path(path);
-    let file = FileStorage::open(path, &FileOptions::default());
-    match file {
+    let error = HostError::new(ErrorKind::AlreadyExists, "create the overlay").path(path);
+    match FileStorage::open(path, &FileOptions::default()) {
         Ok(file) if file.is_device() => {
             error.detail("it is a block device, whose content would be lost")
         }
-        Ok(file) if native::is_native(&file, &mut scratch_page()).unwrap_or(false) => {
+        Ok(file) if detect(&file).is_ok_and(|format| format != Format::RAW) => {
             error.detail("there is an overlay already").advice("serve it as it is")
         }
         _ => error.advice("choose another name; nothing is ever overwritten"),

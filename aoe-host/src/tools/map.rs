@@ -5,22 +5,15 @@ use std::path::PathBuf;
 
 use cow_core::blocking::Blocking;
 use cow_core::engine::{Durability, Engine, Lent};
-use cow_core::format::raw::Raw;
-use cow_core::format::{IndexEntry, Layer, Place, Run, dm_snapshot, native};
-use cow_core::pages::{Frame, Page, PagePool, StorageKey};
-use cow_core::storage::ReadStorage;
-use cow_core::units::{Extent, MAX_SECTORS, SECTOR_BYTES};
+use cow_core::format::{Layer, Place, Run};
+use cow_core::pages::{Frame, Page, PagePool};
+use cow_core::units::{Extent, SECTOR_BYTES};
 use serde::Serialize;
 
-use super::chain::{Gate, ParentState, Recorded, parents};
-use super::info::LIST_PIECE_LEN;
-use crate::config;
+use super::chain::{Gate, ParentReport, parents};
 use crate::error::{ErrorKind, HostError, Result};
-use crate::image::{
-    Backing, Format, ImageName, dm_open_failed, load_store, native_open_failed, open_backing,
-    scratch_page,
-};
-use crate::storage::{FileOptions, FileStorage, FileTable, LockMode};
+use crate::image::{Backing, Format, ImageFile, ImageKeys, ImageName, open_backing};
+use crate::storage::{FileOptions, FileTable, LockMode};
 
 /// Metadata pages kept in memory.
 const PAGES: usize = 64;
@@ -124,13 +117,14 @@ pub fn map(
 ) -> Result<MapSummary> {
     let name = ImageName::parse(&request.path);
     let options = FileOptions { lock: LockMode::Shared, ..FileOptions::default() };
-    let file = FileStorage::open(&name.path, &options)?;
-    let format = name.format_of(&file)?;
+    let (file, format) = name.open(&options)?;
     let mut files = FileTable::new();
     let below = below(&file, format, request.gate, &mut files)?;
-    let key = files.add(file.clone());
+    let keys = ImageKeys::reserve(&name, &mut files);
+    keys.enter(&file, &mut files);
     let mut index = Vec::new();
-    let mut layers = vec![top_layer(&file, format, key, &below, &mut index)?];
+    let below_sectors = below.backing.as_ref().map(Backing::sectors);
+    let mut layers = vec![format.ops().view(&file, keys, below_sectors, &mut index)?];
     let mut paths = vec![name.path.clone()];
     if let Some(backing) = &below.backing {
         layers.extend_from_slice(backing.layers());
@@ -150,82 +144,21 @@ struct Parents {
     backing: Option<Backing>,
     /// Nothing is below what is looked at.
     is_complete: bool,
-    recorded: Option<Recorded>,
 }
 
-fn below(file: &FileStorage, format: Format, gate: Gate, files: &mut FileTable) -> Result<Parents> {
-    let recorded = Recorded::of(file, format)?;
-    let has_parent = recorded.is_some() || format == Format::DmSnapshot;
-    let (reports, layers): (Vec<_>, Vec<config::Layer>) = parents(file, recorded.clone(), gate)?;
-    let all = reports.iter().all(|report| report.state == ParentState::AsRecorded);
-    if let Some(bad) = reports
-        .iter()
-        .find(|r| matches!(r.state, ParentState::Unusable(_) | ParentState::Different(_)))
-    {
+fn below(file: &ImageFile, format: Format, gate: Gate, files: &mut FileTable) -> Result<Parents> {
+    let recorded = format.ops().parent(file)?;
+    let has_parent = recorded.is_some() || format.ops().needs_parent();
+    let (reports, layers) = parents(file, recorded, gate)?;
+    if let Some(wrong) = reports.iter().find(|report| report.is_wrong()) {
         return Err(HostError::new(ErrorKind::Mismatch, "map the layers below")
             .path(file.path())
-            .detail(bad.to_string())
+            .detail(wrong.to_string())
             .advice("map the image alone, without its parents"));
     }
-    let usable = all && !layers.is_empty();
+    let usable = !layers.is_empty() && reports.iter().all(ParentReport::is_usable);
     let backing = if usable { Some(open_backing(&layers, false, files)?) } else { None };
-    Ok(Parents { is_complete: !has_parent || usable, backing, recorded })
-}
-
-fn top_layer<'i>(
-    file: &FileStorage,
-    format: Format,
-    key: StorageKey,
-    below: &Parents,
-    index: &'i mut Vec<IndexEntry>,
-) -> Result<Layer<'i>> {
-    let op = "map the image";
-    Ok(match format {
-        Format::Raw => Layer::Raw(Raw::new(key, file.len_bytes()?).ok_or_else(|| {
-            HostError::usage(op, "it is empty or larger than a disk can be").path(file.path())
-        })?),
-        Format::Native => {
-            let opened = native::open(file, &mut scratch_page())
-                .map_err(|e| native_open_failed(e, op, file.path()))?;
-            Layer::Native(opened.snapshot(key))
-        }
-        Format::DmSnapshot => {
-            let recorded = below.recorded.as_ref().and_then(Recorded::disk_sectors);
-            let sectors = match (&below.backing, recorded) {
-                (Some(backing), _) => backing.sectors(),
-                (None, Some(sectors)) => sectors,
-                (None, None) => reach(file)?,
-            };
-            let (loaded, filled) = load_store(file, sectors, 0)?;
-            *index = filled;
-            Layer::DmSnapshot(dm_snapshot::Frozen::new(key, &loaded, index))
-        }
-    })
-}
-
-/// Sectors up to the end of the last chunk that a store holds, where its disk's size is unknown.
-fn reach(file: &FileStorage) -> Result<u64> {
-    let op = "map the image";
-    let mut piece = vec![0; LIST_PIECE_LEN];
-    let opened = dm_snapshot::open(file, MAX_SECTORS, &mut piece)
-        .map_err(|e| dm_open_failed(e, op, file.path()))?;
-    let chunk = opened.geometry().chunk_sectors();
-    let mut walk = dm_snapshot::Exceptions::new(&opened, &mut piece);
-    let mut end = 0_u64;
-    loop {
-        match walk.next(file) {
-            Ok(Some(exception)) => {
-                end = end.max(exception.disk_chunk.saturating_add(1).saturating_mul(chunk));
-            }
-            Ok(None) => return Ok(end.clamp(1, MAX_SECTORS)),
-            Err(dm_snapshot::WalkError::Storage(error)) => return Err(error.into()),
-            Err(damage) => {
-                return Err(HostError::new(ErrorKind::Corrupt, op)
-                    .path(file.path())
-                    .detail(damage.to_string()));
-            }
-        }
-    }
+    Ok(Parents { is_complete: !has_parent || usable, backing })
 }
 
 fn range_of(request: &MapRequest, disk: u64) -> Result<Extent> {

@@ -14,17 +14,16 @@ mod check;
 mod create;
 mod info;
 mod map;
-mod progress;
 mod rebind;
 #[cfg(test)]
 mod tests;
-mod text;
 
 pub use chain::{Gate, ParentReport, ParentState};
 pub use change::{Frozen, RolledBack, freeze, rollback};
-pub use check::{CheckReport, Finding, check};
-pub use create::{CreateRequest, Created, DEFAULT_CHUNK_SECTORS, NewFormat, create};
-pub use info::{DmSnapshotInfo, Info, NativeInfo, info};
+pub use check::{check, repair};
+pub use create::{CreateRequest, Created, create};
+pub use info::{Info, info};
 pub use map::{MapKind, MapRequest, MapRun, MapSummary, map};
-pub use progress::Progress;
 pub use rebind::{Proof, RebindRequest, Rebound, rebind};
+
+pub use crate::image::{CheckReport, Finding, Progress};

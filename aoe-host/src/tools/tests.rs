@@ -9,8 +9,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::error::{ErrorKind, Exit};
-use crate::image::Format;
 use crate::image::tests::{Chain, golden, layer, store};
+use crate::image::{Format, FormatOptions};
 
 fn quiet() -> impl FnMut(u64, u64) {
     |_done, _total| {}
@@ -57,14 +57,14 @@ fn create_says_what_it_made() {
     let request = CreateRequest {
         path: path.clone(),
         backing: Some(base.clone()),
-        label: "lab 1".to_owned(),
+        options: FormatOptions::default().with("label", "lab 1"),
         full_hash: true,
         ..CreateRequest::default()
     };
     let mut told = Vec::new();
     let created = create(&request, &mut |done, total| told.push((done, total))).unwrap();
     assert_eq!(told, [(512_005, 512_005)]);
-    assert_eq!((created.format, created.disk_bytes), (Format::Native, 1001 * 512));
+    assert_eq!((created.format, created.disk_bytes), (Format::NATIVE, 1001 * 512));
     assert_eq!(created.parent.as_deref(), Some(fs::canonicalize(&base).unwrap().as_path()));
     assert!(created.file.allocated_bytes < created.file.apparent_bytes);
     assert!(created.to_string().contains("over `"), "{created}");
@@ -92,7 +92,10 @@ fn create_refuses_and_leaves_nothing() {
         backing: Some(base.clone()),
         ..CreateRequest::default()
     };
-    let dm = NewFormat::DmSnapshot { chunk_sectors: 64 };
+    let dm = Format::named("dm-snapshot").unwrap();
+    let with_option = |r: &mut CreateRequest, key: &str, value: &str| {
+        r.options = FormatOptions::default().with(key, value);
+    };
     let with = |change: &dyn Fn(&mut CreateRequest)| {
         let mut request = request.clone();
         change(&mut request);
@@ -108,7 +111,11 @@ fn create_refuses_and_leaves_nothing() {
         (with(&|r| r.path = dir.path().join("none/new.cow")), "directory"),
         (with(&|r| r.onto_device = true), "not found"),
         (with(&|r| (r.onto_device, r.path) = (true, writable.clone())), "no block device"),
-        (with(&|r| r.format = NewFormat::DmSnapshot { chunk_sectors: 3 }), "power of two"),
+        (with(&|r| (r.format = dm, with_option(r, "chunk", "1536")).1), "power of two"),
+        (with(&|r| (r.format = dm, with_option(r, "chunk", "2G")).1), "power of two"),
+        (with(&|r| (r.format = dm, with_option(r, "label", "x")).1), "its options are: chunk"),
+        (with(&|r| with_option(r, "chunk", "32K")), "its options are: label"),
+        (with(&|r| r.format = Format::RAW), "only read"),
         (with(&|r| (r.format, r.size_bytes) = (dm, Some(512))), "as large"),
         (with(&|r| (r.format, r.backing, r.size_bytes) = (dm, None, Some(512))), "needs an image"),
     ] {
@@ -122,9 +129,10 @@ fn info_of_everything() {
     let dir = tempfile::tempdir().unwrap();
     let (base, path) = written(&dir);
     let native = info(&path, Gate::Open).unwrap();
-    assert_eq!((native.format, native.disk_bytes), (Format::Native, Some(40_000 * 512)));
-    let header = native.native.as_ref().unwrap();
-    assert_eq!((header.data_bytes, header.is_clean, header.is_frozen), (Some(5120), true, false));
+    assert_eq!((native.format, native.disk_bytes), (Format::NATIVE, Some(40_000 * 512)));
+    let header = &native.facts["native"];
+    assert_eq!(header["data_bytes"], 5120);
+    assert_eq!((&header["is_clean"], &header["is_frozen"]), (&true.into(), &false.into()));
     assert_eq!(native.parents.len(), 1);
     assert_eq!(native.parents[0].state, ParentState::AsRecorded);
     assert_eq!(native.problems, [""; 0]);
@@ -133,12 +141,14 @@ fn info_of_everything() {
     assert_eq!(info(&path, Gate::Closed).unwrap().parents[0].state, ParentState::Unknown);
     let json = serde_json::to_value(&native).unwrap();
     assert_eq!(json["parents"][0]["state"], "as-recorded");
+    assert_eq!((&json["format"], &json["native"]), (&"native".into(), header));
 
     let raw = info(&base, Gate::Open).unwrap();
-    assert_eq!((raw.format, raw.disk_bytes), (Format::Raw, Some(40_000 * 512)));
+    assert_eq!((raw.format, raw.disk_bytes), (Format::RAW, Some(40_000 * 512)));
     let store = info(store(&dir), Gate::Open).unwrap();
-    let about = store.dm_snapshot.as_ref().unwrap();
-    assert_eq!((about.chunk_bytes, about.exceptions, about.is_valid), (4096, 1, true));
+    let about = &store.facts["dm_snapshot"];
+    assert_eq!((&about["chunk_bytes"], &about["exceptions"]), (&4096.into(), &1.into()));
+    assert_eq!(about["is_valid"], true);
     assert!(store.to_string().contains("24/512 16, as dmsetup"), "{store}");
 
     let chain = Chain::open(&[layer(&base)], &path).unwrap();
@@ -307,9 +317,9 @@ fn rollback_empties_and_says_what_went() {
 fn frozen_layers_carry_others() {
     let dir = tempfile::tempdir().unwrap();
     let (base, path) = written(&dir);
-    let old = info(&path, Gate::Closed).unwrap().native.unwrap().layer_id;
+    let old = info(&path, Gate::Closed).unwrap().facts["native"]["layer_id"].clone();
     let frozen = freeze(&path).unwrap();
-    assert_ne!(frozen.layer_id, old);
+    assert_ne!(old, frozen.layer_id);
     assert!(frozen.to_string().contains(&frozen.layer_id));
     assert!(freeze(&path).unwrap_err().to_string().contains("frozen"));
     let top = made(&dir, "top.cow", &path);

@@ -29,7 +29,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             self.table.park(at, Park::Starved);
             return ControlFlow::Break(None);
         };
-        let storage = self.overlay_key();
+        let storage = self.metadata_key();
         let overlay = self.overlay.as_mut();
         let write = overlay.zip(lent.pages.page_mut(id)).and_then(|(o, bytes)| o.preamble(bytes));
         let Some(write) = write else {
@@ -71,7 +71,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         offset: u64,
         lent: &mut Lent<'_, '_>,
     ) -> Option<Output> {
-        let storage = self.overlay_key();
+        let storage = self.metadata_key();
         let id = lent.pages.find(storage, page)?;
         self.table.park(at, Park::Page(id));
         if lent.pages.state(id) != FrameState::Open {

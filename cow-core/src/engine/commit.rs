@@ -236,10 +236,12 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         commit.wrote_stage = false;
     }
 
+    /// The first sync makes data durable, the others pages.
     fn sync(&mut self, step: Step) -> Output {
         self.commit.step = step;
+        let first = step == Step::FirstSync;
         Output::Operation(Operation {
-            storage: self.overlay_key(),
+            storage: if first { self.overlay_key() } else { self.metadata_key() },
             kind: Kind::Sync,
             offset: 0,
             len: 0,
@@ -269,9 +271,11 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             self.finish_commit(lent);
             return self.poll_commit(lent);
         }
-        // A format with stages numbers them from what is published: one commit at a time.
+        // A format with stages numbers them from what is published: one commit at a time. And a
+        // sync of metadata that are apart from the data is not one of data.
         let stages = self.overlay.as_ref().map_or(1, Overlay::stages);
-        if self.durability == Durability::Safe && self.commit.wanted && stages == 1 {
+        let rides = stages == 1 && self.overlay_key() == self.metadata_key();
+        if self.durability == Durability::Safe && self.commit.wanted && rides {
             let committing = self.commit.committing;
             self.seal_generation(lent);
             self.commit.riding = true;
@@ -313,7 +317,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             self.commit.wrote_stage = true;
             self.commit.outstanding = self.commit.outstanding.saturating_add(1);
             return Some(Output::Operation(Operation {
-                storage: self.overlay_key(),
+                storage: self.metadata_key(),
                 kind: Kind::Write,
                 offset: sealed.offset,
                 len: u64::from(sealed.len),

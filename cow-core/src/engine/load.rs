@@ -36,9 +36,9 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         let (storage, index) = lent.pages.holds(id)?;
         let mut note = lent.pages.aux(id);
         let bytes = lent.pages.page_mut(id)?;
-        let answer = match self.overlay.as_ref().filter(|o| o.storage() == storage) {
+        let answer = match self.overlay.as_ref().filter(|o| o.metadata() == storage) {
             Some(overlay) => overlay.load(index, step, &mut note, bytes),
-            None => match lent.layers.iter().find(|l| l.storage() == storage) {
+            None => match lent.layers.iter().find(|l| l.metadata() == storage) {
                 Some(layer) => layer.load(index, step, &mut note, bytes),
                 None => Load::Corrupt { offset: 0 },
             },

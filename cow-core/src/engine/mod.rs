@@ -6,7 +6,8 @@
 //! the request's own buffer, or a page of the pool.
 //!
 //! Invariants:
-//! 1. A request waits for every earlier request that overlaps it, unless both only read.
+//! 1. A request waits for every earlier request that overlaps it, unless both only read. (What
+//!    changes sectors counts as wide as the [grain](crate::format::Overlay::grain) of the format.)
 //! 2. *Rule W*: a metadata page is written only after a sync that began when the data of every
 //!    state in it had been written; a state is acknowledged (`Safe`) only after a sync that began
 //!    when its page had been written.
@@ -23,7 +24,7 @@ mod read;
 mod table;
 mod write;
 
-use crate::format::{IndexEntry, Layer, Map, Packed, Run, Top};
+use crate::format::{IndexEntry, Layer, Map, Overlay, Packed, Run, Top};
 use crate::pages::{PageId, PagePool, StorageKey};
 use crate::units::{Extent, MAX_SECTORS};
 use commit::Commit;
@@ -311,11 +312,12 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         if sectors == 0 || sectors > MAX_SECTORS || !fits {
             return None;
         }
+        let grain = overlay.as_ref().map_or(1, Overlay::grain);
         Some(Self {
             overlay,
             sectors,
             durability,
-            table: Table::new(),
+            table: Table::new(grain),
             commit: Commit::new(),
             used: 0,
             limit: u64::MAX,
@@ -338,6 +340,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     pub fn attach(&mut self, overlay: Top) -> bool {
         let fits = self.overlay.is_none() && overlay.sectors() == self.sectors;
         if fits {
+            self.table.set_grain(overlay.grain());
             self.overlay = Some(overlay);
         }
         fits
@@ -541,6 +544,10 @@ impl<const SLOTS: usize> Engine<SLOTS> {
 
     fn overlay_key(&self) -> StorageKey {
         self.overlay.as_ref().map_or(StorageKey(0), Map::storage)
+    }
+
+    fn metadata_key(&self) -> StorageKey {
+        self.overlay.as_ref().map_or(StorageKey(0), Map::metadata)
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) enum Resolved {
 impl<const SLOTS: usize> Engine<SLOTS> {
     /// Walks down the chain from where `walk` stands. `extent` is not empty.
     pub(super) fn resolve(&self, extent: Extent, walk: &mut Walk, lent: &Lent<'_, '_>) -> Resolved {
-        let mut storage = self.overlay_key();
+        let (mut storage, mut metadata) = (self.overlay_key(), self.metadata_key());
         loop {
             let rest = extent.take(walk.sectors);
             let located = if walk.depth == 0 {
@@ -29,7 +29,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
                     let run = Run { sectors: rest.sectors(), place: Place::Absent };
                     return Resolved::Run { depth: walk.depth, storage, run };
                 };
-                storage = layer.storage();
+                (storage, metadata) = (layer.storage(), layer.metadata());
                 // A layer shorter than the disk reads as zeros past its end.
                 let inside = rest.until(layer.sectors());
                 if inside.is_empty() {
@@ -44,8 +44,10 @@ impl<const SLOTS: usize> Engine<SLOTS> {
                     walk.depth = walk.depth.saturating_add(1);
                 }
                 Located::Run(run) => return Resolved::Run { depth: walk.depth, storage, run },
-                Located::Load(page) => return Resolved::Load { storage, page },
-                Located::Corrupt { offset } => return Resolved::Corrupt { storage, offset },
+                Located::Load(page) => return Resolved::Load { storage: metadata, page },
+                Located::Corrupt { offset } => {
+                    return Resolved::Corrupt { storage: metadata, offset };
+                }
             }
         }
     }

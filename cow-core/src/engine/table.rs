@@ -3,7 +3,7 @@
 use super::{Failure, Note, Request, RequestId, Ticket};
 use crate::format::Fill;
 use crate::pages::{NIL, PageId};
-use crate::units::Extent;
+use crate::units::{Extent, MAX_SECTORS};
 
 /// What a ticket stands for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -247,8 +247,14 @@ impl Slot {
         matches!(self.request, Request::Read(_) | Request::Map(_) | Request::Flush)
     }
 
-    fn conflicts(&self, other: &Self) -> bool {
-        !(self.only_reads() && other.only_reads()) && self.extent.overlaps(other.extent)
+    /// The sectors that others must leave alone meanwhile.
+    fn guarded(&self, grain: u64) -> Extent {
+        if self.only_reads() { self.extent } else { self.extent.widen(grain, MAX_SECTORS) }
+    }
+
+    fn conflicts(&self, other: &Self, grain: u64) -> bool {
+        !(self.only_reads() && other.only_reads())
+            && self.guarded(grain).overlaps(other.guarded(grain))
     }
 
     pub(super) fn note_of(&self) -> Option<Note> {
@@ -267,6 +273,8 @@ pub(super) struct Table<const SLOTS: usize> {
     waiting: usize,
     parked: usize,
     order: u64,
+    /// See [`Overlay::grain`](crate::format::Overlay::grain).
+    grain: u64,
     /// First of the slots that may be free; a hint.
     hint: usize,
     ready: u16,
@@ -274,7 +282,7 @@ pub(super) struct Table<const SLOTS: usize> {
 }
 
 impl<const SLOTS: usize> Table<SLOTS> {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(grain: u64) -> Self {
         const { assert!(SLOTS > 0 && SLOTS < END as usize, "slots are numbered in 16 bits") };
         Self {
             slots: [Slot::FREE; SLOTS],
@@ -283,10 +291,15 @@ impl<const SLOTS: usize> Table<SLOTS> {
             waiting: 0,
             parked: 0,
             order: 0,
+            grain,
             hint: 0,
             ready: END,
             ready_tail: END,
         }
+    }
+
+    pub(super) fn set_grain(&mut self, grain: u64) {
+        self.grain = grain;
     }
 
     pub(super) fn len(&self) -> usize {
@@ -321,7 +334,7 @@ impl<const SLOTS: usize> Table<SLOTS> {
         self.order = self.order.wrapping_add(1);
         let reads = slot.only_reads();
         let waits = !(reads && self.writers == 0)
-            && self.slots.iter().any(|s| !free(s) && s.conflicts(&slot));
+            && self.slots.iter().any(|s| !free(s) && s.conflicts(&slot, self.grain));
         if waits {
             slot.phase = Phase::Waiting;
             self.waiting = self.waiting.saturating_add(1);
@@ -361,10 +374,9 @@ impl<const SLOTS: usize> Table<SLOTS> {
             if slot.phase != Phase::Waiting {
                 continue;
             }
-            let blocked = self
-                .slots
-                .iter()
-                .any(|s| s.phase != Phase::Free && s.order < slot.order && s.conflicts(slot));
+            let blocked = self.slots.iter().any(|s| {
+                s.phase != Phase::Free && s.order < slot.order && s.conflicts(slot, self.grain)
+            });
             if blocked {
                 continue;
             }

@@ -28,7 +28,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         lent: &mut Lent<'_, '_>,
     ) -> Option<Output> {
         let overlay = self.overlay.as_mut()?;
-        let storage = overlay.storage();
+        let storage = overlay.metadata();
         match overlay.place(rest, lent.pages, lent.index) {
             Placed::Write { sectors, offset, fresh, publish, fill } => {
                 let part = rest.take(sectors);
@@ -52,6 +52,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             }
             Placed::Load(page) => self.need_page(at, storage, page, lent),
             Placed::Full => self.fail(at, Failure::Full),
+            Placed::Unsupported => self.fail(at, Failure::Unsupported),
             Placed::IndexFull { needed } => self.fail(at, Failure::IndexFull { needed }),
             Placed::Corrupt { offset } => self.fail(at, Failure::Corrupt { storage, offset }),
         }
@@ -124,7 +125,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         }
         let discard = matches!(slot.request, Request::Discard(_));
         let overlay = self.overlay.as_mut()?;
-        let storage = overlay.storage();
+        let storage = overlay.metadata();
         match overlay.clear(rest, discard, lent.pages, lent.index) {
             Cleared::Mark { sectors, offset } => {
                 let slot = self.table.get_mut(at)?;
@@ -221,7 +222,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             return output;
         }
         let overlay = self.overlay.as_mut()?;
-        let storage = overlay.storage();
+        let storage = overlay.metadata();
         match overlay.apply(rest, state, lent.pages, lent.index) {
             Applied::Done { sectors, freed } => {
                 self.used = self.used.saturating_sub(freed);
@@ -282,7 +283,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             return None;
         }
         let overlay = self.overlay.as_ref()?;
-        let storage = overlay.storage();
+        let storage = overlay.metadata();
         let run = match overlay.locate(rest, lent.pages, lent.index) {
             Located::Run(run) => run,
             Located::Load(page) => return self.need_page(at, storage, page, lent),
@@ -378,7 +379,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
 
     /// Makes the newest version of a page open, in place or as a copy of the one being published.
     fn open_page(&mut self, at: u16, page: u64, lent: &mut Lent<'_, '_>) -> Option<Output> {
-        let storage = self.overlay_key();
+        let storage = self.metadata_key();
         let Some(id) = lent.pages.find(storage, page) else {
             return self.need_page(at, storage, page, lent);
         };

@@ -7,10 +7,17 @@
 //! their order. Opening, creating and checking an image happens outside the engine, over the
 //! blocking storage traits, in the module of each format.
 
+#[macro_use]
+mod operation_error;
+
+pub mod bitmap;
 pub mod dm_snapshot;
+#[cfg(test)]
+mod memory;
 pub mod native;
 pub mod qcow1;
 pub mod raw;
+pub mod uml;
 
 use crate::pages::{PAGE_LEN, PagePool, StorageKey};
 use crate::units::Extent;
@@ -112,8 +119,17 @@ pub trait Map {
     /// Size of the virtual disk in sectors, 1 to [`MAX_SECTORS`](crate::units::MAX_SECTORS).
     fn sectors(&self) -> u64;
 
-    /// The storage that metadata and data are in.
+    /// The storage that the data are in, and the metadata of all formats but those that say
+    /// otherwise in [`metadata`](Self::metadata).
     fn storage(&self) -> StorageKey;
+
+    /// The storage that the metadata pages are in; offsets of corruption are in it too. A format
+    /// that keeps them apart from the data must not answer [`Applied::WritePage`],
+    /// [`Applied::ZeroFirst`] or a [`preamble`](Overlay::preamble): the sync before the pages
+    /// covers [`storage`](Self::storage) only.
+    fn metadata(&self) -> StorageKey {
+        self.storage()
+    }
 
     /// Where the first sectors of `extent` live. `extent` is not empty and inside
     /// [`sectors`](Self::sectors). `index` is the index memory of this very layer (empty for formats
@@ -162,6 +178,8 @@ pub enum Placed {
     Load(u64),
     /// The storage has no room.
     Full,
+    /// The format has no way to hold these sectors.
+    Unsupported,
     /// The lent index memory has no room; this many entries would do.
     IndexFull {
         /// Entries.
@@ -318,6 +336,13 @@ pub trait Overlay: Map {
         false
     }
 
+    /// Writes wait for each other as if their ranges began and ended on multiples of so many
+    /// sectors, a power of two: for formats that fill a small unit around a partial write and have
+    /// no note of the writes under way.
+    fn grain(&self) -> u64 {
+        1
+    }
+
     /// Where the first sectors of a write of `extent` go. Allocation, where the format has it,
     /// happens here and is given up by [`abandon`](Self::abandon).
     fn place(&mut self, extent: Extent, pages: &PagePool<'_>, index: &mut [IndexEntry]) -> Placed;
@@ -401,6 +426,8 @@ pub enum Layer<'m> {
     Native(native::Frozen<'m>),
     /// A dm-snapshot store and its filled index.
     DmSnapshot(dm_snapshot::Frozen<'m>),
+    /// A UML COW file, a dm-cow layer or a cowfile.
+    Bitmap(bitmap::Frozen<'m>),
     /// A qcow image of version 1.
     Qcow1(qcow1::Frozen),
 }
@@ -417,6 +444,10 @@ macro_rules! each_layer {
                 $call
             }
             Layer::DmSnapshot($format) => {
+                let $index: &[IndexEntry] = $format.index();
+                $call
+            }
+            Layer::Bitmap($format) => {
                 let $index: &[IndexEntry] = $format.index();
                 $call
             }
@@ -437,6 +468,11 @@ impl Layer<'_> {
     /// The storage of the layer.
     pub fn storage(&self) -> StorageKey {
         each_layer!(self, f, _index => f.storage())
+    }
+
+    /// The storage of the layer's metadata pages.
+    pub fn metadata(&self) -> StorageKey {
+        each_layer!(self, f, _index => f.metadata())
     }
 
     /// As [`Map::locate`].
@@ -467,6 +503,8 @@ pub enum Top {
     Native(native::Writable),
     /// A dm-snapshot store.
     DmSnapshot(dm_snapshot::Writable),
+    /// A UML COW file, a dm-cow layer or a cowfile.
+    Bitmap(bitmap::Writable),
     /// A qcow image of version 1.
     Qcow1(qcow1::Writable),
 }
@@ -476,6 +514,7 @@ macro_rules! each_top {
         match $top {
             Top::Native($format) => $call,
             Top::DmSnapshot($format) => $call,
+            Top::Bitmap($format) => $call,
             Top::Qcow1($format) => $call,
         }
     };
@@ -487,6 +526,9 @@ impl Map for Top {
     }
     fn storage(&self) -> StorageKey {
         each_top!(self, f => f.storage())
+    }
+    fn metadata(&self) -> StorageKey {
+        each_top!(self, f => f.metadata())
     }
     fn locate(&self, extent: Extent, pages: &PagePool<'_>, index: &[IndexEntry]) -> Located {
         each_top!(self, f => f.locate(extent, pages, index))
@@ -502,6 +544,9 @@ impl Overlay for Top {
     }
     fn is_stage_0_early(&self) -> bool {
         each_top!(self, f => f.is_stage_0_early())
+    }
+    fn grain(&self) -> u64 {
+        each_top!(self, f => f.grain())
     }
     fn place(&mut self, extent: Extent, pages: &PagePool<'_>, index: &mut [IndexEntry]) -> Placed {
         each_top!(self, f => f.place(extent, pages, index))

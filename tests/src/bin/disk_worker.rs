@@ -4,6 +4,7 @@
 //! disk-worker write  DEVICE seed=1 first=0 sectors=4096 writes=500 longest=16 writers=4 progress=FILE
 //! disk-worker verify DEVICE seed=1 first=0 sectors=4096 writes=500 longest=16 writers=4 base=golden:9
 //! disk-worker try-write DEVICE first=0
+//! disk-worker read   DEVICE first=0 sectors=4096 step=8 to=FILE
 //! ```
 //! A write counts as acknowledged once the kernel says so; `progress` names a file that holds
 //! their number all the time. `verify` expects exactly the acknowledged writes of the whole plan.
@@ -44,7 +45,7 @@ impl Aligned {
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let (Some(command), Some(device)) = (arguments.next(), arguments.next()) else {
-        eprintln!("usage: disk-worker write|verify|try-write DEVICE key=value...");
+        eprintln!("usage: disk-worker write|verify|try-write|read DEVICE key=value...");
         return ExitCode::from(2);
     };
     let options: BTreeMap<String, String> = arguments
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         "write" => write(Path::new(&device), &options),
         "verify" => verify(Path::new(&device), &options),
         "try-write" => try_write(Path::new(&device), &options),
+        "read" => read(Path::new(&device), &options),
         other => Err(format!("no such command: {other}")),
     };
     match result {
@@ -157,6 +159,26 @@ fn verify_plan(file: &File, plan: &Plan, base: Base) -> Result<(), String> {
         judge::contents(expected, lba, buffer.part(length)).map_err(|wrong| wrong.to_string())?;
     }
     Ok(())
+}
+
+/// Copies sectors to a file, by requests of `step` sectors: some drivers are wrong about long ones.
+fn read(device: &Path, options: &BTreeMap<String, String>) -> Result<(), String> {
+    let (first, sectors) = (number(options, "first")?, number(options, "sectors")?);
+    let step = number(options, "step")?;
+    let to = options.get("to").ok_or("to= is missing")?;
+    let file = open(device, false)?;
+    let mut copy = Vec::new();
+    let mut lba = first;
+    while lba < first + sectors {
+        let count = step.min(first + sectors - lba);
+        let length = usize::try_from(count * SECTOR_BYTES).expect("a step is short");
+        let mut buffer = Aligned::with(&vec![0; length]);
+        file.read_exact_at(buffer.part(length), lba * SECTOR_BYTES)
+            .map_err(|error| format!("reading lba {lba}: {error}"))?;
+        copy.extend_from_slice(buffer.part(length));
+        lba += count;
+    }
+    std::fs::write(to, copy).map_err(|error| format!("{to}: {error}"))
 }
 
 /// Succeeds if the disk takes a write.

@@ -6,9 +6,10 @@ use serde::Serialize;
 
 use super::DiscoverArgs;
 use crate::cli::output::{Table, print_json, print_line};
+use crate::config::LinkKind;
 use crate::error::{Exit, Result};
 use crate::initiator::{DiskIdentity, FoundTarget, Session, discover as ask_everybody};
-use crate::link::pnet::PnetLink;
+use crate::link::{self, Room};
 use crate::values::{Address, Mac, human_bytes, serde_text};
 
 /// How long a target that answered may take to identify its disk.
@@ -44,14 +45,14 @@ struct Disk {
 pub(in crate::cli) fn discover(args: &DiscoverArgs) -> Result<Exit> {
     let mut entries = Vec::new();
     for interface in &args.interface {
-        let mut link = PnetLink::open(interface)?;
-        let found = ask_everybody(&mut link, args.wait)?;
+        let mut link = link::open(LinkKind::Auto, interface, Room::default())?;
+        let found = ask_everybody(link.as_mut(), args.wait)?;
         for target in &found {
             let disk = if args.no_identify {
                 None
             } else {
                 // A target that does not identify itself is listed all the same.
-                let mut session = Session::new(&mut link, target.address, IDENTIFY_TIMEOUT)?;
+                let mut session = Session::new(link.as_mut(), target.address, IDENTIFY_TIMEOUT)?;
                 session.connect().ok()
             };
             entries.push(entry_of(interface, target, &found, disk));

@@ -9,9 +9,10 @@ use serde::Serialize;
 
 use super::PingArgs;
 use crate::cli::output::{print_json, print_line};
+use crate::config::LinkKind;
 use crate::error::{ErrorKind, Exit, Result};
 use crate::initiator::Session;
-use crate::link::pnet::PnetLink;
+use crate::link::{self, Room};
 
 /// What came of all questions, as JSON shows it.
 #[derive(Debug, Default, PartialEq, Serialize)]
@@ -26,7 +27,7 @@ struct Summary {
 }
 
 pub(in crate::cli) fn ping(args: &PingArgs) -> Result<Exit> {
-    let mut link = PnetLink::open(&args.target.interface)?;
+    let mut link = link::open(LinkKind::Auto, &args.target.interface, Room::default())?;
     let timeout_ms = u64::try_from(args.target.timeout.as_millis()).unwrap_or(u64::MAX);
     // A question is asked once: a lost one must be seen as lost.
     let timing = Timing {
@@ -35,7 +36,7 @@ pub(in crate::cli) fn ping(args: &PingArgs) -> Result<Exit> {
         retransmit_max_ms: timeout_ms,
         give_up_ms: timeout_ms,
     };
-    let mut session = Session::with_timing(&mut link, args.address, timing)?;
+    let mut session = Session::with_timing(link.as_mut(), args.address, timing)?;
     let mut times = Vec::new();
     for n in 0..args.count {
         if n > 0 {

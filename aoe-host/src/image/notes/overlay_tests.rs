@@ -10,7 +10,9 @@ use cow_core::pages::{Frame, Page, PagePool};
 use super::*;
 use crate::config::{Layer, Window};
 use crate::image::tests::golden;
-use crate::image::{Backing, OverlayOptions, create_overlay, open_backing, open_overlay};
+use crate::image::{
+    Backing, ImageKeys, ImageName, OverlayOptions, create_overlay, open_backing, open_overlay,
+};
 use crate::storage::FileTable;
 
 /// One life of a server: nothing is closed when it is dropped.
@@ -30,14 +32,14 @@ impl Life {
         let layer = Layer::File { path: base.to_owned(), window: Window::default() };
         let mut files = FileTable::new();
         let backing = open_backing(&[layer], false, &mut files).unwrap();
-        let (key, options) = (files.reserve(), OverlayOptions::default());
-        let path = directory.join("a.cow");
-        let mut overlay = if path.exists() {
-            open_overlay(&path, &backing, key, &options).unwrap()
+        let name = ImageName::parse(directory.join("a.cow"));
+        let (keys, options) = (ImageKeys::reserve(&name, &mut files), OverlayOptions::default());
+        let mut overlay = if name.path.exists() {
+            open_overlay(&name, &backing, keys, &options).unwrap()
         } else {
-            create_overlay(&path, &backing, key, &options).unwrap()
+            create_overlay(&name, &backing, keys, &options).unwrap()
         };
-        files.set(key, overlay.file().clone());
+        overlay.enter(&mut files);
         let core = overlay.take_core().unwrap();
         let mut log = NoteLog::open(&directory.join("notes"), overlay.note_id().unwrap()).unwrap();
         let notes = log.load().unwrap();

@@ -150,44 +150,6 @@ impl fmt::Display for RefuseWriting {
 
 impl core::error::Error for RefuseWriting {}
 
-/// Declares an error enum of an operation: its own variants, and those that several share.
-macro_rules! operation_error {
-    (
-        $(#[$doc:meta])* $name:ident {
-            $($(#[$variant_doc:meta])* $variant:ident $({ $($(#[$field_doc:meta])* $field:ident: $type:ty),* })?
-                => $format:literal,)*
-        }
-        $($shared:ident)*
-    ) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-        #[non_exhaustive]
-        pub enum $name<E> {
-            $($(#[$variant_doc])* $variant $({ $($(#[$field_doc])* $field: $type),* })?,)*
-            /// The medium failed.
-            Storage(E),
-        }
-
-        impl<E> fmt::Display for $name<E> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self {
-                    $(Self::$variant $({ $($field),* })? => write!(f, $format),)*
-                    Self::Storage(_) => f.write_str("the storage failed"),
-                }
-            }
-        }
-
-        impl<E: core::error::Error + 'static> core::error::Error for $name<E> {
-            fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-                match self {
-                    Self::Storage(error) => Some(error),
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
 operation_error! {
     /// Why [`create`](super::create) failed. Unless the storage failed, nothing was written.
     CreateError {

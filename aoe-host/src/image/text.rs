@@ -5,13 +5,13 @@ use core::fmt;
 use crate::values::human_bytes;
 
 /// A line such as `size:       64.0 GiB`.
-pub(super) fn line(f: &mut fmt::Formatter<'_>, name: &str, value: &str) -> fmt::Result {
+pub(crate) fn line(f: &mut fmt::Formatter<'_>, name: &str, value: &str) -> fmt::Result {
     let name = format!("{name}:");
     writeln!(f, "{name:<11} {value}")
 }
 
 /// A number of bytes, exactly and at a glance.
-pub(super) fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     if bytes < 1024 {
         return human_bytes(bytes);
     }
@@ -19,7 +19,7 @@ pub(super) fn bytes(bytes: u64) -> String {
 }
 
 /// A moment in UTC.
-pub(super) fn moment(seconds: i64) -> String {
+pub(crate) fn moment(seconds: i64) -> String {
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = date(days);
     let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);

@@ -1,0 +1,202 @@
+//! What images are called, and the file or files that a name stands for.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use cow_core::pages::StorageKey;
+
+use super::formats::{Format, detect};
+use crate::error::Result;
+use crate::storage::{DiskUse, FileKey, FileOptions, FileStorage, FileTable};
+
+/// Stands between the two files of an image that keeps its metadata apart.
+const AND: u8 = b'+';
+
+/// A path as a person gives it: `raw:PATH` forces the format, which matters for a raw image whose
+/// first sector is under the control of a guest. A path that begins like that is written `./raw:...`.
+/// Formats with two files are always forced, and name both: `FORMAT:DATA+METADATA`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ImageName {
+    /// The file or device; of two, the one with the data.
+    pub path: PathBuf,
+    /// The file or device with the metadata, where they are apart.
+    pub metadata: Option<PathBuf>,
+    /// What it is, whatever its content looks like.
+    pub forced: Option<Format>,
+}
+
+impl ImageName {
+    /// Splits the prefix off.
+    pub fn parse(name: impl AsRef<Path>) -> Self {
+        let name = name.as_ref();
+        let prefixed = Format::all().find_map(|format| Some((format, after(name, format)?)));
+        match prefixed {
+            Some((format, rest)) => Self::split(Path::new(OsStr::from_bytes(rest)), format),
+            None => Self { path: name.to_owned(), metadata: None, forced: None },
+        }
+    }
+
+    /// The name of an image that is about to be made in `format`.
+    pub(crate) fn new_in(format: Format, name: &Path) -> Self {
+        if format.ops().has_metadata_file() {
+            let rest = after(name, format).unwrap_or(name.as_os_str().as_bytes());
+            return Self::split(Path::new(OsStr::from_bytes(rest)), format);
+        }
+        Self { path: name.to_owned(), metadata: None, forced: Some(format) }
+    }
+
+    fn split(path: &Path, format: Format) -> Self {
+        let bytes = path.as_os_str().as_bytes();
+        let and =
+            bytes.iter().rposition(|b| *b == AND).filter(|_| format.ops().has_metadata_file());
+        let (path, metadata) = match and.and_then(|at| bytes.split_at_checked(at)) {
+            Some((data, metadata)) => {
+                (OsStr::from_bytes(data), Some(OsStr::from_bytes(metadata.split_at(1).1)))
+            }
+            None => (path.as_os_str(), None),
+        };
+        Self { path: path.into(), metadata: metadata.map(PathBuf::from), forced: Some(format) }
+    }
+
+    /// How overlays remember where this image is. `None` for images of two files: a path that led
+    /// to one of them would be taken for a plain image.
+    pub(crate) fn hint(&self) -> Option<PathBuf> {
+        let absolute = || std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        self.metadata.is_none().then(absolute)
+    }
+
+    /// The forced format, or what the content says.
+    ///
+    /// # Errors
+    /// As [`detect`].
+    pub fn format_of(&self, file: &FileStorage) -> Result<Format> {
+        self.forced.map_or_else(|| detect(file), Ok)
+    }
+
+    /// Opens the file or both and finds out what they are. A part that `options` names is one of the
+    /// data.
+    pub(crate) fn open(&self, options: &FileOptions) -> Result<(ImageFile, Format)> {
+        let main = FileStorage::open(&self.path, options)?;
+        let whole = FileOptions { window: crate::config::Window::default(), ..*options };
+        let metadata = self.metadata.as_ref().map(|path| FileStorage::open(path, &whole));
+        let file = ImageFile { main, metadata: metadata.transpose()? };
+        let format = self.format_of(&file.main)?;
+        Ok((file, format))
+    }
+}
+
+/// What follows `format:` in a name.
+fn after(name: &Path, format: Format) -> Option<&[u8]> {
+    let rest = name.as_os_str().as_bytes().strip_prefix(format.word().as_bytes())?;
+    rest.strip_prefix(b":")
+}
+
+/// The open file of an image or, in formats that keep their metadata apart, both.
+#[derive(Clone, Debug)]
+pub struct ImageFile {
+    /// The only file, or the one with the data: the image is named after it.
+    pub main: FileStorage,
+    /// The file with the metadata, where they are apart.
+    pub metadata: Option<FileStorage>,
+}
+
+impl ImageFile {
+    /// Where the image is.
+    pub fn path(&self) -> &Path {
+        self.main.path()
+    }
+
+    /// What the files take together.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn disk_use(&self) -> Result<DiskUse> {
+        let mut used = self.main.disk_use()?;
+        if let Some(metadata) = &self.metadata {
+            let more = metadata.disk_use()?;
+            used.apparent_bytes = used.apparent_bytes.saturating_add(more.apparent_bytes);
+            used.allocated_bytes = used.allocated_bytes.saturating_add(more.allocated_bytes);
+        }
+        Ok(used)
+    }
+
+    /// The file or both.
+    pub fn files(&self) -> impl Iterator<Item = &FileStorage> {
+        core::iter::once(&self.main).chain(&self.metadata)
+    }
+
+    pub(crate) fn keys(&self) -> Result<Vec<FileKey>> {
+        self.files().map(FileStorage::key).collect()
+    }
+
+    /// Waits until everything written is durable.
+    pub(crate) fn sync_data(&self) -> Result<()> {
+        self.files().try_for_each(|file| Ok(file.sync_data()?))
+    }
+}
+
+impl From<FileStorage> for ImageFile {
+    fn from(main: FileStorage) -> Self {
+        Self { main, metadata: None }
+    }
+}
+
+/// Under which the engine knows the file or files of an image.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ImageKeys {
+    /// Of the only file, or of that with the data.
+    pub main: StorageKey,
+    /// Of the file with the metadata, where they are apart.
+    pub metadata: Option<StorageKey>,
+}
+
+impl ImageKeys {
+    /// Fresh keys for an image of this name; [`enter`](Self::enter) gives them their files.
+    pub fn reserve(name: &ImageName, files: &mut FileTable) -> Self {
+        let main = files.reserve();
+        Self { main, metadata: name.metadata.is_some().then(|| files.reserve()) }
+    }
+
+    /// Puts the files of an image under its keys.
+    pub fn enter(self, file: &ImageFile, files: &mut FileTable) {
+        files.set(self.main, file.main.clone());
+        if let (Some(key), Some(metadata)) = (self.metadata, &file.metadata) {
+            files.set(key, metadata.clone());
+        }
+    }
+
+    /// Takes the files out of the table.
+    pub fn leave(self, files: &mut FileTable) {
+        for key in self.all() {
+            drop(files.remove(key));
+        }
+    }
+
+    /// The key or both.
+    pub fn all(self) -> impl Iterator<Item = StorageKey> {
+        core::iter::once(self.main).chain(self.metadata)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_force_a_format() {
+        let dm_snapshot = Format::named("dm-snapshot");
+        for (name, path, forced) in [
+            ("golden.img", "golden.img", None),
+            ("raw:golden.img", "golden.img", Some(Format::RAW)),
+            ("dm-snapshot:/a/b.cow.0", "/a/b.cow.0", dm_snapshot),
+            ("native:x+y", "x+y", Some(Format::NATIVE)),
+            ("./raw:x", "./raw:x", None),
+            ("rawx", "rawx", None),
+        ] {
+            let expected = ImageName { path: path.into(), metadata: None, forced };
+            assert_eq!(ImageName::parse(name), expected, "{name}");
+        }
+        assert_eq!(dm_snapshot.map(Format::word), Some("dm-snapshot"));
+    }
+}

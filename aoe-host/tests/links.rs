@@ -1,0 +1,286 @@
+//! Every link of the operating system against a real pair of virtual Ethernet interfaces.
+//!
+//! Each test runs once for each kind of link. It makes network namespaces of its own and enters one
+//! of them with its own thread, so that no frame leaves them. Without the right to do so the tests print that they were skipped.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail like the test")]
+
+use core::time::Duration;
+use std::process::Command;
+use std::time::Instant;
+
+use aoe_host::config::LinkKind;
+use aoe_host::link::{self, Link, LinkEvent, Room, wait};
+use aoe_host::values::{Address, Mac};
+
+use common::Net;
+
+mod common;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than the link's own interval between looks.
+const QUIET: Duration = Duration::from_millis(600);
+
+const KINDS: [LinkKind; 4] = [LinkKind::Pnet, LinkKind::Mmsg, LinkKind::Ring, LinkKind::Auto];
+
+/// Two namespaces of a test's own, and the kind of link to try there.
+struct Wire {
+    net: Net,
+    kind: LinkKind,
+}
+
+impl Wire {
+    fn open_near(&self) -> Box<dyn Link + Send> {
+        self.open(&self.net.near, Room::default())
+    }
+
+    fn open_far(&self) -> Box<dyn Link + Send> {
+        self.open(&self.net.far, Room::default())
+    }
+
+    fn open(&self, namespace: &str, room: Room) -> Box<dyn Link + Send> {
+        Net::inside(namespace, || link::open(self.kind, "veth0", room).unwrap())
+    }
+}
+
+/// Runs `test` for every kind of link, with namespaces of its own each time.
+fn with_every_kind(name: &str, test: impl Fn(&Wire)) {
+    for kind in KINDS {
+        let Some(net) = Net::make(name) else { return };
+        // For whoever reads why it failed.
+        println!("with {kind:?}");
+        test(&Wire { net, kind });
+    }
+}
+
+fn frame(to: Mac, from: Mac, payload: &[u8]) -> Vec<u8> {
+    [&to.0[..], &from.0, &[0x88, 0xa2], payload].concat()
+}
+
+/// The same frame with an 802.1Q tag, which the kernel of the receiver takes out.
+fn tagged(frame: &[u8], vlan: u16) -> Vec<u8> {
+    let tag = [&[0x81, 0x00][..], &vlan.to_be_bytes()].concat();
+    [&frame[..12], &tag, &frame[12..]].concat()
+}
+
+fn send(link: &mut dyn Link, frame: &[u8]) {
+    let report = link.send(&mut core::iter::once(frame));
+    assert_eq!(report.sent, 1, "{report:?}, {:?}", link.counters());
+}
+
+/// Sends `payload` to the station `to`.
+fn send_to(link: &mut dyn Link, to: Mac, payload: &[u8]) {
+    let own = link.mac();
+    send(link, &frame(to, own, payload));
+}
+
+/// The payload of the next frame.
+fn next(link: &mut dyn Link) -> Vec<u8> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut received = None;
+        link.receive(1, &mut |frame| received = Some(frame[14..].to_vec()));
+        if let Some(payload) = received {
+            return payload;
+        }
+        assert!(Instant::now() < deadline, "no frame came: {:?}", link.counters());
+        wait(&[link.poll_fd().unwrap()], Some(Duration::from_millis(100))).unwrap();
+    }
+}
+
+/// Events until `last` was seen.
+fn events_until(link: &mut dyn Link, last: LinkEvent) -> Vec<LinkEvent> {
+    let start = Instant::now();
+    let mut events = Vec::new();
+    loop {
+        while let Some(event) = link.poll_event(start.elapsed()) {
+            events.push(event);
+            if event == last {
+                return events;
+            }
+        }
+        assert!(start.elapsed() < PATIENCE, "{last:?} did not come, but {events:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn settle(link: &mut dyn Link) {
+    let start = Instant::now();
+    while start.elapsed() < QUIET {
+        link.poll_event(start.elapsed());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn only_our_own_aoe_frames_are_delivered() {
+    with_every_kind("only_our_own_aoe_frames_are_delivered", |wire| {
+        let net = &wire.net;
+        // Promiscuous, as if a bridge were there: foreign frames do reach the sockets then.
+        net.near("link set veth0 promisc on");
+        let (mut near, mut far) = (wire.open_near(), wire.open_far());
+        let (own, other) = (near.mac(), far.mac());
+        let stranger = Mac([2, 0, 0, 0, 0, 99]);
+        let for_me = frame(own, other, b"for me");
+        send(far.as_mut(), &frame(stranger, other, b"for a stranger"));
+        send(far.as_mut(), &frame(Mac([0x01, 0, 0x5e, 0, 0, 1]), other, b"for a group"));
+        send(far.as_mut(), &tagged(&for_me, 5));
+        send(far.as_mut(), &tagged(&frame(Mac::BROADCAST, other, b"other vlan"), 4094));
+        let mut foreign = for_me.clone();
+        foreign[12..14].copy_from_slice(&[0x08, 0x00]);
+        send(far.as_mut(), &foreign);
+        send(near.as_mut(), &frame(Mac::BROADCAST, own, b"sent by myself"));
+        send(far.as_mut(), &tagged(&for_me, 0xE000));
+        send(far.as_mut(), &frame(Mac::BROADCAST, other, b"for everybody"));
+        send(far.as_mut(), &for_me);
+        assert_eq!(next(near.as_mut()), b"for me", "a priority tag is no VLAN");
+        assert_eq!(next(near.as_mut()), b"for everybody");
+        assert_eq!(next(near.as_mut()), b"for me");
+        assert_eq!(near.receive(9, &mut |frame| panic!("{frame:?}")), 0);
+        assert_eq!(near.counters().frames_received, 3);
+        assert_eq!(next(far.as_mut()), b"sent by myself");
+    });
+}
+
+#[test]
+fn the_interface_is_not_made_promiscuous() {
+    with_every_kind("the_interface_is_not_made_promiscuous", |wire| {
+        let net = &wire.net;
+        let _near = wire.open_near();
+        let output = Command::new("ip")
+            .args(["-n", &net.near, "-d", "link", "show", "veth0"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("promiscuity 0"), "{text}");
+    });
+}
+
+#[test]
+fn jumbo_frames_pass_and_mtu_changes_are_noticed() {
+    with_every_kind("jumbo_frames_pass_and_mtu_changes_are_noticed", |wire| {
+        let net = &wire.net;
+        net.near("link set veth0 mtu 9000");
+        net.far("link set veth0 mtu 9000");
+        let (mut near, mut far) = (wire.open_near(), wire.open_far());
+        assert_eq!((near.mtu(), near.is_up()), (9000, true));
+        let jumbo: Vec<u8> = (0..=250).cycle().take(9000).collect();
+        let long = frame(near.mac(), far.mac(), &jumbo);
+        send(far.as_mut(), &long);
+        assert_eq!(next(near.as_mut()), jumbo);
+
+        settle(far.as_mut());
+        net.far("link set veth0 mtu 1500");
+        let report = far.send(&mut core::iter::once(&long[..]));
+        assert_eq!((report.sent, report.too_long), (0, 1), "{:?}", far.counters());
+        assert_eq!(far.poll_event(Duration::ZERO), Some(LinkEvent::MtuChanged { mtu: 1500 }));
+        assert_eq!(far.mtu(), 1500);
+        net.near("link set veth0 mtu 1500");
+        assert_eq!(
+            events_until(near.as_mut(), LinkEvent::MtuChanged { mtu: 1500 }),
+            [LinkEvent::MtuChanged { mtu: 1500 }]
+        );
+        let short = frame(near.mac(), far.mac(), b"short");
+        send(far.as_mut(), &short);
+        assert_eq!(next(near.as_mut()), b"short");
+    });
+}
+
+#[test]
+fn down_and_up_are_noticed_and_survived() {
+    with_every_kind("down_and_up_are_noticed_and_survived", |wire| {
+        let net = &wire.net;
+        let (mut near, mut far) = (wire.open_near(), wire.open_far());
+        settle(near.as_mut());
+        net.near("link set veth0 down");
+        assert_eq!(events_until(near.as_mut(), LinkEvent::Down), [LinkEvent::Down]);
+        assert!(!near.is_up());
+        let reply = frame(far.mac(), near.mac(), b"reply");
+        let report = near.send(&mut [&reply[..], &reply].into_iter());
+        assert_eq!((report.sent, report.dropped), (0, 2), "{:?}", near.counters());
+        assert_eq!(near.receive(1, &mut |_| ()), 0);
+        // A dead link must not make every wait return at once.
+        let start = Instant::now();
+        wait(&[near.poll_fd().unwrap()], Some(Duration::from_millis(200))).unwrap();
+        assert!(start.elapsed() >= Duration::from_millis(190), "{:?}", start.elapsed());
+
+        net.near("link set veth0 up");
+        assert_eq!(events_until(near.as_mut(), LinkEvent::Up).last(), Some(&LinkEvent::Up));
+        events_until(far.as_mut(), LinkEvent::Up);
+        send(near.as_mut(), &reply);
+        assert_eq!(next(far.as_mut()), b"reply");
+        send_to(far.as_mut(), near.mac(), b"request");
+        assert_eq!(next(near.as_mut()), b"request");
+    });
+}
+
+#[test]
+fn an_outage_between_two_looks_is_still_an_outage() {
+    with_every_kind("an_outage_between_two_looks_is_still_an_outage", |wire| {
+        let net = &wire.net;
+        let mut near = wire.open_near();
+        settle(near.as_mut());
+        net.near("link set veth0 down");
+        net.near("link set veth0 up");
+        // The socket reports the failure to whoever uses it next.
+        near.receive(1, &mut |_| ());
+        let events = events_until(near.as_mut(), LinkEvent::Up);
+        assert_eq!(events, [LinkEvent::Down, LinkEvent::Up]);
+    });
+}
+
+#[test]
+fn a_removed_interface_is_awaited_and_used_again() {
+    with_every_kind("a_removed_interface_is_awaited_and_used_again", |wire| {
+        let net = &wire.net;
+        let mut near = wire.open_near();
+        settle(near.as_mut());
+        net.near("link del veth0");
+        assert_eq!(
+            events_until(near.as_mut(), LinkEvent::Gone),
+            [LinkEvent::Down, LinkEvent::Gone]
+        );
+        let lost = frame(Mac::BROADCAST, near.mac(), b"lost");
+        assert_eq!(near.send(&mut core::iter::once(&lost[..])).dropped, 1);
+
+        net.near(&format!("link add veth0 type veth peer name veth0 netns {}", net.far));
+        net.far("link set veth0 up");
+        net.near("link set veth0 up");
+        let events = events_until(near.as_mut(), LinkEvent::Up);
+        assert!(events.contains(&LinkEvent::Recreated), "{events:?}");
+        let mut far = wire.open_far();
+        send_to(far.as_mut(), near.mac(), b"hello again");
+        assert_eq!(next(near.as_mut()), b"hello again");
+        send_to(near.as_mut(), far.mac(), b"welcome back");
+        assert_eq!(next(far.as_mut()), b"welcome back");
+    });
+}
+
+#[test]
+fn a_changed_address_is_noticed_and_used() {
+    with_every_kind("a_changed_address_is_noticed_and_used", |wire| {
+        let net = &wire.net;
+        let (mut near, mut far) = (wire.open_near(), wire.open_far());
+        settle(near.as_mut());
+        let moved = Mac([2, 0, 0, 0, 0, 42]);
+        net.near(&format!("link set veth0 address {moved}"));
+        events_until(near.as_mut(), LinkEvent::MacChanged { mac: moved });
+        assert_eq!(near.mac(), moved);
+        send_to(far.as_mut(), moved, b"to the new address");
+        assert_eq!(next(near.as_mut()), b"to the new address");
+    });
+}
+
+#[test]
+fn missing_interfaces_are_named() {
+    with_every_kind("missing_interfaces_are_named", |wire| {
+        let net = &wire.net;
+        for name in ["nosuch0", "", "a-name-that-is-far-too-long"] {
+            let opened =
+                Net::inside(&net.near, || link::open(wire.kind, name, Room::default()).map(drop));
+            let error = opened.unwrap_err();
+            assert_eq!(error.kind(), aoe_host::error::ErrorKind::NotFound, "{error}");
+            assert!(error.to_string().contains("ip link"), "{error}");
+        }
+    });
+}
