@@ -10,6 +10,7 @@
 //! * [`dissector`] reads captured frames with tshark.
 //! * [`dm_store`] reads stores of device-mapper snapshots.
 //! * [`qcow1_image`] makes and reads qcow images by the letter.
+//! * [`qemu`] holds QEMU's image tools against our driver.
 //! * [`operator`] runs commands and reads what they print.
 //! * [`site`] is a small installation of our server.
 //! * [`wire`] listens on a segment and knows which requests nobody answered.
@@ -48,6 +49,7 @@ pub mod operator;
 pub mod pattern;
 pub mod pc;
 pub mod qcow1_image;
+pub mod qemu;
 pub mod raw_socket;
 pub mod require;
 pub mod rng;
