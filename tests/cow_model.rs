@@ -14,7 +14,15 @@ use system_tests::sim_plan::Plan;
 
 /// One sector, odd ones, one sector around a native page, a few pages, the largest there is.
 const SIZES: [u64; 8] = [1, 7, 500, 16_127, 16_128, 16_129, 40_001, MAX_SECTORS];
-const FORMATS: [Format; 4] = [Format::Native, Format::Dm(1), Format::Dm(8), Format::Dm(64)];
+const FORMATS: [Format; 7] = [
+    Format::Native,
+    Format::Dm(1),
+    Format::Dm(8),
+    Format::Dm(64),
+    Format::qcow1(9, 12),
+    Format::qcow1(12, 9),
+    Format::qcow1(9, 6),
+];
 const POOLS: [usize; 4] = [2, 3, 8, 64];
 const MODES: [Durability; 3] = [Durability::Safe, Durability::Writeback, Durability::Ephemeral];
 
@@ -78,8 +86,9 @@ fn live(
             }
             1 | 2 if ending == Ending::Close => {
                 lived.freezes += 1;
-                let format = any(&FORMATS, &mut dice);
                 let size = if dice.chance(70) { sectors } else { (sectors / 2).max(1) };
+                let format = Some(any(&FORMATS, &mut dice)).filter(|f| f.fits(size));
+                let format = format.unwrap_or(Format::Native);
                 life.freeze(format, size, dice.roll())?;
                 below = life.models[0].clone();
             }
@@ -94,7 +103,7 @@ fn live(
 
 /// Every size with every pool.
 fn live_grid(format: Format, first: u64, seeds: u64, lived: &mut Lived) {
-    for sectors in SIZES {
+    for sectors in SIZES.into_iter().filter(|sectors| format.fits(*sectors)) {
         for pages in POOLS {
             for seed in first..first + seeds * more_seeds() {
                 if let Err(e) = live(seed, (sectors, format, pages), lived) {
@@ -122,6 +131,32 @@ fn snapshot_stores_read_as_the_model() {
     live_grid(Format::Dm(1), 2000, 2, &mut lived);
     live_grid(Format::Dm(64), 3000, 2, &mut lived);
     assert!(lived.kills > 50 && lived.rollbacks > 20 && lived.freezes > 50, "{lived:?}");
+}
+
+/// The sizes that the reference chooses, the smallest and the largest tables, and clusters of more
+/// than a sector over a backing file, which we read and write but do not make.
+#[test]
+fn qcow1_images_read_as_the_model() {
+    let mut lived = Lived::default();
+    live_grid(Format::qcow1(9, 12), 5000, 2, &mut lived);
+    live_grid(Format::qcow1(12, 9), 6000, 2, &mut lived);
+    live_grid(Format::qcow1(9, 6), 7000, 2, &mut lived);
+    live_grid(Format::qcow1(16, 13), 8000, 1, &mut lived);
+    live_grid(Format::qcow1(11, 7), 9000, 1, &mut lived);
+    assert!(lived.kills > 50 && lived.rollbacks > 20 && lived.freezes > 50, "{lived:?}");
+}
+
+/// A disk that ends beyond 2^32 bytes.
+#[test]
+fn large_qcow1_images_read_as_the_model() {
+    let mut lived = Lived::default();
+    for (shape, sectors) in [((9, 12), 9_000_011), ((12, 9), (1 << 25) + 1), ((16, 13), 1 << 33)] {
+        for seed in 0..6 * more_seeds() {
+            let format = Format::qcow1(shape.0, shape.1);
+            live(seed, (sectors, format, 3), &mut lived)
+                .unwrap_or_else(|e| panic!("seed {seed}, {sectors} sectors, {format:?}: {e}"));
+        }
+    }
 }
 
 /// A store that has room for some chunks: writes that need more fail, everything else goes on.

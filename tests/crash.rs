@@ -66,6 +66,24 @@ fn safe_snapshot_stores_lose_nothing() {
     end_all(Format::Dm(1), Durability::Safe, 4, &[CUT, End::Kill]);
 }
 
+/// Images as the reference makes them, images with many tables, and clusters of more than a sector
+/// over a backing file.
+const QCOW1: [Format; 3] = [Format::qcow1(9, 12), Format::qcow1(9, 6), Format::qcow1(12, 9)];
+
+#[test]
+fn safe_qcow1_images_lose_nothing() {
+    for format in QCOW1 {
+        end_all(format, Durability::Safe, 4, &[CUT, End::Kill]);
+    }
+}
+
+#[test]
+fn writeback_qcow1_images_are_old_or_new_and_keep_notes() {
+    for format in QCOW1 {
+        end_all(format, Durability::Writeback, 4, &[CUT, End::Kill]);
+    }
+}
+
 #[test]
 fn writeback_native_overlays_are_old_or_new_and_keep_notes() {
     let ends = [CUT, End::PowerCut(Tear::Anywhere), End::Kill];
@@ -81,7 +99,7 @@ fn writeback_snapshot_stores_are_old_or_new_and_keep_notes() {
 #[test]
 fn rollback_and_freeze_happen_or_do_not() {
     for seed in 0..3 {
-        for format in [Format::Native, Format::Dm(8), Format::Dm(1)] {
+        for format in [Format::Native, Format::Dm(8), Format::Dm(1), QCOW1[0], QCOW1[2]] {
             let story = story(format, Durability::Safe, seed);
             let recording = Recording::new(&story).unwrap();
             end_change(&recording, Change::Rollback, 12)
@@ -140,7 +158,7 @@ fn caught(mischief: Mischief, durability: Durability, format: Format, end: End) 
 
 #[test]
 fn a_driver_that_drops_syncs_is_caught() {
-    for format in [Format::Native, Format::Dm(8)] {
+    for format in [Format::Native, Format::Dm(8), QCOW1[0], QCOW1[2]] {
         caught(Mischief::DropSyncs, Durability::Safe, format, CUT);
         caught(Mischief::DropSyncs, Durability::Writeback, format, CUT);
     }
@@ -148,7 +166,7 @@ fn a_driver_that_drops_syncs_is_caught() {
 
 #[test]
 fn a_driver_that_acknowledges_early_is_caught() {
-    for format in [Format::Native, Format::Dm(8)] {
+    for format in [Format::Native, Format::Dm(8), QCOW1[0], QCOW1[2]] {
         caught(Mischief::AcknowledgeEarly, Durability::Safe, format, CUT);
         caught(Mischief::AcknowledgeEarly, Durability::Safe, format, End::Kill);
     }
@@ -156,7 +174,7 @@ fn a_driver_that_acknowledges_early_is_caught() {
 
 #[test]
 fn a_driver_that_publishes_early_is_caught() {
-    for format in [Format::Native, Format::Dm(8)] {
+    for format in [Format::Native, Format::Dm(8), QCOW1[0], QCOW1[2]] {
         caught(Mischief::LateSyncs, Durability::Safe, format, CUT);
         caught(Mischief::LateSyncs, Durability::Writeback, format, CUT);
     }
@@ -164,7 +182,7 @@ fn a_driver_that_publishes_early_is_caught() {
 
 #[test]
 fn a_driver_that_loses_notes_is_caught() {
-    for format in [Format::Native, Format::Dm(8)] {
+    for format in [Format::Native, Format::Dm(8), QCOW1[0], QCOW1[2]] {
         caught(Mischief::DropNotes, Durability::Writeback, format, End::Kill);
     }
 }

@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use cow_core::blocking::Blocking;
 use cow_core::engine::{Durability, Engine, Lent};
 use cow_core::fault::{Dice, FaultyStorage, Machine};
-use cow_core::format::{IndexEntry, Layer, Map, Top, dm_snapshot, native, raw};
+use cow_core::format::{IndexEntry, Layer, Map, Top, dm_snapshot, native, qcow1, raw};
 use cow_core::identity::{LayerId, ParentIdentity};
 use cow_core::pages::{Frame, Page, PagePool, StorageKey};
 use cow_core::storage::{ReadStorage, Storage};
 use cow_core::units::Extent;
+
+use crate::qcow1_image::Shape;
 
 /// Bytes in a sector.
 pub const SECTOR: usize = 512;
@@ -299,6 +301,24 @@ pub enum Format {
     Native,
     /// The kernel's snapshot store, with chunks of so many sectors.
     Dm(u32),
+    /// qcow version 1, made by the harness.
+    Qcow1(Shape),
+}
+
+impl Format {
+    /// An image of qcow version 1.
+    pub const fn qcow1(cluster_bits: u8, l2_bits: u8) -> Self {
+        Self::Qcow1(Shape { cluster_bits, l2_bits })
+    }
+
+    /// A disk of so many sectors is not too large for it.
+    pub fn fits(self, sectors: u64) -> bool {
+        match self {
+            // Its writers read the whole first table.
+            Self::Qcow1(shape) => shape.l1_entries(sectors) <= 20_000,
+            Self::Native | Self::Dm(_) => true,
+        }
+    }
 }
 
 /// A layer below the overlay.
@@ -321,6 +341,8 @@ pub enum Opened {
     Native(native::Frozen<'static>, Option<Vec<u8>>),
     /// A store and its index.
     Dm(StorageKey, Box<dm_snapshot::Loaded>, Vec<IndexEntry>),
+    /// A qcow image.
+    Qcow1(qcow1::Frozen),
 }
 
 impl Opened {
@@ -335,6 +357,7 @@ impl Opened {
             Self::Dm(key, loaded, index) => {
                 Layer::DmSnapshot(dm_snapshot::Frozen::new(*key, loaded, index))
             }
+            Self::Qcow1(frozen) => Layer::Qcow1(*frozen),
         }
     }
 }
@@ -404,6 +427,15 @@ impl Disk {
         &self.storages[key.0 as usize]
     }
 
+    /// Where the L1 table of a qcow overlay is; 0 for other formats.
+    pub fn l1_offset(&self, (format, key): (Format, StorageKey)) -> u64 {
+        let mut field = [0; 8];
+        if let Format::Qcow1(_) = format {
+            self.storage(key).read_at(40, &mut field).expect("a header");
+        }
+        u64::from_be_bytes(field)
+    }
+
     fn fresh_id(&mut self) -> LayerId {
         self.ids += 1;
         LayerId([self.ids; 16])
@@ -420,11 +452,16 @@ impl Disk {
                 let areas = chunks / (chunk * 32) + 2;
                 (1 + chunks + areas) * chunk * SECTOR as u64
             }
+            Format::Qcow1(_) => 0, // grows
         }
     }
 
     /// Adds an overlay on a medium of its own, which holds garbage for some seeds.
     pub fn add_top(&mut self, format: Format, sectors: u64, seed: u64) {
+        if let Format::Qcow1(_) = format {
+            let file = self.machine.add_file(1 << 62);
+            return self.add_top_on(format, sectors, file, false);
+        }
         let len = Self::top_len(format, sectors);
         let garbage = if seed.is_multiple_of(3) && len < 1 << 24 { seed | 1 } else { 0 };
         let storage = self.machine.add_medium(len, len, garbage);
@@ -457,6 +494,14 @@ impl Disk {
             Format::Dm(chunk) => {
                 dm_snapshot::unmark(&mut storage).expect("unmark");
                 dm_snapshot::create(&mut storage, chunk).expect("create");
+            }
+            Format::Qcow1(shape) => {
+                let backing: &[u8] = if self.lower.is_empty() { b"" } else { b"the layer below" };
+                let end = Shape::l1_offset(backing.len()) + 8 * shape.l1_entries(sectors);
+                let header = shape.header(sectors * SECTOR as u64, backing);
+                storage.extend(end).expect("extend");
+                storage.write_at(0, &header).expect("create");
+                storage.sync().expect("create");
             }
         }
         self.storages.push(storage);
@@ -495,6 +540,9 @@ impl Disk {
             Format::Dm(_) => {
                 dm_snapshot::rollback(&mut storage).map_err(|e| format!("rollback: {e}"))
             }
+            Format::Qcow1(_) => qcow1::rollback(&mut storage, &mut Page::ZERO.clone())
+                .map(drop)
+                .map_err(|e| format!("rollback: {e}")),
         }
     }
 
@@ -530,6 +578,10 @@ impl Disk {
                 let (loaded, index) = open_dm(storage, lower.sectors, false)?;
                 Ok(Opened::Dm(lower.key, Box::new(loaded), index))
             }
+            Some(Format::Qcow1(_)) => {
+                let opened = qcow1::open(storage).map_err(|e| e.to_string())?;
+                Ok(Opened::Qcow1(opened.frozen(lower.key)))
+            }
         }
     }
 
@@ -550,6 +602,9 @@ impl Disk {
                     dm_snapshot::Writable::new(key, &loaded).map_err(|e| e.to_string())?;
                 Ok((Top::DmSnapshot(writable), index))
             }
+            Format::Qcow1(_) => qcow1::open_writable(&mut storage, key, &mut Page::ZERO.clone())
+                .map(|writable| (Top::Qcow1(writable), Vec::new()))
+                .map_err(|e| format!("open: {e}")),
         }
     }
 
@@ -599,6 +654,15 @@ impl Disk {
                 dm_snapshot::check(storage, sectors, &mut index, &mut [0; 4096], |fault| {
                     if !fault.is_harmless() {
                         found.push(fault.to_string());
+                    }
+                })
+                .map_err(|e| format!("check: {e}"))?;
+            }
+            Format::Qcow1(_) => {
+                let (mut memory, mut scratch) = ([0; 4096], [Page::ZERO, Page::ZERO]);
+                qcow1::check(storage, &mut memory, &mut scratch, &mut |finding| {
+                    if finding.is_damage() {
+                        found.push(finding.to_string());
                     }
                 })
                 .map_err(|e| format!("check: {e}"))?;

@@ -9,6 +9,8 @@
 //! * [`server`] runs a target in a namespace, kills it and starts it again.
 //! * [`dissector`] reads captured frames with tshark.
 //! * [`dm_store`] reads stores of device-mapper snapshots.
+//! * [`qcow1_image`] makes and reads qcow images by the letter.
+//! * [`qemu`] holds QEMU's image tools against our driver.
 //! * [`operator`] runs commands and reads what they print.
 //! * [`site`] is a small installation of our server.
 //! * [`wire`] listens on a segment and knows which requests nobody answered.
@@ -46,6 +48,8 @@ pub mod net;
 pub mod operator;
 pub mod pattern;
 pub mod pc;
+pub mod qcow1_image;
+pub mod qemu;
 pub mod raw_socket;
 pub mod require;
 pub mod rng;

@@ -119,7 +119,8 @@ impl<'a, 'p> Sim<'a, 'p> {
     ) -> Self {
         let mut watch = Watch::new(plan.durability != Durability::Ephemeral);
         for chain in &chains {
-            watch.add_overlay(chain.top.1.0, chain.top.0, chain.model.sectors());
+            let l1 = disk.l1_offset(chain.top);
+            watch.add_overlay(chain.top.1.0, chain.top.0, chain.model.sectors(), l1);
         }
         if plan.mischief == Mischief::DropSyncs {
             disk.machine.ignore_syncs();

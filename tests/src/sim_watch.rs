@@ -22,6 +22,8 @@ enum Layout {
     Native { data: u64 },
     /// Chunks of so many bytes; every area after so many data chunks.
     Dm { chunk: u64 },
+    /// L1 entries between two bytes; L2 tables and clusters of so many bytes.
+    Qcow1 { l1: u64, l1_end: u64, table: u64, cluster: u64 },
 }
 
 /// Sectors whose states are in a native page.
@@ -51,6 +53,10 @@ struct Storage {
     /// When the latest sync that ended began.
     synced: u64,
     layout: Option<Layout>,
+    /// qcow: the tables known so far.
+    tables: BTreeSet<u64>,
+    /// qcow: what would be wrong with a write if it turned out to be one of a table.
+    suspects: BTreeMap<u64, String>,
 }
 
 /// See the module.
@@ -88,11 +94,16 @@ impl Watch {
         Self { orders, ..Self::default() }
     }
 
-    /// Names an overlay; all other storages are frozen.
-    pub fn add_overlay(&mut self, key: u32, format: Format, sectors: u64) {
+    /// Names an overlay; all other storages are frozen. `l1` is where a qcow image has its L1 table.
+    pub fn add_overlay(&mut self, key: u32, format: Format, sectors: u64, l1: u64) {
         let layout = match format {
             Format::Native => Layout::Native { data: 8192 + sectors.div_ceil(PAGE_SECTORS) * 8192 },
             Format::Dm(chunk) => Layout::Dm { chunk: u64::from(chunk) * 512 },
+            Format::Qcow1(shape) => {
+                let cluster = 1 << shape.cluster_bits;
+                let l1_end = l1 + 8 * shape.l1_entries(sectors);
+                Layout::Qcow1 { l1, l1_end, table: shape.table_len(), cluster }
+            }
         };
         self.storages.entry(key).or_default().layout = Some(layout);
     }
@@ -112,6 +123,10 @@ impl Watch {
         if let Some(other) = storage.flying.values().find(|f| f.conflicts(&flying)) {
             return Err(format!("{seen:?} runs beside {other:?}"));
         }
+        if seen.kind == Kind::Zero {
+            let zeroed = seen.offset..seen.offset + seen.len;
+            storage.suspects.retain(|at, _| !zeroed.contains(at));
+        }
         if let (Some(bytes), true) = (seen.page, self.orders) {
             storage.publish(seen.offset, bytes)?;
         }
@@ -123,7 +138,10 @@ impl Watch {
     pub fn restored(&mut self, key: u32, offset: u64, sectors: u64) {
         let storage = self.storages.entry(key).or_default();
         // What a chunk held around them was written with them.
-        let unit = if let Some(Layout::Dm { chunk }) = storage.layout { chunk / 512 } else { 1 };
+        let unit = match storage.layout {
+            Some(Layout::Dm { chunk: bytes } | Layout::Qcow1 { cluster: bytes, .. }) => bytes / 512,
+            _ => 1,
+        };
         let (start, end) = (offset / 512, offset / 512 + sectors);
         storage.before.extend(start / unit * unit..end.div_ceil(unit) * unit);
     }
@@ -131,6 +149,7 @@ impl Watch {
     /// A read is about to end with these bytes: what a metadata page says was published before.
     pub fn read(&mut self, key: u32, offset: u64, bytes: &[u8]) {
         let Some(storage) = self.storages.get_mut(&key) else { return };
+        storage.learn(offset, bytes);
         let Some(page) = storage.page_of(offset) else { return };
         let named: Vec<u64> = storage.named(page, bytes).collect();
         storage.before.extend(named);
@@ -184,6 +203,12 @@ impl Storage {
                 let stride = chunk / 16 + 1;
                 (number >= 1 && (number - 1).is_multiple_of(stride)).then_some(offset / 512)
             }
+            Layout::Qcow1 { l1, l1_end, table, .. } => {
+                let of_table =
+                    |t: &u64| (offset < t + table).then(|| t + (offset - t) / 4096 * 4096);
+                let l2 = self.tables.range(..=offset).next_back().and_then(of_table);
+                if (l1..l1_end).contains(&offset) { Some(offset) } else { l2 }
+            }
         }
     }
 
@@ -203,11 +228,65 @@ impl Storage {
                 let used = chunks.take_while(|chunk| *chunk != 0);
                 Box::new(used.flat_map(move |n| n * chunk / 512..(n + 1) * chunk / 512))
             }
+            Some(Layout::Qcow1 { l1, l1_end, cluster, .. }) if !(l1..l1_end).contains(&page) => {
+                let entries = bytes.as_chunks::<8>().0.iter().map(|e| u64::from_be_bytes(*e));
+                let used = entries.filter(|e| *e != 0 && e >> 63 == 0);
+                Box::new(used.flat_map(move |at| at / 512..(at.saturating_add(cluster)) / 512))
+            }
             _ => Box::new(core::iter::empty()),
         }
     }
 
+    /// These bytes of a qcow image may be an entry of its L1 table. Gives the table.
+    fn learn(&mut self, offset: u64, bytes: &[u8]) -> Option<u64> {
+        let Some(Layout::Qcow1 { l1, l1_end, .. }) = self.layout else { return None };
+        if !(l1..l1_end).contains(&offset) || bytes.len() != 8 {
+            return None;
+        }
+        let table = u64::from_be_bytes(bytes.try_into().ok()?);
+        (table != 0 && self.tables.insert(table)).then_some(table)
+    }
+
+    /// A write that may turn out to be one of a table that is not known yet, or the entry that
+    /// makes one known.
+    fn suspect(&mut self, offset: u64, bytes: &[u8]) -> Result<(), String> {
+        let Some(Layout::Qcow1 { table: len, .. }) = self.layout else { return Ok(()) };
+        if let Some(table) = self.learn(offset, bytes) {
+            return match self.suspects.range(table..table + len).next() {
+                Some((_, what)) => Err(what.clone()),
+                None => Ok(()),
+            };
+        }
+        if self.page_of(offset).is_none() {
+            let named: Vec<u64> = self.named(offset, bytes).take(1 << 16).collect();
+            match named.into_iter().find_map(|sector| self.why_not(sector)) {
+                Some(what) => self.suspects.insert(offset, what),
+                None => self.suspects.remove(&offset),
+            };
+        }
+        Ok(())
+    }
+
+    /// Why a page must not name this sector of the storage now.
+    fn why_not(&self, sector: u64) -> Option<String> {
+        if self.published.contains(&sector) || self.before.contains(&sector) {
+            return None;
+        }
+        match self.written.get(&sector) {
+            Some(ended) if *ended < self.synced => return None,
+            Some(_) => return Some(format!("published before its sync: sector {sector}")),
+            None => {}
+        }
+        let byte = sector.saturating_mul(512);
+        let under_way = self
+            .flying
+            .values()
+            .any(|f| matches!(f.kind, Kind::Write | Kind::Zero) && f.start <= byte && byte < f.end);
+        under_way.then(|| format!("published under way: sector {sector}"))
+    }
+
     fn publish(&mut self, offset: u64, bytes: &[u8]) -> Result<(), String> {
+        self.suspect(offset, bytes)?;
         let Some(page) = self.page_of(offset) else { return Ok(()) };
         let named: BTreeSet<u64> = self.named(page, bytes).collect();
         if let Some(Layout::Native { data }) = self.layout {
@@ -266,20 +345,9 @@ impl Storage {
 
     /// A metadata page is about to say that this sector of the storage holds data.
     fn name_sector(&mut self, sector: u64) -> Result<(), String> {
-        if !self.published.insert(sector) || self.before.contains(&sector) {
-            return Ok(());
-        }
-        match self.written.get(&sector) {
-            Some(ended) if *ended < self.synced => return Ok(()),
-            Some(_) => return Err(format!("published before its sync: sector {sector}")),
-            None => {}
-        }
-        let byte = sector * 512;
-        let under_way = self
-            .flying
-            .values()
-            .any(|f| matches!(f.kind, Kind::Write | Kind::Zero) && f.start <= byte && byte < f.end);
-        if under_way { Err(format!("published under way: sector {sector}")) } else { Ok(()) }
+        let why_not = self.why_not(sector);
+        self.published.insert(sector);
+        why_not.map_or(Ok(()), Err)
     }
 }
 

@@ -28,12 +28,22 @@ pub(super) struct Medium {
     pending: Vec<Pending>,
     /// Longest it may become.
     pub(super) most: u64,
+    /// Writes behind its end make it longer.
+    pub(super) grows: bool,
 }
 
 impl Medium {
     pub(super) fn new(image: Sparse, len: u64, most: u64) -> Self {
         let durable = image.clone();
-        Self { live: image, durable, len, durable_len: len, pending: Vec::new(), most }
+        Self {
+            live: image,
+            durable,
+            len,
+            durable_len: len,
+            pending: Vec::new(),
+            most,
+            grows: false,
+        }
     }
 
     pub(super) fn begin(&mut self, id: OperationId, change: &Change) {
@@ -164,6 +174,11 @@ fn shuffle(pending: &mut [Pending], dice: &mut Dice) {
 }
 
 fn apply(image: &mut Sparse, len: &mut u64, change: &Change, id: OperationId) {
+    // Never behind the end of a medium that does not grow.
+    if matches!(change, Change::Write { .. } | Change::Zero { .. }) {
+        let (offset, bytes) = change.range();
+        *len = (*len).max(offset.saturating_add(bytes));
+    }
     match change {
         Change::Write { offset, data } => image.write(*offset, data),
         Change::Zero { offset, len } => image.fill(*offset, *len, |_, bytes| bytes.fill(0)),

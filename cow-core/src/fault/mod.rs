@@ -246,6 +246,10 @@ impl State {
         match change {
             Change::Extend { len } if *len > m.most => Err(FaultError::NoSpace),
             Change::Write { .. } | Change::Zero { .. } if self.full => Err(FaultError::NoSpace),
+            Change::Write { .. } | Change::Zero { .. } => match offset.checked_add(len) {
+                Some(end) if end <= m.len || m.grows && end <= m.most => Ok(()),
+                _ => Err(FaultError::OutOfRange { len: m.len }),
+            },
             _ if offset.checked_add(len).is_none_or(|end| end > m.len) => {
                 Err(FaultError::OutOfRange { len: m.len })
             }
@@ -276,6 +280,16 @@ impl Machine {
         let medium = state.media.len() - 1;
         drop(state);
         FaultyStorage { machine: self.clone(), medium, window: None }
+    }
+
+    /// Adds a medium like a file: empty, and made longer by writes behind its end, up to `most`
+    /// bytes. A write that a power cut tore may have made it longer all the same.
+    pub fn add_file(&self, most: u64) -> FaultyStorage {
+        let storage = self.add_medium(0, most, 0);
+        if let Some(medium) = self.state().media.last_mut() {
+            medium.grows = true;
+        }
+        storage
     }
 
     /// A handle to a medium that was added before, perhaps to an ancestor of this machine.

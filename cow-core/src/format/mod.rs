@@ -17,6 +17,7 @@ pub mod dm_snapshot;
 #[cfg(test)]
 mod memory;
 pub mod native;
+pub mod qcow1;
 pub mod raw;
 pub mod uml;
 
@@ -429,6 +430,8 @@ pub enum Layer<'m> {
     DmSnapshot(dm_snapshot::Frozen<'m>),
     /// A UML COW file, a dm-cow layer or a cowfile.
     Bitmap(bitmap::Frozen<'m>),
+    /// A qcow image of version 1.
+    Qcow1(qcow1::Frozen),
 }
 
 macro_rules! each_layer {
@@ -448,6 +451,10 @@ macro_rules! each_layer {
             }
             Layer::Bitmap($format) => {
                 let $index: &[IndexEntry] = $format.index();
+                $call
+            }
+            Layer::Qcow1($format) => {
+                let $index: &[IndexEntry] = &[];
                 $call
             }
         }
@@ -489,7 +496,7 @@ impl Layer<'_> {
 /// The writable top of a chain.
 #[derive(Debug)]
 #[non_exhaustive]
-#[expect(
+#[allow(
     clippy::large_enum_variant,
     reason = "nothing is allocated, so nothing can be boxed; a chain has one overlay"
 )]
@@ -500,6 +507,8 @@ pub enum Top {
     DmSnapshot(dm_snapshot::Writable),
     /// A UML COW file, a dm-cow layer or a cowfile.
     Bitmap(bitmap::Writable),
+    /// A qcow image of version 1.
+    Qcow1(qcow1::Writable),
 }
 
 macro_rules! each_top {
@@ -508,6 +517,7 @@ macro_rules! each_top {
             Top::Native($format) => $call,
             Top::DmSnapshot($format) => $call,
             Top::Bitmap($format) => $call,
+            Top::Qcow1($format) => $call,
         }
     };
 }
