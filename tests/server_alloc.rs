@@ -159,6 +159,7 @@ fn configuration(dir: &std::path::Path, durability: HostedDurability) -> ServeCo
         direct: false,
         control: None,
         freeze: Freeze::default(),
+        follow: Vec::new(),
         link: LinkKind::Auto,
         warnings: Vec::new(),
     }
