@@ -7,10 +7,9 @@
 //! the overlay did not hold, `again` those that it does.
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has to stop")]
 
-mod disks;
-
 use core::hint::black_box;
 
+use benchmarks::disks::{Memory, PoolMemory, SECTORS, overlay};
 use cow_core::blocking::{Blocking, OverBase};
 use cow_core::engine::{Durability, Engine, Lent};
 use cow_core::format::{Layer, Top, raw};
@@ -18,7 +17,6 @@ use cow_core::pages::StorageKey;
 use cow_core::storage::Storage;
 use cow_core::units::Lba;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use disks::{Memory, PoolMemory, SECTORS, overlay};
 
 const WRITE_SECTORS: u64 = 8;
 const WRITE_LEN: usize = 4096;
