@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use cow_core::blocking::Blocking;
 use cow_core::engine::{Durability, Engine, Lent};
 use cow_core::fault::{Dice, FaultyStorage, Machine};
-use cow_core::format::{IndexEntry, Layer, Map, Top, dm_snapshot, native, raw};
+use cow_core::format::{
+    IndexEntry, Layer, Map, Top, bitmap, cowloop, dm_cow, dm_snapshot, native, raw, uml,
+};
 use cow_core::identity::{LayerId, ParentIdentity};
 use cow_core::pages::{Frame, Page, PagePool, StorageKey};
 use cow_core::storage::{ReadStorage, Storage};
@@ -299,7 +301,39 @@ pub enum Format {
     Native,
     /// The kernel's snapshot store, with chunks of so many sectors.
     Dm(u32),
+    /// A UML COW file.
+    Uml(uml::Version),
+    /// A cowfile with words of this width.
+    Cowloop(cowloop::Width),
+    /// A dm-cow layer. Its bitmap has the next key.
+    DmCow,
 }
+
+impl Format {
+    /// The size closest to `sectors` that a disk of this format can have (and be tested with).
+    pub fn size(self, sectors: u64) -> u64 {
+        match self {
+            // Without a bit for some sectors there would be nothing to test.
+            Self::Uml(uml::Version::V1 | uml::Version::V2) => (sectors & !7).max(8),
+            // Opening counts all bits.
+            Self::Cowloop(_) => (sectors & !1).clamp(2, 70_000),
+            _ => sectors,
+        }
+    }
+}
+
+/// Key of the storage with the bitmap of a dm-cow layer.
+fn bitmap_key(key: StorageKey) -> StorageKey {
+    StorageKey(key.0 + 1)
+}
+
+fn table(sectors: u64) -> dm_cow::Table {
+    let layout = dm_cow::Layout::Intended;
+    dm_cow::Table { sectors, write_offset_sectors: DM_COW_OFFSET, layout }
+}
+
+/// Where the sectors of a dm-cow layer begin in its storage.
+pub const DM_COW_OFFSET: u64 = 3;
 
 /// A layer below the overlay.
 #[derive(Clone, Copy, Debug)]
@@ -321,6 +355,8 @@ pub enum Opened {
     Native(native::Frozen<'static>, Option<Vec<u8>>),
     /// A store and its index.
     Dm(StorageKey, Box<dm_snapshot::Loaded>, Vec<IndexEntry>),
+    /// One of the identity-mapped formats.
+    Bitmap(bitmap::Frozen<'static>),
 }
 
 impl Opened {
@@ -335,6 +371,7 @@ impl Opened {
             Self::Dm(key, loaded, index) => {
                 Layer::DmSnapshot(dm_snapshot::Frozen::new(*key, loaded, index))
             }
+            Self::Bitmap(frozen) => Layer::Bitmap(*frozen),
         }
     }
 }
@@ -420,6 +457,9 @@ impl Disk {
                 let areas = chunks / (chunk * 32) + 2;
                 (1 + chunks + areas) * chunk * SECTOR as u64
             }
+            // Head, bitmap, alignment twice; a little more does no harm.
+            Format::Uml(_) | Format::Cowloop(_) => 16_384 + sectors / 8 + sectors * SECTOR as u64,
+            Format::DmCow => (sectors + DM_COW_OFFSET) * SECTOR as u64,
         }
     }
 
@@ -440,6 +480,7 @@ impl Disk {
         garbage: bool,
     ) {
         let layer_id = self.fresh_id();
+        let mut bitmap = None;
         match format {
             Format::Native => {
                 let options = native::CreateOptions {
@@ -458,9 +499,37 @@ impl Disk {
                 dm_snapshot::unmark(&mut storage).expect("unmark");
                 dm_snapshot::create(&mut storage, chunk).expect("create");
             }
+            Format::Uml(version) => {
+                let options = uml::CreateOptions {
+                    version,
+                    path: b"/base",
+                    size_bytes: sectors * SECTOR as u64,
+                    mtime_s: 0,
+                    alignment: 4096,
+                    wipe: garbage,
+                };
+                uml::create(&mut storage, &options).expect("create");
+            }
+            Format::Cowloop(width) => {
+                let options = cowloop::CreateOptions {
+                    width,
+                    big_endian: false,
+                    parent_bytes: sectors * SECTOR as u64,
+                    fingerprint: 0,
+                    wipe: garbage,
+                };
+                cowloop::create(&mut storage, &options).expect("create");
+            }
+            Format::DmCow => {
+                let len = dm_cow::bitmap_bytes(sectors);
+                let mut device = self.machine.add_medium(len, len, 0);
+                dm_cow::create(&mut device, sectors).expect("create");
+                bitmap = Some(device);
+            }
         }
         self.storages.push(storage);
         let key = u32::try_from(self.storages.len() - 1).expect("few storages");
+        self.storages.extend(bitmap);
         self.top = (format, StorageKey(key));
         self.sectors = sectors;
     }
@@ -494,6 +563,15 @@ impl Disk {
                 .map_err(|e| format!("rollback: {e}")),
             Format::Dm(_) => {
                 dm_snapshot::rollback(&mut storage).map_err(|e| format!("rollback: {e}"))
+            }
+            Format::Uml(_) => uml::rollback(&mut storage).map_err(|e| format!("rollback: {e}")),
+            Format::Cowloop(_) => {
+                cowloop::rollback(&mut storage).map_err(|e| format!("rollback: {e}"))
+            }
+            Format::DmCow => {
+                let mut device = self.storage(bitmap_key(key)).clone();
+                dm_cow::rollback(&mut device, &table(self.sectors))
+                    .map_err(|e| format!("rollback: {e}"))
             }
         }
     }
@@ -530,6 +608,21 @@ impl Disk {
                 let (loaded, index) = open_dm(storage, lower.sectors, false)?;
                 Ok(Opened::Dm(lower.key, Box::new(loaded), index))
             }
+            Some(Format::Uml(_)) => {
+                let opened = uml::open(storage).map_err(|e| e.to_string())?;
+                Ok(Opened::Bitmap(opened.frozen(lower.key)))
+            }
+            Some(Format::Cowloop(_)) => {
+                let opened = cowloop::open(storage, &mut page).map_err(|e| e.to_string())?;
+                Ok(Opened::Bitmap(opened.frozen(lower.key, &[])))
+            }
+            Some(Format::DmCow) => {
+                let key = bitmap_key(lower.key);
+                let opened = dm_cow::open(self.storage(key), &table(lower.sectors))
+                    .map_err(|e| e.to_string())?;
+                let len = storage.len_bytes().map_err(|e| e.to_string())?;
+                Ok(Opened::Bitmap(opened.frozen(lower.key, key, len)))
+            }
         }
     }
 
@@ -550,6 +643,24 @@ impl Disk {
                     dm_snapshot::Writable::new(key, &loaded).map_err(|e| e.to_string())?;
                 Ok((Top::DmSnapshot(writable), index))
             }
+            Format::Uml(_) => uml::open_writable(&mut storage, key, &mut Page::ZERO.clone())
+                .map(|writable| (Top::Bitmap(writable), Vec::new()))
+                .map_err(|e| format!("open: {e}")),
+            Format::Cowloop(_) => {
+                cowloop::open_writable(&mut storage, key, &mut Page::ZERO.clone())
+                    .map(|writable| (Top::Bitmap(writable), Vec::new()))
+                    .map_err(|e| format!("open: {e}"))
+            }
+            Format::DmCow => {
+                let mut device = self.storage(bitmap_key(key)).clone();
+                // What a killed process left becomes durable.
+                storage.sync().and_then(|()| device.sync()).map_err(|e| e.to_string())?;
+                let len = storage.len_bytes().map_err(|e| e.to_string())?;
+                dm_cow::open(&device, &table(self.sectors))
+                    .and_then(|opened| opened.writable(key, bitmap_key(key), len))
+                    .map(|writable| (Top::Bitmap(writable), Vec::new()))
+                    .map_err(|e| format!("open: {e}"))
+            }
         }
     }
 
@@ -562,8 +673,16 @@ impl Disk {
         match top {
             Top::Native(writable) => native::close(&mut storage, writable, &mut Page::ZERO.clone())
                 .map_err(|e| format!("close: {e}")),
+            Top::Bitmap(writable) if matches!(self.top.0, Format::Cowloop(_)) => {
+                let mut pages = [Page::ZERO.clone(), Page::ZERO.clone()];
+                cowloop::close(&mut storage, writable, &mut pages)
+                    .map_err(|e| format!("close: {e}"))
+            }
             // What `Ephemeral` wrote was never synced.
-            _ => storage.sync().map_err(|e| format!("close: {e}")),
+            _ => {
+                let mut device = self.storage(top.metadata()).clone();
+                storage.sync().and_then(|()| device.sync()).map_err(|e| format!("close: {e}"))
+            }
         }
     }
 
@@ -584,8 +703,28 @@ impl Disk {
     fn check_layer(&self, format: Format, key: StorageKey, sectors: u64) -> Result<(), String> {
         let storage = self.storage(key);
         let mut found = Vec::new();
+        let mut page = Page::ZERO.clone();
+        let mut tell = |finding: bitmap::Finding| {
+            if finding.is_damage() {
+                found.push(finding.to_string());
+            }
+        };
         match format {
-            Format::Native if sectors > 1 << 24 => {} // too many pages to look at
+            // Too many pages to look at.
+            Format::Native | Format::Uml(_) | Format::DmCow if sectors > 1 << 24 => {}
+            Format::Uml(_) => {
+                uml::check(storage, &mut page, tell).map_err(|e| format!("check: {e}"))?;
+            }
+            Format::Cowloop(_) => {
+                let mut pages = [page, Page::ZERO.clone()];
+                cowloop::check(storage, &mut pages, tell).map_err(|e| format!("check: {e}"))?;
+            }
+            Format::DmCow => {
+                let len = storage.len_bytes().map_err(|e| e.to_string())?;
+                let device = self.storage(bitmap_key(key));
+                dm_cow::check(device, &table(sectors), len, &mut page, &mut tell)
+                    .map_err(|e| format!("check: {e}"))?;
+            }
             Format::Native => {
                 native::check(storage, &mut Page::ZERO.clone(), &mut |finding| {
                     if finding.is_damage() {

@@ -13,7 +13,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cow_core::engine::Kind;
 
-use crate::chain_model::Format;
+use cow_core::format::cowloop::Width;
+use cow_core::format::uml::Version;
+
+use crate::chain_model::{DM_COW_OFFSET, Format};
 
 /// Where a format keeps what.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +25,11 @@ enum Layout {
     Native { data: u64 },
     /// Chunks of so many bytes; every area after so many data chunks.
     Dm { chunk: u64 },
+    /// A bitmap between these bytes, bit n for the n-th `unit` sectors from byte `data` on of the
+    /// storage with the key `of`.
+    Bitmap { start: u64, end: u64, data: u64, unit: u64, of: u32 },
+    /// Nothing but data.
+    Data,
 }
 
 /// Sectors whose states are in a native page.
@@ -93,6 +101,26 @@ impl Watch {
         let layout = match format {
             Format::Native => Layout::Native { data: 8192 + sectors.div_ceil(PAGE_SECTORS) * 8192 },
             Format::Dm(chunk) => Layout::Dm { chunk: u64::from(chunk) * 512 },
+            Format::Uml(version) => {
+                let len = sectors.div_ceil(8);
+                let (start, data) = match version {
+                    Version::V1 => (280, (280 + len).next_multiple_of(512)),
+                    Version::V2 => (4120, (4120 + len).next_multiple_of(512)),
+                    _ => (8192, (8192 + len).next_multiple_of(4096)),
+                };
+                Layout::Bitmap { start, end: start + len, data, unit: 1, of: key }
+            }
+            Format::Cowloop(Width::Bits32 | Width::Bits64) => {
+                let (start, len) = (1024, (sectors / 2).div_ceil(8));
+                let data = (1024 + len.next_multiple_of(1024)).next_multiple_of(4096);
+                Layout::Bitmap { start, end: start + len, data, unit: 2, of: key }
+            }
+            Format::DmCow => {
+                let (end, data) = (sectors.div_ceil(8), DM_COW_OFFSET * 512);
+                let layout = Layout::Bitmap { start: 0, end, data, unit: 1, of: key };
+                self.storages.entry(key + 1).or_default().layout = Some(layout);
+                Layout::Data
+            }
         };
         self.storages.entry(key).or_default().layout = Some(layout);
     }
@@ -113,17 +141,41 @@ impl Watch {
             return Err(format!("{seen:?} runs beside {other:?}"));
         }
         if let (Some(bytes), true) = (seen.page, self.orders) {
-            storage.publish(seen.offset, bytes)?;
+            self.publish(seen.key, seen.offset, bytes)?;
         }
-        storage.flying.insert(clock, flying);
+        self.storages.entry(seen.key).or_default().flying.insert(clock, flying);
         Ok(clock)
+    }
+
+    fn publish(&mut self, key: u32, offset: u64, bytes: &[u8]) -> Result<(), String> {
+        let Some(storage) = self.storages.get_mut(&key) else { return Ok(()) };
+        let apart = matches!(storage.layout, Some(Layout::Bitmap { of, .. }) if of != key);
+        let (Some(page), true) = (storage.page_of(offset), apart) else {
+            return storage.publish(offset, bytes);
+        };
+        let named: Vec<u64> = storage.named(page, bytes).collect();
+        storage.once(page)?;
+        let data = self.storages.entry(self.data_of(key)).or_default();
+        named.into_iter().try_for_each(|sector| data.name_sector(sector))
+    }
+
+    /// Key of the storage that the metadata in this one are about.
+    fn data_of(&self, key: u32) -> u32 {
+        match self.storages.get(&key).and_then(|storage| storage.layout) {
+            Some(Layout::Bitmap { of, .. }) => of,
+            _ => key,
+        }
     }
 
     /// An earlier process wrote these sectors of the storage and noted them.
     pub fn restored(&mut self, key: u32, offset: u64, sectors: u64) {
         let storage = self.storages.entry(key).or_default();
         // What a chunk held around them was written with them.
-        let unit = if let Some(Layout::Dm { chunk }) = storage.layout { chunk / 512 } else { 1 };
+        let unit = match storage.layout {
+            Some(Layout::Dm { chunk }) => chunk / 512,
+            Some(Layout::Bitmap { unit, .. }) => unit,
+            _ => 1,
+        };
         let (start, end) = (offset / 512, offset / 512 + sectors);
         storage.before.extend(start / unit * unit..end.div_ceil(unit) * unit);
     }
@@ -133,7 +185,7 @@ impl Watch {
         let Some(storage) = self.storages.get_mut(&key) else { return };
         let Some(page) = storage.page_of(offset) else { return };
         let named: Vec<u64> = storage.named(page, bytes).collect();
-        storage.before.extend(named);
+        self.storages.entry(self.data_of(key)).or_default().before.extend(named);
     }
 
     /// It ended.
@@ -184,6 +236,10 @@ impl Storage {
                 let stride = chunk / 16 + 1;
                 (number >= 1 && (number - 1).is_multiple_of(stride)).then_some(offset / 512)
             }
+            Layout::Bitmap { start, end, .. } => {
+                (start..end).contains(&offset).then(|| (offset - start) / 4096)
+            }
+            Layout::Data => None,
         }
     }
 
@@ -202,6 +258,13 @@ impl Storage {
                 let chunks = bytes.chunks_exact(16).map(|entry| word(&entry[8..16]));
                 let used = chunks.take_while(|chunk| *chunk != 0);
                 Box::new(used.flat_map(move |n| n * chunk / 512..(n + 1) * chunk / 512))
+            }
+            Some(Layout::Bitmap { data, unit, .. }) => {
+                let first = data / 512 + page * 32_768 * unit;
+                let bits = (0..bytes.len() as u64 * 8).filter(|bit| {
+                    bytes[usize::try_from(bit / 8).expect("small")] >> (bit % 8) & 1 == 1
+                });
+                Box::new(bits.flat_map(move |bit| first + bit * unit..first + (bit + 1) * unit))
             }
             _ => Box::new(core::iter::empty()),
         }
