@@ -122,16 +122,16 @@ fn cowfiles_lose_nothing_and_keep_notes() {
 
 #[test]
 fn rollback_and_freeze_happen_or_do_not() {
+    let bitmaps = [
+        Format::Uml(Version::V1),
+        Format::Uml(Version::V3),
+        Format::DmCow,
+        Format::Cowloop(Width::Bits64),
+    ];
     for seed in 0..3 {
-        let formats = [
-            Format::Native,
-            Format::Dm(8),
-            Format::Dm(1),
-            Format::Uml(Version::V1),
-            Format::Uml(Version::V3),
-            Format::DmCow,
-            Format::Cowloop(Width::Bits64),
-        ];
+        let mut formats = vec![Format::Native, Format::Dm(8), Format::Dm(1)];
+        formats.push(bitmaps[usize::try_from(seed).unwrap()]);
+        formats.extend(bitmaps.get(3).filter(|_| seed == 0));
         for format in formats {
             let story = story(format, Durability::Safe, seed);
             let recording = Recording::new(&story).unwrap();

@@ -9,12 +9,14 @@ use cow_core::blocking::Blocking;
 use cow_core::engine::{Durability, Engine, Lent};
 use cow_core::fault::{Dice, FaultyStorage, Machine};
 use cow_core::format::{
-    IndexEntry, Layer, Map, Top, bitmap, cowloop, dm_cow, dm_snapshot, native, raw, uml,
+    IndexEntry, Layer, Map, Top, bitmap, cowloop, dm_snapshot, native, raw, uml,
 };
 use cow_core::identity::{LayerId, ParentIdentity};
 use cow_core::pages::{Frame, Page, PagePool, StorageKey};
 use cow_core::storage::{ReadStorage, Storage};
 use cow_core::units::Extent;
+
+use crate::bitmap_disk;
 
 /// Bytes in a sector.
 pub const SECTOR: usize = 512;
@@ -322,19 +324,6 @@ impl Format {
     }
 }
 
-/// Key of the storage with the bitmap of a dm-cow layer.
-fn bitmap_key(key: StorageKey) -> StorageKey {
-    StorageKey(key.0 + 1)
-}
-
-fn table(sectors: u64) -> dm_cow::Table {
-    let layout = dm_cow::Layout::Intended;
-    dm_cow::Table { sectors, write_offset_sectors: DM_COW_OFFSET, layout }
-}
-
-/// Where the sectors of a dm-cow layer begin in its storage.
-pub const DM_COW_OFFSET: u64 = 3;
-
 /// A layer below the overlay.
 #[derive(Clone, Copy, Debug)]
 pub struct Lower {
@@ -459,7 +448,7 @@ impl Disk {
             }
             // Head, bitmap, alignment twice; a little more does no harm.
             Format::Uml(_) | Format::Cowloop(_) => 16_384 + sectors / 8 + sectors * SECTOR as u64,
-            Format::DmCow => (sectors + DM_COW_OFFSET) * SECTOR as u64,
+            Format::DmCow => (sectors + bitmap_disk::DM_COW_OFFSET) * SECTOR as u64,
         }
     }
 
@@ -499,32 +488,8 @@ impl Disk {
                 dm_snapshot::unmark(&mut storage).expect("unmark");
                 dm_snapshot::create(&mut storage, chunk).expect("create");
             }
-            Format::Uml(version) => {
-                let options = uml::CreateOptions {
-                    version,
-                    path: b"/base",
-                    size_bytes: sectors * SECTOR as u64,
-                    mtime_s: 0,
-                    alignment: 4096,
-                    wipe: garbage,
-                };
-                uml::create(&mut storage, &options).expect("create");
-            }
-            Format::Cowloop(width) => {
-                let options = cowloop::CreateOptions {
-                    width,
-                    big_endian: false,
-                    parent_bytes: sectors * SECTOR as u64,
-                    fingerprint: 0,
-                    wipe: garbage,
-                };
-                cowloop::create(&mut storage, &options).expect("create");
-            }
-            Format::DmCow => {
-                let len = dm_cow::bitmap_bytes(sectors);
-                let mut device = self.machine.add_medium(len, len, 0);
-                dm_cow::create(&mut device, sectors).expect("create");
-                bitmap = Some(device);
+            Format::Uml(_) | Format::Cowloop(_) | Format::DmCow => {
+                bitmap = bitmap_disk::create(format, sectors, &mut storage, &self.machine, garbage);
             }
         }
         self.storages.push(storage);
@@ -564,14 +529,8 @@ impl Disk {
             Format::Dm(_) => {
                 dm_snapshot::rollback(&mut storage).map_err(|e| format!("rollback: {e}"))
             }
-            Format::Uml(_) => uml::rollback(&mut storage).map_err(|e| format!("rollback: {e}")),
-            Format::Cowloop(_) => {
-                cowloop::rollback(&mut storage).map_err(|e| format!("rollback: {e}"))
-            }
-            Format::DmCow => {
-                let mut device = self.storage(bitmap_key(key)).clone();
-                dm_cow::rollback(&mut device, &table(self.sectors))
-                    .map_err(|e| format!("rollback: {e}"))
+            Format::Uml(_) | Format::Cowloop(_) | Format::DmCow => {
+                bitmap_disk::rollback(format, self.sectors, &self.storages, key)
             }
         }
     }
@@ -608,21 +567,8 @@ impl Disk {
                 let (loaded, index) = open_dm(storage, lower.sectors, false)?;
                 Ok(Opened::Dm(lower.key, Box::new(loaded), index))
             }
-            Some(Format::Uml(_)) => {
-                let opened = uml::open(storage).map_err(|e| e.to_string())?;
-                Ok(Opened::Bitmap(opened.frozen(lower.key)))
-            }
-            Some(Format::Cowloop(_)) => {
-                let opened = cowloop::open(storage, &mut page).map_err(|e| e.to_string())?;
-                Ok(Opened::Bitmap(opened.frozen(lower.key, &[])))
-            }
-            Some(Format::DmCow) => {
-                let key = bitmap_key(lower.key);
-                let opened = dm_cow::open(self.storage(key), &table(lower.sectors))
-                    .map_err(|e| e.to_string())?;
-                let len = storage.len_bytes().map_err(|e| e.to_string())?;
-                Ok(Opened::Bitmap(opened.frozen(lower.key, key, len)))
-            }
+            Some(format) => bitmap_disk::open(format, lower.sectors, &self.storages, lower.key)
+                .map(Opened::Bitmap),
         }
     }
 
@@ -643,23 +589,9 @@ impl Disk {
                     dm_snapshot::Writable::new(key, &loaded).map_err(|e| e.to_string())?;
                 Ok((Top::DmSnapshot(writable), index))
             }
-            Format::Uml(_) => uml::open_writable(&mut storage, key, &mut Page::ZERO.clone())
-                .map(|writable| (Top::Bitmap(writable), Vec::new()))
-                .map_err(|e| format!("open: {e}")),
-            Format::Cowloop(_) => {
-                cowloop::open_writable(&mut storage, key, &mut Page::ZERO.clone())
+            Format::Uml(_) | Format::Cowloop(_) | Format::DmCow => {
+                bitmap_disk::open_writable(format, self.sectors, &self.storages, key)
                     .map(|writable| (Top::Bitmap(writable), Vec::new()))
-                    .map_err(|e| format!("open: {e}"))
-            }
-            Format::DmCow => {
-                let mut device = self.storage(bitmap_key(key)).clone();
-                // What a killed process left becomes durable.
-                storage.sync().and_then(|()| device.sync()).map_err(|e| e.to_string())?;
-                let len = storage.len_bytes().map_err(|e| e.to_string())?;
-                dm_cow::open(&device, &table(self.sectors))
-                    .and_then(|opened| opened.writable(key, bitmap_key(key), len))
-                    .map(|writable| (Top::Bitmap(writable), Vec::new()))
-                    .map_err(|e| format!("open: {e}"))
             }
         }
     }
@@ -673,16 +605,9 @@ impl Disk {
         match top {
             Top::Native(writable) => native::close(&mut storage, writable, &mut Page::ZERO.clone())
                 .map_err(|e| format!("close: {e}")),
-            Top::Bitmap(writable) if matches!(self.top.0, Format::Cowloop(_)) => {
-                let mut pages = [Page::ZERO.clone(), Page::ZERO.clone()];
-                cowloop::close(&mut storage, writable, &mut pages)
-                    .map_err(|e| format!("close: {e}"))
-            }
+            Top::Bitmap(writable) => bitmap_disk::close(self.top.0, writable, &self.storages),
             // What `Ephemeral` wrote was never synced.
-            _ => {
-                let mut device = self.storage(top.metadata()).clone();
-                storage.sync().and_then(|()| device.sync()).map_err(|e| format!("close: {e}"))
-            }
+            _ => storage.sync().map_err(|e| format!("close: {e}")),
         }
     }
 
@@ -703,27 +628,10 @@ impl Disk {
     fn check_layer(&self, format: Format, key: StorageKey, sectors: u64) -> Result<(), String> {
         let storage = self.storage(key);
         let mut found = Vec::new();
-        let mut page = Page::ZERO.clone();
-        let mut tell = |finding: bitmap::Finding| {
-            if finding.is_damage() {
-                found.push(finding.to_string());
-            }
-        };
         match format {
-            // Too many pages to look at.
-            Format::Native | Format::Uml(_) | Format::DmCow if sectors > 1 << 24 => {}
-            Format::Uml(_) => {
-                uml::check(storage, &mut page, tell).map_err(|e| format!("check: {e}"))?;
-            }
-            Format::Cowloop(_) => {
-                let mut pages = [page, Page::ZERO.clone()];
-                cowloop::check(storage, &mut pages, tell).map_err(|e| format!("check: {e}"))?;
-            }
-            Format::DmCow => {
-                let len = storage.len_bytes().map_err(|e| e.to_string())?;
-                let device = self.storage(bitmap_key(key));
-                dm_cow::check(device, &table(sectors), len, &mut page, &mut tell)
-                    .map_err(|e| format!("check: {e}"))?;
+            Format::Native if sectors > 1 << 24 => {} // too many pages to look at
+            Format::Uml(_) | Format::Cowloop(_) | Format::DmCow => {
+                found = bitmap_disk::check(format, sectors, &self.storages, key)?;
             }
             Format::Native => {
                 native::check(storage, &mut Page::ZERO.clone(), &mut |finding| {

@@ -16,7 +16,8 @@ use cow_core::engine::Kind;
 use cow_core::format::cowloop::Width;
 use cow_core::format::uml::Version;
 
-use crate::chain_model::{DM_COW_OFFSET, Format};
+use crate::bitmap_disk::DM_COW_OFFSET;
+use crate::chain_model::Format;
 
 /// Where a format keeps what.
 #[derive(Clone, Copy, Debug)]
