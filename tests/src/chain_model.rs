@@ -8,12 +8,15 @@ use std::collections::BTreeMap;
 use cow_core::blocking::Blocking;
 use cow_core::engine::{Durability, Engine, Lent};
 use cow_core::fault::{Dice, FaultyStorage, Machine};
-use cow_core::format::{IndexEntry, Layer, Map, Top, dm_snapshot, native, qcow1, raw};
+use cow_core::format::{
+    IndexEntry, Layer, Map, Top, bitmap, cowloop, dm_snapshot, native, qcow1, raw, uml,
+};
 use cow_core::identity::{LayerId, ParentIdentity};
 use cow_core::pages::{Frame, Page, PagePool, StorageKey};
 use cow_core::storage::{ReadStorage, Storage};
 use cow_core::units::Extent;
 
+use crate::bitmap_disk;
 use crate::qcow1_image::Shape;
 
 /// Bytes in a sector.
@@ -303,6 +306,12 @@ pub enum Format {
     Dm(u32),
     /// qcow version 1, made by the harness.
     Qcow1(Shape),
+    /// A UML COW file.
+    Uml(uml::Version),
+    /// A cowfile with words of this width.
+    Cowloop(cowloop::Width),
+    /// A dm-cow layer. Its bitmap has the next key.
+    DmCow,
 }
 
 impl Format {
@@ -316,7 +325,18 @@ impl Format {
         match self {
             // Its writers read the whole first table.
             Self::Qcow1(shape) => shape.l1_entries(sectors) <= 20_000,
-            Self::Native | Self::Dm(_) => true,
+            _ => true,
+        }
+    }
+
+    /// The size closest to `sectors` that a disk of this format can have (and be tested with).
+    pub fn size(self, sectors: u64) -> u64 {
+        match self {
+            // Without a bit for some sectors there would be nothing to test.
+            Self::Uml(uml::Version::V1 | uml::Version::V2) => (sectors & !7).max(8),
+            // Opening counts all bits.
+            Self::Cowloop(_) => (sectors & !1).clamp(2, 70_000),
+            _ => sectors,
         }
     }
 }
@@ -343,6 +363,8 @@ pub enum Opened {
     Dm(StorageKey, Box<dm_snapshot::Loaded>, Vec<IndexEntry>),
     /// A qcow image.
     Qcow1(qcow1::Frozen),
+    /// One of the identity-mapped formats.
+    Bitmap(bitmap::Frozen<'static>),
 }
 
 impl Opened {
@@ -358,6 +380,7 @@ impl Opened {
                 Layer::DmSnapshot(dm_snapshot::Frozen::new(*key, loaded, index))
             }
             Self::Qcow1(frozen) => Layer::Qcow1(*frozen),
+            Self::Bitmap(frozen) => Layer::Bitmap(*frozen),
         }
     }
 }
@@ -453,6 +476,9 @@ impl Disk {
                 (1 + chunks + areas) * chunk * SECTOR as u64
             }
             Format::Qcow1(_) => 0, // grows
+            // Head, bitmap, alignment twice; a little more does no harm.
+            Format::Uml(_) | Format::Cowloop(_) => 16_384 + sectors / 8 + sectors * SECTOR as u64,
+            Format::DmCow => (sectors + bitmap_disk::DM_COW_OFFSET) * SECTOR as u64,
         }
     }
 
@@ -477,6 +503,7 @@ impl Disk {
         garbage: bool,
     ) {
         let layer_id = self.fresh_id();
+        let mut bitmap = None;
         match format {
             Format::Native => {
                 let options = native::CreateOptions {
@@ -503,9 +530,13 @@ impl Disk {
                 storage.write_at(0, &header).expect("create");
                 storage.sync().expect("create");
             }
+            Format::Uml(_) | Format::Cowloop(_) | Format::DmCow => {
+                bitmap = bitmap_disk::create(format, sectors, &mut storage, &self.machine, garbage);
+            }
         }
         self.storages.push(storage);
         let key = u32::try_from(self.storages.len() - 1).expect("few storages");
+        self.storages.extend(bitmap);
         self.top = (format, StorageKey(key));
         self.sectors = sectors;
     }
@@ -543,6 +574,9 @@ impl Disk {
             Format::Qcow1(_) => qcow1::rollback(&mut storage, &mut Page::ZERO.clone())
                 .map(drop)
                 .map_err(|e| format!("rollback: {e}")),
+            Format::Uml(_) | Format::Cowloop(_) | Format::DmCow => {
+                bitmap_disk::rollback(format, self.sectors, &self.storages, key)
+            }
         }
     }
 
@@ -582,6 +616,8 @@ impl Disk {
                 let opened = qcow1::open(storage).map_err(|e| e.to_string())?;
                 Ok(Opened::Qcow1(opened.frozen(lower.key)))
             }
+            Some(format) => bitmap_disk::open(format, lower.sectors, &self.storages, lower.key)
+                .map(Opened::Bitmap),
         }
     }
 
@@ -605,6 +641,10 @@ impl Disk {
             Format::Qcow1(_) => qcow1::open_writable(&mut storage, key, &mut Page::ZERO.clone())
                 .map(|writable| (Top::Qcow1(writable), Vec::new()))
                 .map_err(|e| format!("open: {e}")),
+            Format::Uml(_) | Format::Cowloop(_) | Format::DmCow => {
+                bitmap_disk::open_writable(format, self.sectors, &self.storages, key)
+                    .map(|writable| (Top::Bitmap(writable), Vec::new()))
+            }
         }
     }
 
@@ -617,6 +657,7 @@ impl Disk {
         match top {
             Top::Native(writable) => native::close(&mut storage, writable, &mut Page::ZERO.clone())
                 .map_err(|e| format!("close: {e}")),
+            Top::Bitmap(writable) => bitmap_disk::close(self.top.0, writable, &self.storages),
             // What `Ephemeral` wrote was never synced.
             _ => storage.sync().map_err(|e| format!("close: {e}")),
         }
@@ -641,6 +682,9 @@ impl Disk {
         let mut found = Vec::new();
         match format {
             Format::Native if sectors > 1 << 24 => {} // too many pages to look at
+            Format::Uml(_) | Format::Cowloop(_) | Format::DmCow => {
+                found = bitmap_disk::check(format, sectors, &self.storages, key)?;
+            }
             Format::Native => {
                 native::check(storage, &mut Page::ZERO.clone(), &mut |finding| {
                     if finding.is_damage() {

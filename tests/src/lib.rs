@@ -19,7 +19,7 @@
 //! * [`scenario`] holds whole client stories that run against any [`target`]; [`script`] holds
 //!   what the guests in them do.
 //! * [`sim`] drives engines asynchronously over simulated media, [`chain_model`] knows what they
-//!   must read as, [`sim_watch`] looks at every operation.
+//!   must read as, [`sim_watch`] looks at every operation; [`bitmap_disk`] knows some formats.
 //! * [`require`] says what a test needs and counts what had to be skipped.
 //!
 //! A harness has nobody to return an error to: it stops the test by panicking, with the reason.
@@ -30,6 +30,7 @@
     reason = "a harness fails a test by panicking; its error types say all there is to say"
 )]
 
+pub mod bitmap_disk;
 pub mod chain_model;
 pub mod crash;
 pub mod dissector;

@@ -13,6 +13,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cow_core::engine::Kind;
 
+use cow_core::format::cowloop::Width;
+use cow_core::format::uml::Version;
+
+use crate::bitmap_disk::DM_COW_OFFSET;
 use crate::chain_model::Format;
 
 /// Where a format keeps what.
@@ -24,6 +28,11 @@ enum Layout {
     Dm { chunk: u64 },
     /// L1 entries between two bytes; L2 tables and clusters of so many bytes.
     Qcow1 { l1: u64, l1_end: u64, table: u64, cluster: u64 },
+    /// A bitmap between these bytes, bit n for the n-th `unit` sectors from byte `data` on of the
+    /// storage with the key `of`.
+    Bitmap { start: u64, end: u64, data: u64, unit: u64, of: u32 },
+    /// Nothing but data.
+    Data,
 }
 
 /// Sectors whose states are in a native page.
@@ -104,6 +113,26 @@ impl Watch {
                 let l1_end = l1 + 8 * shape.l1_entries(sectors);
                 Layout::Qcow1 { l1, l1_end, table: shape.table_len(), cluster }
             }
+            Format::Uml(version) => {
+                let len = sectors.div_ceil(8);
+                let (start, data) = match version {
+                    Version::V1 => (280, (280 + len).next_multiple_of(512)),
+                    Version::V2 => (4120, (4120 + len).next_multiple_of(512)),
+                    _ => (8192, (8192 + len).next_multiple_of(4096)),
+                };
+                Layout::Bitmap { start, end: start + len, data, unit: 1, of: key }
+            }
+            Format::Cowloop(Width::Bits32 | Width::Bits64) => {
+                let (start, len) = (1024, (sectors / 2).div_ceil(8));
+                let data = (1024 + len.next_multiple_of(1024)).next_multiple_of(4096);
+                Layout::Bitmap { start, end: start + len, data, unit: 2, of: key }
+            }
+            Format::DmCow => {
+                let (end, data) = (sectors.div_ceil(8), DM_COW_OFFSET * 512);
+                let layout = Layout::Bitmap { start: 0, end, data, unit: 1, of: key };
+                self.storages.entry(key + 1).or_default().layout = Some(layout);
+                Layout::Data
+            }
         };
         self.storages.entry(key).or_default().layout = Some(layout);
     }
@@ -128,10 +157,30 @@ impl Watch {
             storage.suspects.retain(|at, _| !zeroed.contains(at));
         }
         if let (Some(bytes), true) = (seen.page, self.orders) {
-            storage.publish(seen.offset, bytes)?;
+            self.publish(seen.key, seen.offset, bytes)?;
         }
-        storage.flying.insert(clock, flying);
+        self.storages.entry(seen.key).or_default().flying.insert(clock, flying);
         Ok(clock)
+    }
+
+    fn publish(&mut self, key: u32, offset: u64, bytes: &[u8]) -> Result<(), String> {
+        let Some(storage) = self.storages.get_mut(&key) else { return Ok(()) };
+        let apart = matches!(storage.layout, Some(Layout::Bitmap { of, .. }) if of != key);
+        let (Some(page), true) = (storage.page_of(offset), apart) else {
+            return storage.publish(offset, bytes);
+        };
+        let named: Vec<u64> = storage.named(page, bytes).collect();
+        storage.once(page)?;
+        let data = self.storages.entry(self.data_of(key)).or_default();
+        named.into_iter().try_for_each(|sector| data.name_sector(sector))
+    }
+
+    /// Key of the storage that the metadata in this one are about.
+    fn data_of(&self, key: u32) -> u32 {
+        match self.storages.get(&key).and_then(|storage| storage.layout) {
+            Some(Layout::Bitmap { of, .. }) => of,
+            _ => key,
+        }
     }
 
     /// An earlier process wrote these sectors of the storage and noted them.
@@ -140,6 +189,7 @@ impl Watch {
         // What a chunk held around them was written with them.
         let unit = match storage.layout {
             Some(Layout::Dm { chunk: bytes } | Layout::Qcow1 { cluster: bytes, .. }) => bytes / 512,
+            Some(Layout::Bitmap { unit, .. }) => unit,
             _ => 1,
         };
         let (start, end) = (offset / 512, offset / 512 + sectors);
@@ -152,7 +202,7 @@ impl Watch {
         storage.learn(offset, bytes);
         let Some(page) = storage.page_of(offset) else { return };
         let named: Vec<u64> = storage.named(page, bytes).collect();
-        storage.before.extend(named);
+        self.storages.entry(self.data_of(key)).or_default().before.extend(named);
     }
 
     /// It ended.
@@ -209,6 +259,10 @@ impl Storage {
                 let l2 = self.tables.range(..=offset).next_back().and_then(of_table);
                 if (l1..l1_end).contains(&offset) { Some(offset) } else { l2 }
             }
+            Layout::Bitmap { start, end, .. } => {
+                (start..end).contains(&offset).then(|| (offset - start) / 4096)
+            }
+            Layout::Data => None,
         }
     }
 
@@ -232,6 +286,13 @@ impl Storage {
                 let entries = bytes.as_chunks::<8>().0.iter().map(|e| u64::from_be_bytes(*e));
                 let used = entries.filter(|e| *e != 0 && e >> 63 == 0);
                 Box::new(used.flat_map(move |at| at / 512..(at.saturating_add(cluster)) / 512))
+            }
+            Some(Layout::Bitmap { data, unit, .. }) => {
+                let first = data / 512 + page * 32_768 * unit;
+                let bits = (0..bytes.len() as u64 * 8).filter(|bit| {
+                    bytes[usize::try_from(bit / 8).expect("small")] >> (bit % 8) & 1 == 1
+                });
+                Box::new(bits.flat_map(move |bit| first + bit * unit..first + (bit + 1) * unit))
             }
             _ => Box::new(core::iter::empty()),
         }
