@@ -33,6 +33,16 @@ fn site(test: &'static str, mtu: u16, stations: usize) -> Option<(Lab, Site)> {
     Some((lab, site))
 }
 
+/// Runs `body` with a server on each kind of link, at a site of its own.
+fn on_every_link(test: &'static str, mtu: u16, body: impl Fn(&Site, Server)) {
+    for link in target::LINKS {
+        println!("on {link}");
+        let Some((_lab, site)) = site(test, mtu, 1) else { return };
+        let server = site.serve(&["--clients", "1", "--link", link]);
+        body(&site, server);
+    }
+}
+
 /// Waits until `wanted` holds; catches hangs only.
 fn until(what: &str, mut wanted: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -137,52 +147,56 @@ fn sighup_announces_every_disk_again() {
 #[test]
 fn an_interface_that_goes_and_comes_is_served_again() {
     let test = "an_interface_that_goes_and_comes_is_served_again";
-    let Some((_lab, site)) = site(test, 1500, 1) else { return };
-    let mut server = site.serve(ONE);
-    let mut station = site.station(0);
-    site::stamp(&mut station, 1, 0, 8);
-    let wire = Wire::listen(site.segment.clients(), &Segment::client(0));
-    for _ in 0..2 {
-        let before = wire.seen().advertisements;
-        site.segment.server().ip(&["link", "set", Segment::SERVER, "down"]);
-        std::thread::sleep(Duration::from_millis(300));
-        site.segment.server().ip(&["link", "set", Segment::SERVER, "up"]);
-        until("announced at link up", || wire.seen().advertisements > before);
-        assert!(site::is_stamped(&mut station, 1, 0, 8));
-    }
-    server.assert_running();
+    on_every_link(test, 1500, |site, mut server| {
+        let mut station = site.station(0);
+        site::stamp(&mut station, 1, 0, 8);
+        let wire = Wire::listen(site.segment.clients(), &Segment::client(0));
+        for _ in 0..2 {
+            let before = wire.seen().advertisements;
+            site.segment.server().ip(&["link", "set", Segment::SERVER, "down"]);
+            std::thread::sleep(Duration::from_millis(300));
+            site.segment.server().ip(&["link", "set", Segment::SERVER, "up"]);
+            until("announced at link up", || wire.seen().advertisements > before);
+            assert!(site::is_stamped(&mut station, 1, 0, 8));
+        }
+        server.assert_running();
+    });
 }
 
 #[test]
 fn a_recreated_interface_is_served_again() {
-    let Some((_lab, site)) = site("a_recreated_interface_is_served_again", 1500, 1) else { return };
-    let mut server = site.serve(ONE);
-    site::stamp(&mut site.station(0), 1, 0, 8);
-    site.segment.replug();
-    let mut back = None;
-    until("answers on the new interface", || {
-        server.assert_running();
-        back = site.try_station(0);
-        back.is_some()
+    on_every_link("a_recreated_interface_is_served_again", 1500, |site, mut server| {
+        site::stamp(&mut site.station(0), 1, 0, 8);
+        site.segment.replug();
+        let mut back = None;
+        until("answers on the new interface", || {
+            server.assert_running();
+            back = site.try_station(0);
+            back.is_some()
+        });
+        assert!(site::is_stamped(&mut back.unwrap(), 1, 0, 8));
     });
-    assert!(site::is_stamped(&mut back.unwrap(), 1, 0, 8));
 }
 
 #[test]
 fn a_changed_mtu_is_followed() {
-    let Some((_lab, site)) = site("a_changed_mtu_is_followed", 9000, 1) else { return };
-    let mut server = site.serve(ONE);
-    let mut station = site.station(0);
-    assert_eq!(station.sectors_per_request(), 16);
-    assert_eq!(station.ata(Registers::read(0, 16), &[]).status().0, 0x40);
-    site.segment.set_mtu(1500);
-    until("offers two sectors", || station.sectors_per_request() == 2);
-    assert_eq!(station.ata(Registers::read(0, 16), &[]).status(), (0x41, 0x04));
-    assert_eq!(station.ata(Registers::read(0, 2), &[]).status().0, 0x40);
-    site.segment.set_mtu(9000);
-    until("offers sixteen sectors", || station.sectors_per_request() == 16);
-    assert_eq!(station.ata(Registers::read(0, 16), &[]).status().0, 0x40);
-    server.assert_running();
+    for first in [9000, 1500] {
+        on_every_link("a_changed_mtu_is_followed", first, |site, mut server| {
+            let mut station = site.station(0);
+            for mtu in [first, 1500, 9000] {
+                site.segment.set_mtu(mtu);
+                let most = if mtu == 9000 { 16 } else { 2 };
+                until("offers what fits", || station.sectors_per_request() == most);
+                let data = vec![7; usize::from(most) * SECTOR];
+                assert_eq!(station.ata(Registers::read(0, most), &[]).status().0, 0x40);
+                assert_eq!(station.ata(Registers::write(0, most), &data).status().0, 0x40);
+                if mtu == 1500 {
+                    assert_eq!(station.ata(Registers::read(0, 16), &[]).status(), (0x41, 0x04));
+                }
+            }
+            server.assert_running();
+        });
+    }
 }
 
 #[test]

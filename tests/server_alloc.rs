@@ -100,6 +100,9 @@ impl Link for Replay {
     fn name(&self) -> &'static str {
         "replay"
     }
+    fn implementation(&self) -> &'static str {
+        "replay"
+    }
     fn mac(&self) -> Mac {
         Mac(SERVER)
     }
@@ -156,6 +159,7 @@ fn configuration(dir: &std::path::Path, durability: HostedDurability) -> ServeCo
         direct: false,
         control: None,
         freeze: Freeze::default(),
+        follow: Vec::new(),
         link: LinkKind::Auto,
         warnings: Vec::new(),
     }

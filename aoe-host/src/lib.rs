@@ -2,6 +2,8 @@
 
 #![deny(unsafe_code)]
 
+pub mod bench;
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -33,7 +33,7 @@ fn a_killed_create_leaves_nothing_under_the_name() {
             let request = CreateRequest { path: path.clone(), backing, ..CreateRequest::default() };
             create(&request, &mut |_, _| {}).unwrap();
         }
-        let report = check(&path, Gate::Open, &mut |_, _| {}).unwrap();
+        let report = check(&path, &Gate::Open, &mut |_, _| {}).unwrap();
         assert_eq!((report.exit(), report.findings_total), (Exit::Success, 0), "{report}");
     }
     println!("killed before the overlay was there: {before}, after: {after}");

@@ -7,6 +7,7 @@
 
 use core::time::Duration;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use aoe_host::config::LinkKind;
@@ -88,12 +89,18 @@ fn next(link: &mut dyn Link) -> Vec<u8> {
     }
 }
 
+/// One time for all looks of a link.
+fn clock() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed()
+}
+
 /// Events until `last` was seen.
 fn events_until(link: &mut dyn Link, last: LinkEvent) -> Vec<LinkEvent> {
     let start = Instant::now();
     let mut events = Vec::new();
     loop {
-        while let Some(event) = link.poll_event(start.elapsed()) {
+        while let Some(event) = link.poll_event(clock()) {
             events.push(event);
             if event == last {
                 return events;
@@ -107,7 +114,7 @@ fn events_until(link: &mut dyn Link, last: LinkEvent) -> Vec<LinkEvent> {
 fn settle(link: &mut dyn Link) {
     let start = Instant::now();
     while start.elapsed() < QUIET {
-        link.poll_event(start.elapsed());
+        link.poll_event(clock());
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -173,7 +180,7 @@ fn jumbo_frames_pass_and_mtu_changes_are_noticed() {
         net.far("link set veth0 mtu 1500");
         let report = far.send(&mut core::iter::once(&long[..]));
         assert_eq!((report.sent, report.too_long), (0, 1), "{:?}", far.counters());
-        assert_eq!(far.poll_event(Duration::ZERO), Some(LinkEvent::MtuChanged { mtu: 1500 }));
+        assert_eq!(far.poll_event(clock()), Some(LinkEvent::MtuChanged { mtu: 1500 }));
         assert_eq!(far.mtu(), 1500);
         net.near("link set veth0 mtu 1500");
         assert_eq!(
@@ -283,4 +290,152 @@ fn missing_interfaces_are_named() {
             assert!(error.to_string().contains("ip link"), "{error}");
         }
     });
+}
+
+/// Everything that waits, with `limit` frames taken at a time: what is in it, as numbers.
+fn drain(link: &mut dyn Link, limit: usize) -> Vec<u32> {
+    let mut numbers = Vec::new();
+    let number = |frame: &[u8]| u32::from_be_bytes(*frame[14..].first_chunk().unwrap());
+    while link.receive(limit, &mut |frame| numbers.push(number(frame))) > 0 {}
+    numbers
+}
+
+/// Sends `count` frames with the numbers from `first` on, 32 at a time.
+fn send_numbers(from: &mut dyn Link, to: Mac, first: u32, count: u32, len: usize) {
+    let own = from.mac();
+    let frames: Vec<Vec<u8>> = (first..first + count)
+        .map(|number| {
+            let mut frame = frame(to, own, &number.to_be_bytes());
+            frame.resize(14 + len, 0);
+            frame
+        })
+        .collect();
+    for some in frames.chunks(32) {
+        let report = from.send(&mut some.iter().map(Vec::as_slice));
+        assert_eq!(report.sent, some.len(), "{report:?}");
+    }
+}
+
+#[test]
+fn many_more_frames_pass_than_there_is_room_for() {
+    with_every_kind("many_more_frames_pass_than_there_is_room_for", |wire| {
+        wire.net.near("link set veth0 mtu 9000");
+        wire.net.far("link set veth0 mtu 9000");
+        let (mut near, mut far) = (wire.open_near(), wire.open_far());
+        // The least room there is holds a few hundred: the numbers do not fit it evenly.
+        let mut first = 0;
+        for (round, count) in [1, 100, 37, 250, 3, 200].repeat(10).into_iter().enumerate() {
+            send_numbers(far.as_mut(), near.mac(), first, count, [60, 1500, 9000][round % 3]);
+            let got = drain(near.as_mut(), [1, 8, 64][round % 3]);
+            assert_eq!(got, (first..first + count).collect::<Vec<_>>(), "round {round}");
+            first += count;
+        }
+        assert!(near.has_frames().is_none_or(|more| !more));
+        assert_eq!(near.counters().receive_drops, 0);
+        assert_eq!(near.counters().frames_received, u64::from(first));
+    });
+}
+
+#[test]
+fn frames_that_find_no_room_are_counted() {
+    with_every_kind("frames_that_find_no_room_are_counted", |wire| {
+        const SENT: u32 = 9000;
+        let (mut near, mut far) = (wire.open_near(), wire.open_far());
+        settle(near.as_mut());
+        // Beside the room of other tests, libpnet's socket has as much as everybody.
+        send_numbers(far.as_mut(), near.mac(), 0, SENT, 60);
+        let got = drain(near.as_mut(), 64);
+        let (first, rest) = got.split_at(256);
+        assert_eq!(first, (0..256).collect::<Vec<_>>(), "the oldest are kept");
+        assert!(rest.is_sorted(), "in order");
+        settle(near.as_mut());
+        let drops = near.counters().receive_drops;
+        assert!(drops > 0, "{} of {SENT} had room", got.len());
+        assert_eq!(got.len() as u64 + drops, u64::from(SENT));
+        // Nothing of it lasts.
+        send_numbers(far.as_mut(), near.mac(), SENT, 100, 60);
+        assert_eq!(drain(near.as_mut(), 8), (SENT..SENT + 100).collect::<Vec<_>>());
+        settle(near.as_mut());
+        assert_eq!(near.counters().receive_drops, drops);
+    });
+}
+
+#[test]
+fn a_server_hears_requests_and_its_rivals_only() {
+    with_every_kind("a_server_hears_requests_and_its_rivals_only", |wire| {
+        let (mut near, mut far) = (wire.open_near(), wire.open_far());
+        let (own, other) = (near.mac(), far.mac());
+        let aoe = |flags: u8, slot: u8| frame(own, other, &[flags, 0, 0, 1, slot, 1, 0, 0, 0, 7]);
+        let ours: Vec<Address> =
+            [2, 3, 4, 9].iter().map(|slot| Address::new(1, *slot).unwrap()).collect();
+        near.serve_only(&ours);
+        for (flags, slot) in [(0x18, 1), (0x18, 3), (0x10, 200), (0x18, 5), (0x1C, 9), (0x10, 2)] {
+            send(far.as_mut(), &aoe(flags, slot));
+        }
+        send(far.as_mut(), &aoe(0x10, 2)[..14]);
+        let mut heard = Vec::new();
+        while near.receive(8, &mut |frame| heard.push((frame[14], frame[18]))) > 0 {}
+        assert_eq!(heard, [(0x18, 3), (0x10, 200), (0x1C, 9), (0x10, 2)]);
+        // Other targets, another filter.
+        near.serve_only(&ours[3..]);
+        send(far.as_mut(), &aoe(0x18, 3));
+        send(far.as_mut(), &aoe(0x18, 9));
+        assert_eq!(next(near.as_mut())[4], 9);
+        assert_eq!(near.receive(1, &mut |_| ()), 0);
+    });
+}
+
+#[test]
+fn frames_that_outgrow_their_room_are_counted_until_there_is_more() {
+    with_every_kind("frames_that_outgrow_their_room_are_counted_until_there_is_more", |wire| {
+        let (mut near, mut far) = (wire.open_near(), wire.open_far());
+        settle(near.as_mut());
+        wire.net.near("link set veth0 mtu 9000");
+        wire.net.far("link set veth0 mtu 9000");
+        // Nobody has told the link yet.
+        send_numbers(far.as_mut(), near.mac(), 0, 2, 1500);
+        send_numbers(far.as_mut(), near.mac(), 2, 3, 1600);
+        send_numbers(far.as_mut(), near.mac(), 5, 1, 60);
+        let got = drain(near.as_mut(), 8);
+        let cut = near.counters().receive_truncated;
+        if wire.kind == LinkKind::Pnet {
+            assert_eq!((got.len(), cut), (6, 0), "its room is for any frame there is");
+        } else {
+            assert_eq!((got, cut), (vec![0, 1, 5], 3));
+        }
+        events_until(near.as_mut(), LinkEvent::MtuChanged { mtu: 9000 });
+        send_numbers(far.as_mut(), near.mac(), 10, 600, 9000);
+        let got = drain(near.as_mut(), 8);
+        assert!(got.len() > 100 && got.is_sorted(), "{}", got.len());
+        assert_eq!(near.counters().receive_truncated, cut);
+        // A smaller MTU later changes nothing.
+        wire.net.far("link set veth0 mtu 1500");
+        wire.net.near("link set veth0 mtu 1500");
+        events_until(near.as_mut(), LinkEvent::MtuChanged { mtu: 1500 });
+        send_numbers(far.as_mut(), near.mac(), 7, 1, 1500);
+        assert_eq!(drain(near.as_mut(), 8), [7]);
+    });
+}
+
+#[test]
+fn a_ring_tells_without_being_asked_that_a_frame_waits() {
+    let test = "a_ring_tells_without_being_asked_that_a_frame_waits";
+    let Some(net) = Net::make(test) else { return };
+    let wire = Wire { net, kind: LinkKind::Ring };
+    let (mut near, mut far) = (wire.open_near(), wire.open_far());
+    assert!(near.implementation().starts_with("ring"), "{}", near.implementation());
+    assert_eq!(near.has_frames(), Some(false));
+    send_numbers(far.as_mut(), near.mac(), 1, 2, 60);
+    assert_eq!(near.has_frames(), Some(true));
+    assert_eq!(near.receive(1, &mut |_| ()), 1);
+    assert_eq!(near.has_frames(), Some(true));
+    assert_eq!(near.receive(1, &mut |_| ()), 1);
+    assert_eq!(near.has_frames(), Some(false));
+}
+
+#[test]
+fn the_best_link_is_chosen() {
+    let Some(net) = Net::make("the_best_link_is_chosen") else { return };
+    let wire = Wire { net, kind: LinkKind::Auto };
+    assert_eq!(wire.open_near().implementation(), "ring, the fastest here");
 }

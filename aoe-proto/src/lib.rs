@@ -13,6 +13,7 @@
 //! - [`serve`](serve()): performs an [`Action`] on a [`Disk`], for firmware and tests.
 //! - [`initiator`]: the other side, with tags, window and retransmission. No I/O; time is an
 //!   argument.
+//! - [`conformance`]: the rules as test cases for any target, and their runner.
 //! - [`print`]: one line of text about any frame.
 //!
 //! ```
@@ -50,6 +51,7 @@
 extern crate std;
 
 pub mod ata;
+pub mod conformance;
 pub mod disk;
 pub mod error;
 pub mod incoming;
@@ -59,6 +61,7 @@ pub mod print;
 pub mod sectors;
 pub mod serve;
 pub mod target;
+pub mod watch;
 pub mod wire;
 
 pub use disk::Disk;

@@ -35,6 +35,9 @@ pub fn forgetful_vblade(segment: &Segment, dir: &Path, address: &str, image: &Pa
     plan
 }
 
+/// Every way in which our server reaches the network; it takes the first unless told otherwise.
+pub const LINKS: [&str; 3] = ["ring", "mmsg", "pnet"];
+
 /// Our program with the given arguments; the interface is added.
 pub fn cowblade(segment: &Segment, dir: &Path, arguments: &[&str]) -> ServerPlan {
     let arguments = [&["serve", "-i", Segment::SERVER], arguments].concat();

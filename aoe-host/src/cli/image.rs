@@ -217,7 +217,7 @@ fn format_options(args: &CreateArgs) -> FormatOptions {
 }
 
 pub(super) fn info(args: &InfoArgs) -> Result<Exit> {
-    tell(&tools::info(&args.image, gate(args.parents))?, args.json)
+    tell(&tools::info(&args.image, &gate(args.parents))?, args.json)
 }
 
 /// Checks all images, then fails with the first that could not be checked.
@@ -225,7 +225,7 @@ pub(super) fn check(args: &CheckArgs) -> Result<Exit> {
     let (mut reports, mut exit, mut failure) = (Vec::new(), Exit::Success, None);
     for image in &args.images {
         let look = if args.repair { tools::repair } else { tools::check };
-        let checked = with_bar(args.json, |progress| look(image, gate(args.parents), progress));
+        let checked = with_bar(args.json, |progress| look(image, &gate(args.parents), progress));
         match checked {
             Ok(report) => {
                 if report.exit() != Exit::Success {

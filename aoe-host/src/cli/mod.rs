@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::{Exit, Result};
 
+pub mod bench;
 pub mod clients;
 pub mod completion;
 pub mod demo;
@@ -11,6 +12,7 @@ pub mod image;
 pub mod initiator;
 pub mod serve;
 pub mod status;
+pub mod watch;
 
 mod output;
 
@@ -78,6 +80,14 @@ pub enum Command {
     /// Copy a file to a target
     Write(initiator::WriteArgs),
 
+    /// Put a load on targets and measure them
+    #[command(after_help = bench::NOTES)]
+    Bench(Box<bench::BenchArgs>),
+
+    /// Listen to AoE traffic and point out what is wrong with it
+    #[command(after_help = watch::EXAMPLES)]
+    Watch(watch::WatchArgs),
+
     /// Print a completion script for a shell
     Completions(completion::CompletionsArgs),
     /// Write the manual pages
@@ -109,6 +119,8 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Reserve(args) => initiator::reserve(&args),
         Command::Read(args) => initiator::read(&args),
         Command::Write(args) => initiator::write(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Completions(args) => completion::completions(&args),
         Command::Man(args) => completion::man(&args),
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde::{Deserialize, Deserializer, de};
 
-use super::Durability;
+use super::{Durability, Window, table};
 use crate::values::{
     Address, ByteSize, Mac, ValueError, parse_address, parse_mac, parse_mac_set, serde_text,
 };
@@ -49,6 +49,10 @@ pub struct ExportWord {
 pub enum LayerWord {
     /// A path.
     File(PathBuf),
+    /// A part of what is at a path.
+    Part(PathBuf, Window),
+    /// `cow:PATH`: an overlay, and whatever it says is below it.
+    Stack(PathBuf),
     /// `blank:SIZE`.
     Blank(ByteSize),
 }
@@ -57,8 +61,12 @@ impl FromStr for LayerWord {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text.strip_prefix("blank:") {
-            Some(size) => size.parse().map(Self::Blank),
+        if let Some(size) = text.strip_prefix("blank:") {
+            return size.parse().map(Self::Blank);
+        }
+        match text.strip_prefix("cow:") {
+            Some("") => Err(ValueError::new("`cow:` names no file; write cow:PATH")),
+            Some(path) => Ok(Self::Stack(PathBuf::from(path))),
             None if text.is_empty() => Err(ValueError::new("a layer of the chain is empty")),
             None => Ok(Self::File(PathBuf::from(text))),
         }
@@ -97,8 +105,13 @@ impl FromStr for ExportWord {
 }
 
 impl ExportWord {
-    /// Takes one comma separated word: an option, or the next lower layer.
+    /// Takes one comma separated word: an option, or the next lower layer, or a whole line of a
+    /// device-mapper table.
     fn add_word(&mut self, word: &str) -> Result<(), ValueError> {
+        if let Some(layers) = table::layers_of(word)? {
+            self.chain.extend(layers);
+            return Ok(());
+        }
         match word {
             "ro" => self.ro = true,
             "per-client" => self.per_client = true,
@@ -149,7 +162,14 @@ fn deserialize_chain<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<LayerWord
         OneOrMany::One(text) => text.split(',').map(str::to_owned).collect(),
         OneOrMany::Many(list) => list,
     };
-    words.iter().map(|word| word.parse().map_err(de::Error::custom)).collect()
+    let mut layers = Vec::new();
+    for word in &words {
+        match table::layers_of(word).map_err(de::Error::custom)? {
+            Some(line) => layers.extend(line),
+            None => layers.push(word.parse().map_err(de::Error::custom)?),
+        }
+    }
+    Ok(layers)
 }
 
 /// Reads `"MAC[+MAC...]"` or a list of MAC addresses.
@@ -197,6 +217,21 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_a_table_is_a_chain() {
+        let export = parse("0.1=0 16384 snapshot /img/golden /img/cow P 64,ro,name=lab").unwrap();
+        let origin = Window { offset_bytes: 0, len_bytes: Some(16_384 * 512) };
+        assert_eq!(
+            export.chain,
+            [
+                LayerWord::File("dm-snapshot:/img/cow".into()),
+                LayerWord::Part("/img/golden".into(), origin)
+            ]
+        );
+        assert!(export.ro);
+        assert_eq!(parse("0.1=cow:/a/b.cow").unwrap().chain, [LayerWord::Stack("/a/b.cow".into())]);
+    }
+
+    #[test]
     fn paths_that_look_like_options_need_a_hint() {
         let error = parse("0.1=golden=copy").unwrap_err().to_string();
         assert!(error.contains("`golden` is not an option") && error.contains("./golden=copy"));
@@ -208,9 +243,17 @@ mod tests {
 
     #[test]
     fn refuses_what_names_no_image() {
-        for text in
-            ["0.1", "0.1=", "0.1=ro", "=golden.img", "0.1=a,,b", "0.1=blank:", "0.1=a,limit=x"]
-        {
+        for text in [
+            "0.1",
+            "0.1=",
+            "0.1=ro",
+            "=golden.img",
+            "0.1=a,,b",
+            "0.1=blank:",
+            "0.1=a,limit=x",
+            "0.1=cow:",
+            "0.1=0 8 snapshot a b N 8",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -21,6 +21,7 @@ mod chain;
 mod file;
 mod names;
 mod resolve;
+mod table;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -63,6 +64,8 @@ pub struct ServeConfig {
     pub control: Option<PathBuf>,
     /// Protocol state that the network may not change.
     pub freeze: Freeze,
+    /// Paths that images name lead into these directories, besides that of the image itself.
+    pub follow: Vec<PathBuf>,
     /// Sentences for the operator about what is legal but probably not meant.
     pub warnings: Vec<String>,
 }
@@ -109,6 +112,8 @@ pub enum Layer {
         /// The part of it that is served.
         window: Window,
     },
+    /// What the image above, the last but this, says is below it.
+    Recorded,
     /// Zeros; always the base.
     Blank {
         /// Size of the disk in bytes, a positive multiple of 512.

@@ -51,6 +51,7 @@ impl ServeWords {
             direct: self.direct.unwrap_or(false),
             control,
             freeze: self.freeze.into_iter().collect(),
+            follow: self.follow,
             warnings: Vec::new(),
         };
         let warnings = warnings_of(&config);
@@ -214,6 +215,7 @@ impl ServeWords {
             return Err(wrong(&format!("{mac} is listed twice")));
         }
         let mut layers = word.chain.iter();
+        let mut below = Vec::new();
         // The upper of two or more layers is the overlay to write to, unless writes go elsewhere.
         let top = match layers.as_slice() {
             _ if word.ro => Top::ReadOnly,
@@ -222,9 +224,23 @@ impl ServeWords {
                 layers.next();
                 Top::File(path.clone())
             }
+            [LayerWord::Stack(path)] => {
+                layers.next();
+                below = vec![Layer::Recorded];
+                Top::File(path.clone())
+            }
+            [LayerWord::Part(path, _), _, ..] => {
+                let detail = format!(
+                    "`{}` would be written from an offset on, which is not possible; use `ro`, or \
+                     `per-client` for overlays above it",
+                    path.display()
+                );
+                return Err(wrong(&detail));
+            }
             _ => Top::Own,
         };
-        let backing = backing_of(layers.as_slice()).map_err(|detail| wrong(&detail))?;
+        let mut backing = backing_of(layers.as_slice()).map_err(|detail| wrong(&detail))?;
+        backing.append(&mut below);
         Ok(Export {
             address: word.address,
             top,
@@ -320,6 +336,14 @@ fn backing_of(words: &[LayerWord]) -> core::result::Result<Vec<Layer>, String> {
     for (at, word) in words.iter().enumerate() {
         backing.push(match word {
             LayerWord::File(path) => Layer::File { path: path.clone(), window: Window::default() },
+            LayerWord::Part(path, window) => Layer::File { path: path.clone(), window: *window },
+            LayerWord::Stack(path) if words.len() == 1 => {
+                let top = Layer::File { path: path.clone(), window: Window::default() };
+                return Ok(vec![top, Layer::Recorded]);
+            }
+            LayerWord::Stack(_) => {
+                return Err("`cow:` stands for a whole chain and stands alone".to_owned());
+            }
             LayerWord::Blank(_) if at + 1 < words.len() => {
                 return Err("`blank:` can only be the last layer, the base".to_owned());
             }
@@ -336,7 +360,7 @@ fn check_files(exports: &[Export]) -> Result<()> {
     let files_of = |export: &Export| -> Vec<PathBuf> {
         let path_of = |layer: &Layer| match layer {
             Layer::File { path, .. } => Some(path.clone()),
-            Layer::Blank { .. } => None,
+            Layer::Recorded | Layer::Blank { .. } => None,
         };
         export.backing.iter().filter_map(path_of).collect()
     };

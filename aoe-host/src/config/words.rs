@@ -47,8 +47,9 @@ pub struct ServeWords {
     #[arg(long, value_name = "SHELF.SLOT=MAC[+MAC...]")]
     pub bind: Vec<BindWord>,
 
-    /// A disk of its own: images from top to base, or blank:SIZE; options ro, per-client, mac=,
-    /// durability=, limit=, name= (repeat for several)
+    /// A disk of its own: images from top to base, or blank:SIZE, or cow:PATH, or a line of a
+    /// device-mapper table; options ro, per-client, mac=, durability=, limit=, name= (repeat for
+    /// several)
     #[arg(long, value_name = "SHELF.SLOT=CHAIN[,OPTION...]")]
     pub export: Vec<ExportWord>,
 
@@ -98,6 +99,11 @@ pub struct ServeWords {
     #[arg(long, value_enum)]
     pub link: Option<LinkKind>,
 
+    /// Where the images below are that images themselves name; beside these they may always be
+    /// (repeat for several)
+    #[arg(long, value_name = "DIR")]
+    pub follow: Vec<PathBuf>,
+
     /// State that clients may not change: config, mask, reserve
     #[arg(long, value_enum, value_delimiter = ',')]
     pub freeze: Vec<FreezeWord>,
@@ -142,6 +148,7 @@ impl ServeWords {
             control: self.control.or(file.control),
             link: self.link.or(file.link),
             freeze: or_list(self.freeze, file.freeze),
+            follow: or_list(self.follow, file.follow),
         }
     }
 }

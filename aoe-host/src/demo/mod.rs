@@ -394,6 +394,7 @@ fn config_of(directory: &Path, golden: &Path, machines: &[Machine]) -> ServeConf
         direct: false,
         control: None,
         freeze: Freeze::default(),
+        follow: Vec::new(),
         warnings: Vec::new(),
     }
 }

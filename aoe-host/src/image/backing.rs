@@ -94,6 +94,10 @@ pub fn open_backing(
     for layer in layers.iter().rev() {
         match layer {
             config::Layer::Blank { len_bytes } => stack.put_blank(*len_bytes)?,
+            // `serve` has put the layers in its place by now.
+            config::Layer::Recorded => {
+                return Err(HostError::usage("use the chain", "its lower end is not named"));
+            }
             config::Layer::File { path, window } => {
                 let name = ImageName::parse(path);
                 // Keys are given out before the layer is known to be good, but stay empty then.

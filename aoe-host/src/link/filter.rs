@@ -17,6 +17,12 @@ const PACKET_HOST: u32 = 0;
 const PACKET_BROADCAST: u32 = 1;
 /// Offset of the `EtherType` in a frame.
 const ETHERTYPE_AT: u32 = 12;
+
+/// Where it is behind a VLAN tag.
+const TAGGED_ETHERTYPE_AT: u32 = 16;
+
+/// Types of VLAN tags: that of IEEE 802.1Q, and the outer one of 802.1ad.
+const TPIDS: [u16; 2] = [0x8100, 0x88A8];
 /// Offset of version and flags, and the flag of an answer. [AoE 2, 2.1]
 const FLAGS_AT: u32 = 14;
 const FLAG_RESPONSE: u32 = 0x08;
@@ -43,7 +49,7 @@ impl Wanted {
     /// What a server of `addresses` wants: other answers are none of its business, but whoever
     /// answers for its own addresses must be reported.
     pub(super) fn by_server(addresses: &[Address]) -> Self {
-        let mut numbers: Vec<u32> = addresses.iter().map(number).collect();
+        let mut numbers: Vec<u32> = addresses.iter().copied().map(number).collect();
         numbers.sort_unstable();
         numbers.dedup();
         let mut ranges: Vec<(u32, u32)> = Vec::new();
@@ -58,7 +64,7 @@ impl Wanted {
 }
 
 /// The address as the four octets at [`ADDRESS_AT`] hold it, without the command.
-fn number(address: &Address) -> u32 {
+fn number(address: Address) -> u32 {
     u32::from(address.shelf()) << 16 | u32::from(address.slot()) << 8
 }
 
@@ -111,6 +117,21 @@ pub(super) fn program(wanted: &Wanted) -> Vec<libc::sock_filter> {
         steps.push(step(libc::BPF_RET | libc::BPF_K, DROP));
     }
     assemble(&steps)
+}
+
+/// The program that lets pass AoE frames, and AoE frames with one VLAN tag that the kernel left in
+/// its place, whoever they are for.
+pub(super) fn tap_program() -> Vec<libc::sock_filter> {
+    let aoe = u32::from(ETHERTYPE);
+    let [customer, service] = TPIDS.map(u32::from);
+    assemble(&[
+        load(libc::BPF_H, ETHERTYPE_AT),
+        jump(libc::BPF_JEQ, aoe, To::Accept, To::Skip(0)),
+        jump(libc::BPF_JEQ, customer, To::Skip(1), To::Skip(0)),
+        jump(libc::BPF_JEQ, service, To::Skip(0), To::Drop),
+        load(libc::BPF_H, TAGGED_ETHERTYPE_AT),
+        jump(libc::BPF_JEQ, aoe, To::Accept, To::Drop),
+    ])
 }
 
 /// Puts the two ends behind the steps and gives every jump its distance.

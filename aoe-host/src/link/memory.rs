@@ -188,6 +188,10 @@ impl Link for Port {
         &self.name
     }
 
+    fn implementation(&self) -> &'static str {
+        "memory"
+    }
+
     fn mac(&self) -> Mac {
         self.state.mac
     }

@@ -3,6 +3,7 @@
 //! ```text
 //!   packet.rs  packet socket of Linux, read through a ring or by recvmmsg  (the fast ones)
 //!   pnet.rs    raw socket of the operating system, through libpnet         (portable)
+//!   tap.rs     listens to everything that passes an interface              (`cowblade watch`; no link)
 //!   memory.rs  an in-memory Ethernet switch; each port is a link           (demo, tests)
 //!
 //!   open.rs    which of them            packet_socket.rs  the socket under the first two
@@ -37,6 +38,7 @@ pub mod pnet;
 mod ring;
 mod sending;
 mod state;
+pub mod tap;
 mod watch;
 
 pub use open::{Room, open};
@@ -48,9 +50,7 @@ pub trait Link {
     fn name(&self) -> &str;
 
     /// Which implementation it is, and why if there was a choice; for people.
-    fn implementation(&self) -> &str {
-        ""
-    }
+    fn implementation(&self) -> &str;
 
     /// This station's own address, as of the last event.
     fn mac(&self) -> Mac;
@@ -68,7 +68,8 @@ pub trait Link {
     /// Only requests, and answers that claim one of `addresses`, are needed from now on: a link
     /// that can have the others dropped early does so. They may still be delivered.
     fn serve_only(&mut self, addresses: &[Address]) {
-        let _all_the_same = addresses;
+        // Delivering all of them is allowed.
+        let _: &[Address] = addresses;
     }
 
     /// Whether a frame waits, if that can be told without a system call: then it pays to ask a
@@ -169,8 +170,8 @@ pub fn wait(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<()>
 ///
 /// # Errors
 /// When the system refuses to wait; an interruption by a signal is not an error.
-pub fn wait_for_any<'f>(
-    fds: &mut dyn Iterator<Item = BorrowedFd<'f>>,
+pub fn wait_for_any(
+    fds: &mut dyn Iterator<Item = BorrowedFd<'_>>,
     timeout: Option<Duration>,
 ) -> io::Result<()> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};

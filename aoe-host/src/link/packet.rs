@@ -374,7 +374,9 @@ impl Outgoing<'_> {
                     // A call that sends nothing fails; if it does not, the loop must end all the
                     // same.
                     let (sent, left) = rest.split_at_checked(count.max(1)).unwrap_or((rest, &[]));
-                    sent.iter().for_each(|frame| self.tally.sent(frame));
+                    for frame in sent {
+                        self.tally.sent(frame);
+                    }
                     rest = left;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

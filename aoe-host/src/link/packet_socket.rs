@@ -69,7 +69,12 @@ impl PacketSocket {
     }
 
     /// A filtered socket that is not bound yet and therefore receives nothing.
-    fn open() -> io::Result<Self> {
+    pub(super) fn open() -> io::Result<Self> {
+        Self::open_filtered(&filter::program(&Wanted::All))
+    }
+
+    /// As [`PacketSocket::open`], with another filter.
+    pub(super) fn open_filtered(filter: &[libc::sock_filter]) -> io::Result<Self> {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: `socket` takes three integers and touches no memory of ours.
         let raw = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
@@ -79,7 +84,7 @@ impl PacketSocket {
         // SAFETY: `raw` was returned by `socket` just above, is open, and nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(raw) };
         let socket = Self { fd };
-        socket.set_wanted(&Wanted::All)?;
+        socket.attach_filter(filter)?;
         socket.grow_send_buffer()?;
         Ok(socket)
     }
@@ -87,10 +92,15 @@ impl PacketSocket {
     /// Binds to the interface of number `index`, or moves the binding there, for AoE frames.
     /// Needs no privilege, so it works after privileges were dropped.
     pub(super) fn bind(&self, index: u32) -> io::Result<()> {
+        self.bind_protocol(index, ETHERTYPE)
+    }
+
+    /// As [`PacketSocket::bind`], for the frames of another `EtherType`.
+    pub(super) fn bind_protocol(&self, index: u32, protocol: u16) -> io::Result<()> {
         // SAFETY: `sockaddr_ll` consists of integers only; all zero is a valid value.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         address.sll_family = constant_u16(libc::AF_PACKET);
-        address.sll_protocol = ETHERTYPE.to_be();
+        address.sll_protocol = protocol.to_be();
         address.sll_ifindex = i32::try_from(index).map_err(io::Error::other)?;
         let len = socklen_of::<libc::sockaddr_ll>()?;
         // SAFETY: the pointer and `len` describe `address`, which outlives the call; `bind` reads
@@ -189,7 +199,10 @@ impl PacketSocket {
 
     /// Lets only these frames pass from now on. What has passed already stays.
     pub(super) fn set_wanted(&self, wanted: &Wanted) -> io::Result<()> {
-        let program = filter::program(wanted);
+        self.attach_filter(&filter::program(wanted))
+    }
+
+    fn attach_filter(&self, program: &[libc::sock_filter]) -> io::Result<()> {
         let handle = libc::sock_fprog {
             len: u16::try_from(program.len()).map_err(io::Error::other)?,
             filter: program.as_ptr().cast_mut(),
@@ -269,7 +282,7 @@ fn interface_request(name: &str) -> io::Result<libc::ifreq> {
     Ok(request)
 }
 
-fn socklen_of<T>() -> io::Result<libc::socklen_t> {
+pub(super) fn socklen_of<T>() -> io::Result<libc::socklen_t> {
     libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)
 }
 
@@ -278,10 +291,10 @@ fn socklen_of<T>() -> io::Result<libc::socklen_t> {
     clippy::cast_sign_loss,
     reason = "address families are small positive constants"
 )]
-const fn constant_u16(value: c_int) -> u16 {
+pub(super) const fn constant_u16(value: c_int) -> u16 {
     value as u16
 }
 
-fn check(result: c_int) -> io::Result<()> {
+pub(super) fn check(result: c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

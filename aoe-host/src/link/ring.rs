@@ -91,7 +91,10 @@ impl Ring {
         let at = self.layout.offset(self.place);
         // Pairs with the kernel's barrier between the frame's bytes and its status.
         let status = self.memory.word(at)?.load(Ordering::Acquire);
-        (status & STATUS_USER != 0).then_some(Lent { ring: self, at, status })
+        if status & STATUS_USER == 0 {
+            return None;
+        }
+        Some(Lent { ring: self, at, status })
     }
 }
 

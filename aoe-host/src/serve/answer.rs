@@ -267,6 +267,7 @@ impl Running<'_> {
 fn layer_text(layer: &crate::config::Layer) -> String {
     match layer {
         crate::config::Layer::File { path, .. } => path.display().to_string(),
+        crate::config::Layer::Recorded => "what it names".to_owned(),
         crate::config::Layer::Blank { len_bytes } => format!("blank:{len_bytes}"),
     }
 }

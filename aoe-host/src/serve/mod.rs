@@ -10,6 +10,7 @@
 //! ```
 
 mod answer;
+mod chains;
 mod edge;
 mod idle;
 mod log;
@@ -162,6 +163,7 @@ impl<'m> Running<'m> {
         pool: PagePool<'m>,
         quiet: bool,
     ) -> Result<Self> {
+        let config = &chains::settle(config)?;
         let mut server = Server::new(pool, config.allow.clone());
         let addresses: Vec<_> = config.exports.iter().map(|export| export.address).collect();
         for link in &mut links {
@@ -271,8 +273,8 @@ impl<'m> Running<'m> {
         let came = loop {
             let came = (0..LOOKS).any(|_| {
                 core::hint::spin_loop();
-                let ready = |link: &Box<dyn Link>| link.has_frames() == Some(true);
-                self.links.iter().any(ready) || self.edge.driver.has_news()
+                self.links.iter().any(|link| link.has_frames() == Some(true))
+                    || self.edge.driver.has_news()
             });
             if came || from.elapsed() >= AWAKE_MAX {
                 break came;
@@ -401,8 +403,8 @@ impl<'m> Running<'m> {
     }
 
     fn log_serving(&self) {
-        let name = |l: &Box<dyn Link>| format!("{} ({})", l.name(), l.implementation());
-        let names: Vec<String> = self.links.iter().map(name).collect();
+        let names = self.links.iter().map(|l| format!("{} ({})", l.name(), l.implementation()));
+        let names: Vec<String> = names.collect();
         let addresses: Vec<String> = self.server.addresses().map(|a| a.to_string()).collect();
         let shown = match addresses.as_slice() {
             [first, .., last] if addresses.len() > 4 => {

@@ -15,14 +15,45 @@ use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{Below, Format, ImageFile, ImageName, Known, Recorded, detect, mismatch_words};
 use crate::storage::{FileKey, FileOptions, FileStorage};
 
-/// Whether paths that an image names are followed.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+/// Whether paths that an image names are followed. They are opened for reading only.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Gate {
     /// No: an image from a stranger decides nothing.
     #[default]
     Closed,
-    /// Yes, to read.
+    /// To files beside the image that names them, or below one of these directories. Symbolic
+    /// links count as what they lead to.
+    Within(Vec<PathBuf>),
+    /// Anywhere.
     Open,
+}
+
+impl Gate {
+    /// Where `path`, which the image at `child` names, really is, if that may be opened.
+    fn admit(&self, child: &Path, path: &Path) -> core::result::Result<PathBuf, ParentState> {
+        let directories = match self {
+            Self::Closed => return Err(ParentState::Unknown),
+            Self::Open => return Ok(path.to_owned()),
+            Self::Within(directories) => directories,
+        };
+        let real = std::fs::canonicalize(path)
+            .map_err(|e| ParentState::Unusable(format!("it cannot be found: {e}")))?;
+        let beside = match child.parent() {
+            Some(directory) if directory.as_os_str().is_empty() => Some(Path::new(".")),
+            other => other,
+        };
+        let is_beside = beside
+            .and_then(|directory| std::fs::canonicalize(directory).ok())
+            .is_some_and(|directory| real.parent() == Some(directory.as_path()));
+        let is_below = |directory: &PathBuf| {
+            std::fs::canonicalize(directory).is_ok_and(|directory| real.starts_with(directory))
+        };
+        if is_beside || directories.iter().any(is_below) {
+            Ok(real)
+        } else {
+            Err(ParentState::Elsewhere)
+        }
+    }
 }
 
 /// A parent as an image names it.
@@ -43,6 +74,8 @@ pub struct ParentReport {
 pub enum ParentState {
     /// It was not looked at: the gate is closed, or no path is known.
     Unknown,
+    /// It was not looked at: it is in a directory in which nothing may be followed to.
+    Elsewhere,
     /// It is the one that was recorded.
     AsRecorded,
     /// It is there; nothing was recorded by which it could be recognised.
@@ -64,6 +97,9 @@ impl fmt::Display for ParentReport {
         }
         match &self.state {
             ParentState::Unknown => Ok(()),
+            ParentState::Elsewhere => {
+                f.write_str(": not looked at; name its directory with --follow")
+            }
             ParentState::AsRecorded => f.write_str(": as recorded"),
             ParentState::Unverified => f.write_str(": there, but nothing to recognise it by"),
             ParentState::Unusable(why) | ParentState::Different(why) => write!(f, ": {why}"),
@@ -73,7 +109,7 @@ impl fmt::Display for ParentReport {
 
 impl ParentReport {
     /// It may be read as what lies below.
-    pub(super) fn is_usable(&self) -> bool {
+    pub(crate) fn is_usable(&self) -> bool {
         matches!(self.state, ParentState::AsRecorded | ParentState::Unverified)
     }
 
@@ -121,25 +157,31 @@ pub(super) fn below_of(path: &Path, window: Window) -> Result<Below> {
 
 /// Every parent from an image down, and the layers for [`open_backing`](crate::image::open_backing)
 /// as far as all are usable.
-pub(super) fn parents(
+pub(crate) fn parents(
     file: &ImageFile,
     recorded: Option<Recorded>,
-    gate: Gate,
+    gate: &Gate,
 ) -> Result<(Vec<ParentReport>, Vec<Layer>)> {
     let (mut reports, mut layers) = (Vec::new(), Vec::new());
     let mut seen = file.keys()?;
     let mut next = recorded;
+    let mut child = file.path().to_owned();
     while let Some(recorded) = next.take() {
         if reports.len() >= MAX_LAYERS {
             let state = ParentState::Unusable(format!("more than {MAX_LAYERS} layers"));
             reports.push(ParentReport { path: recorded.path, state, format: None });
             break;
         }
-        let path = recorded.path.clone().filter(|_| gate == Gate::Open);
-        let Some(path) = path else {
-            let state = ParentState::Unknown;
-            reports.push(ParentReport { path: recorded.path, state, format: recorded.format });
-            break;
+        let admitted = match &recorded.path {
+            Some(path) => gate.admit(&child, path),
+            None => Err(ParentState::Unknown),
+        };
+        let path = match admitted {
+            Ok(path) => path,
+            Err(state) => {
+                reports.push(ParentReport { path: recorded.path, state, format: recorded.format });
+                break;
+            }
         };
         let (report, below) = match look(&path, &recorded, &mut seen) {
             Ok(looked) => looked,
@@ -152,6 +194,7 @@ pub(super) fn parents(
             layers.push(layer(&recorded, &path, format));
             next = below;
         }
+        child.clone_from(&path);
         reports.push(report);
     }
     Ok((reports, layers))

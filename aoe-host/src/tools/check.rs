@@ -14,7 +14,7 @@ use crate::storage::{FileOptions, LockMode};
 /// content is in the report.
 pub fn check(
     path: impl AsRef<Path>,
-    gate: Gate,
+    gate: &Gate,
     progress: &mut Progress<'_>,
 ) -> Result<CheckReport> {
     let name = ImageName::parse(path);
@@ -33,7 +33,7 @@ pub fn check(
 /// As [`check`]; somebody has the image open; writing failed, after which a second try goes on.
 pub fn repair(
     path: impl AsRef<Path>,
-    gate: Gate,
+    gate: &Gate,
     progress: &mut Progress<'_>,
 ) -> Result<CheckReport> {
     let name = ImageName::parse(path);
@@ -46,7 +46,7 @@ pub fn repair(
     Ok(report)
 }
 
-fn check_parents(file: &ImageFile, report: &mut CheckReport, gate: Gate) -> Result<()> {
+fn check_parents(file: &ImageFile, report: &mut CheckReport, gate: &Gate) -> Result<()> {
     // Headers and bindings that cannot be read are among the findings already.
     let Ok(recorded) = report.format.ops().parent(file) else { return Ok(()) };
     for parent in parents(file, recorded, gate)?.0.iter().filter(|parent| parent.is_wrong()) {

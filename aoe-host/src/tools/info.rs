@@ -45,7 +45,7 @@ pub struct Info {
 ///
 /// # Errors
 /// The file cannot be opened or read.
-pub fn info(path: impl AsRef<Path>, gate: Gate) -> Result<Info> {
+pub fn info(path: impl AsRef<Path>, gate: &Gate) -> Result<Info> {
     let name = ImageName::parse(path);
     let (file, format) = name.open(&FileOptions::default())?;
     let mut facts = Facts::default();

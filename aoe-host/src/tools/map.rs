@@ -119,7 +119,7 @@ pub fn map(
     let options = FileOptions { lock: LockMode::Shared, ..FileOptions::default() };
     let (file, format) = name.open(&options)?;
     let mut files = FileTable::new();
-    let below = below(&file, format, request.gate, &mut files)?;
+    let below = below(&file, format, &request.gate, &mut files)?;
     let keys = ImageKeys::reserve(&name, &mut files);
     keys.enter(&file, &mut files);
     let mut index = Vec::new();
@@ -146,7 +146,7 @@ struct Parents {
     is_complete: bool,
 }
 
-fn below(file: &ImageFile, format: Format, gate: Gate, files: &mut FileTable) -> Result<Parents> {
+fn below(file: &ImageFile, format: Format, gate: &Gate, files: &mut FileTable) -> Result<Parents> {
     let recorded = format.ops().parent(file)?;
     let has_parent = recorded.is_some() || format.ops().needs_parent();
     let (reports, layers) = parents(file, recorded, gate)?;

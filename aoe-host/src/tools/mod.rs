@@ -5,8 +5,8 @@
 //!
 //! 1. A command that changes an image takes its lock first and looks at everything that could be
 //!    refused before it writes.
-//! 2. A parent's path that an image names is followed only with [`Gate::Open`], read-only, and never
-//!    into anything but a file or block device.
+//! 2. A parent's path that an image names is followed as far as a [`Gate`] lets it, read-only, and
+//!    never into anything but a file or block device.
 
 mod chain;
 mod change;
@@ -18,6 +18,7 @@ mod rebind;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use chain::parents;
 pub use chain::{Gate, ParentReport, ParentState};
 pub use change::{Frozen, RolledBack, freeze, rollback};
 pub use check::{check, repair};

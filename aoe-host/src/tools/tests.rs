@@ -38,9 +38,9 @@ fn written(dir: &TempDir) -> (PathBuf, PathBuf) {
     (base, path)
 }
 
-fn runs(path: &Path, gate: Gate) -> Vec<(u64, u64, Option<usize>, MapKind)> {
+fn runs(path: &Path, gate: &Gate) -> Vec<(u64, u64, Option<usize>, MapKind)> {
     let mut runs = Vec::new();
-    let request = MapRequest { path: path.to_owned(), gate, ..MapRequest::default() };
+    let request = MapRequest { path: path.to_owned(), gate: gate.clone(), ..MapRequest::default() };
     let summary = map(&request, &mut |run| {
         runs.push((run.start, run.sectors, run.layer, run.kind));
         Ok(())
@@ -78,7 +78,7 @@ fn create_says_what_it_made() {
         ..CreateRequest::default()
     };
     assert!(create(&blank, &mut quiet()).unwrap().to_string().contains("4.00 GiB"));
-    assert_eq!(runs(&blank.path, Gate::Closed), [(0, 8 << 20, None, MapKind::Nothing)]);
+    assert_eq!(runs(&blank.path, &Gate::Closed), [(0, 8 << 20, None, MapKind::Nothing)]);
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn create_refuses_and_leaves_nothing() {
 fn info_of_everything() {
     let dir = tempfile::tempdir().unwrap();
     let (base, path) = written(&dir);
-    let native = info(&path, Gate::Open).unwrap();
+    let native = info(&path, &Gate::Open).unwrap();
     assert_eq!((native.format, native.disk_bytes), (Format::NATIVE, Some(40_000 * 512)));
     let header = &native.facts["native"];
     assert_eq!(header["data_bytes"], 5120);
@@ -138,30 +138,30 @@ fn info_of_everything() {
     assert_eq!(native.problems, [""; 0]);
     let text = native.to_string();
     assert!(text.contains("5.00 KiB (5120 bytes)") && text.contains("golden.img [raw]"), "{text}");
-    assert_eq!(info(&path, Gate::Closed).unwrap().parents[0].state, ParentState::Unknown);
+    assert_eq!(info(&path, &Gate::Closed).unwrap().parents[0].state, ParentState::Unknown);
     let json = serde_json::to_value(&native).unwrap();
     assert_eq!(json["parents"][0]["state"], "as-recorded");
     assert_eq!((&json["format"], &json["native"]), (&"native".into(), header));
 
-    let raw = info(&base, Gate::Open).unwrap();
+    let raw = info(&base, &Gate::Open).unwrap();
     assert_eq!((raw.format, raw.disk_bytes), (Format::RAW, Some(40_000 * 512)));
-    let store = info(store(&dir), Gate::Open).unwrap();
+    let store = info(store(&dir), &Gate::Open).unwrap();
     let about = &store.facts["dm_snapshot"];
     assert_eq!((&about["chunk_bytes"], &about["exceptions"]), (&4096.into(), &1.into()));
     assert_eq!(about["is_valid"], true);
     assert!(store.to_string().contains("24/512 16, as dmsetup"), "{store}");
 
     let chain = Chain::open(&[layer(&base)], &path).unwrap();
-    let writer = info(&path, Gate::Closed).unwrap().writer.unwrap();
+    let writer = info(&path, &Gate::Closed).unwrap().writer.unwrap();
     assert!(writer.contains(&std::process::id().to_string()), "{writer}");
     drop(chain);
     fs::write(&base, b"changed").unwrap();
-    let state = &info(&path, Gate::Open).unwrap().parents[0].state;
+    let state = &info(&path, &Gate::Open).unwrap().parents[0].state;
     assert!(matches!(state, ParentState::Different(why) if why.contains("fewer")), "{state:?}");
     fs::remove_file(&base).unwrap();
-    let state = &info(&path, Gate::Open).unwrap().parents[0].state;
+    let state = &info(&path, &Gate::Open).unwrap().parents[0].state;
     assert!(matches!(state, ParentState::Unusable(_)), "{state:?}");
-    assert_eq!(info(&base, Gate::Open).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(info(&base, &Gate::Open).unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[test]
@@ -173,8 +173,8 @@ fn damaged_files_are_described_not_refused() {
         let mut bytes = whole.clone();
         bytes[at..at + len].fill(0x5a);
         fs::write(&path, &bytes).unwrap();
-        let about = info(&path, Gate::Closed).unwrap();
-        (about.problems, check(&path, Gate::Closed, &mut quiet()).unwrap())
+        let about = info(&path, &Gate::Closed).unwrap();
+        (about.problems, check(&path, &Gate::Closed, &mut quiet()).unwrap())
     };
     let (problems, report) = damage(0, 0);
     assert_eq!((problems.len(), report.exit()), (0, Exit::Success));
@@ -192,12 +192,12 @@ fn damaged_files_are_described_not_refused() {
     assert_eq!(report.exit(), Exit::Problems);
     assert!(report.findings.iter().any(|f| f.is_damage && f.text.contains("page 0")), "{report}");
     fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-    let about = info(&path, Gate::Closed).unwrap();
+    let about = info(&path, &Gate::Closed).unwrap();
     assert!(about.problems[0].contains("the image needs"), "{about}");
     for len in [0, 1, 511, 512, 4096, 8191, 8192] {
         fs::write(&path, &whole[..len]).unwrap();
-        drop(info(&path, Gate::Open).unwrap().to_string());
-        drop(check(&path, Gate::Open, &mut quiet()).unwrap().to_string());
+        drop(info(&path, &Gate::Open).unwrap().to_string());
+        drop(check(&path, &Gate::Open, &mut quiet()).unwrap().to_string());
     }
 }
 
@@ -206,30 +206,30 @@ fn check_of_stores_and_parents() {
     let dir = tempfile::tempdir().unwrap();
     let base = golden(&dir, 1000 * 512);
     let path = store(&dir);
-    let report = check(&path, Gate::Open, &mut quiet()).unwrap();
+    let report = check(&path, &Gate::Open, &mut quiet()).unwrap();
     assert_eq!((report.exit(), report.data_bytes), (Exit::Success, 4096));
     assert!(report.findings[0].text.contains("origin is not known"), "{report}");
     Chain::open(&[layer(&base)], &path).unwrap().close();
-    assert_eq!(check(&path, Gate::Open, &mut quiet()).unwrap().findings_total, 0);
+    assert_eq!(check(&path, &Gate::Open, &mut quiet()).unwrap().findings_total, 0);
     let file = fs::File::options().write(true).open(&path).unwrap();
     // A second exception about the same chunk, and one behind the disk.
     file.write_all_at(&[1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0], 4096 + 16).unwrap();
     file.write_all_at(&[0, 9, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0], 4096 + 32).unwrap();
-    let report = check(&path, Gate::Open, &mut quiet()).unwrap();
+    let report = check(&path, &Gate::Open, &mut quiet()).unwrap();
     assert_eq!((report.exit(), report.damage_total), (Exit::Problems, 2), "{report}");
 
     let native = made(&dir, "n.cow", &base);
-    assert_eq!(check(&native, Gate::Open, &mut quiet()).unwrap().exit(), Exit::Success);
+    assert_eq!(check(&native, &Gate::Open, &mut quiet()).unwrap().exit(), Exit::Success);
     fs::write(&base, vec![1; 1000 * 512]).unwrap();
-    assert_eq!(check(&native, Gate::Closed, &mut quiet()).unwrap().exit(), Exit::Success);
-    let report = check(&native, Gate::Open, &mut quiet()).unwrap();
+    assert_eq!(check(&native, &Gate::Closed, &mut quiet()).unwrap().exit(), Exit::Success);
+    let report = check(&native, &Gate::Open, &mut quiet()).unwrap();
     assert_eq!(report.exit(), Exit::Problems, "{report}");
     let lock = crate::storage::FileOptions {
         lock: crate::storage::LockMode::Exclusive,
         ..crate::storage::FileOptions::default()
     };
     let _held = crate::storage::FileStorage::open(&native, &lock).unwrap();
-    let error = check(&native, Gate::Closed, &mut quiet()).unwrap_err();
+    let error = check(&native, &Gate::Closed, &mut quiet()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InUse);
 }
 
@@ -241,12 +241,12 @@ fn map_shows_every_layer() {
     let below = |start, sectors| (start, sectors, None, MapKind::Below);
     let alone =
         [below(0, 10), data(10, 6), below(16, 16_110), data(16_126, 4), below(16_130, 23_870)];
-    assert_eq!(runs(&path, Gate::Closed), alone);
+    assert_eq!(runs(&path, &Gate::Closed), alone);
     let golden = |start, sectors| (start, sectors, Some(1), MapKind::Data);
     let all =
         [golden(0, 10), data(10, 6), golden(16, 16_110), data(16_126, 4), golden(16_130, 23_870)];
-    assert_eq!(runs(&path, Gate::Open), all);
-    assert_eq!(runs(&base, Gate::Closed), [(0, 40_000, Some(0), MapKind::Data)]);
+    assert_eq!(runs(&path, &Gate::Open), all);
+    assert_eq!(runs(&base, &Gate::Closed), [(0, 40_000, Some(0), MapKind::Data)]);
 
     let mut first = None;
     let request = MapRequest {
@@ -275,7 +275,7 @@ fn map_shows_every_layer() {
     assert_eq!(error.kind(), ErrorKind::Mismatch);
     let store = store(&dir);
     let chunk = [below(0, 8), data(8, 8)];
-    assert_eq!(runs(&store, Gate::Closed), chunk);
+    assert_eq!(runs(&store, &Gate::Closed), chunk);
 }
 
 #[test]
@@ -317,7 +317,7 @@ fn rollback_empties_and_says_what_went() {
 fn frozen_layers_carry_others() {
     let dir = tempfile::tempdir().unwrap();
     let (base, path) = written(&dir);
-    let old = info(&path, Gate::Closed).unwrap().facts["native"]["layer_id"].clone();
+    let old = info(&path, &Gate::Closed).unwrap().facts["native"]["layer_id"].clone();
     let frozen = freeze(&path).unwrap();
     assert_ne!(old, frozen.layer_id);
     assert!(frozen.to_string().contains(&frozen.layer_id));
@@ -327,10 +327,10 @@ fn frozen_layers_carry_others() {
     assert_eq!([chain.read(9), chain.read(10)], [9, 0xaa]);
     chain.write(10, 0xdd, 1);
     chain.close();
-    let about = info(&top, Gate::Open).unwrap();
+    let about = info(&top, &Gate::Open).unwrap();
     assert_eq!(about.parents.len(), 2, "{about}");
     assert_eq!(
-        runs(&top, Gate::Open)[1..3],
+        runs(&top, &Gate::Open)[1..3],
         [(10, 1, Some(0), MapKind::Data), (11, 5, Some(1), MapKind::Data)]
     );
     let store = store(&dir);
@@ -386,7 +386,7 @@ fn rebind_accepts_equal_content_only() {
     for path in [&plain, &hashed] {
         Chain::open(&[layer(&copy)], path).unwrap();
         assert!(Chain::open(&[layer(&base)], path).is_err());
-        assert_eq!(info(path, Gate::Open).unwrap().parents[0].state, ParentState::AsRecorded);
+        assert_eq!(info(path, &Gate::Open).unwrap().parents[0].state, ParentState::AsRecorded);
     }
     run(&hashed, &base, Proof::RecordedHash).unwrap();
     run(&plain, &base, Proof::Trust).unwrap();
@@ -394,7 +394,7 @@ fn rebind_accepts_equal_content_only() {
     fs::rename(&base, &moved).unwrap();
     let done = run(&plain, &moved, Proof::RecordedHash).unwrap();
     assert!(done.to_string().contains("only moved"), "{done}");
-    assert_eq!(info(&plain, Gate::Open).unwrap().parents[0].state, ParentState::AsRecorded);
+    assert_eq!(info(&plain, &Gate::Open).unwrap().parents[0].state, ParentState::AsRecorded);
 
     let store = store(&dir);
     Chain::open(&[layer(&moved)], &store).unwrap().close();
@@ -418,6 +418,6 @@ fn paths_in_images_are_not_followed_into_anything_odd() {
     )
     .unwrap();
     // Opening a FIFO in the plain way would wait for ever.
-    let about = info(&path, Gate::Open).unwrap();
+    let about = info(&path, &Gate::Open).unwrap();
     assert!(about.to_string().contains("neither a file nor"), "{about}");
 }

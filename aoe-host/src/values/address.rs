@@ -46,9 +46,57 @@ pub fn address_after(first: Address, count: u32) -> Option<Address> {
     Address::new(u16::try_from(linear / slots_per_shelf).ok()?, slot)
 }
 
+/// Addresses in the order in which they were named.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AddressList(pub Vec<Address>);
+
+/// Most addresses of one list: more is a slip of the hand.
+const LIST_LEN_MAX: usize = 1 << 16;
+
+/// Reads `0.1`, `0.0-0.63`, or several of these with commas between them. A range goes on with the
+/// next shelf after slot 254.
+///
+/// # Errors
+/// Says what is wrong with `text`.
+pub fn parse_address_list(text: &str) -> Result<AddressList, ValueError> {
+    let mut addresses = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (parse_address(first)?, parse_address(last)?);
+        if last < first {
+            return Err(ValueError::new(format!(
+                "the range `{part}` ends before it begins; write the lower address first"
+            )));
+        }
+        let mut next = Some(first);
+        while let Some(address) = next.filter(|address| *address <= last) {
+            if addresses.len() == LIST_LEN_MAX {
+                return Err(ValueError::new(format!(
+                    "`{text}` means more than {LIST_LEN_MAX} addresses"
+                )));
+            }
+            addresses.push(address);
+            next = address_after(address, 1);
+        }
+    }
+    Ok(AddressList(addresses))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_and_ranges() {
+        let list = |text| parse_address_list(text).map(|list| list.0);
+        assert_eq!(list("e1.2"), Ok(vec![at(1, 2)]));
+        assert_eq!(list("0.7,0.1-0.3"), Ok(vec![at(0, 7), at(0, 1), at(0, 2), at(0, 3)]));
+        assert_eq!(list("0.253-1.1").unwrap().len(), 4);
+        assert_eq!(list("65534.254"), Ok(vec![at(65534, 254)]));
+        for text in ["", "0.1,", "0.3-0.1", "0.1-0.2-0.3", "0.1-5", "0.0-65534.254"] {
+            assert!(list(text).is_err(), "{text}");
+        }
+    }
 
     fn at(shelf: u16, slot: u8) -> Address {
         Address::new(shelf, slot).unwrap()

@@ -7,7 +7,7 @@ use core::fmt;
 
 pub use aoe_proto::{Address, Mac};
 
-pub use address::{address_after, parse_address};
+pub use address::{AddressList, address_after, parse_address, parse_address_list};
 pub use mac::{parse_mac, parse_mac_set};
 pub use size::{ByteSize, human_bytes};
 

@@ -11,6 +11,8 @@
 mod operation_error;
 
 pub mod bitmap;
+pub mod cowloop;
+pub mod dm_cow;
 pub mod dm_snapshot;
 #[cfg(test)]
 mod memory;

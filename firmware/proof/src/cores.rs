@@ -2,8 +2,9 @@
 
 use core::hint::black_box;
 
-use crate::chains;
 use crate::stack::Depth;
+use crate::{chains, conformance};
+use aoe_proto::watch::{Captured, Memory, Watch, WatchConfig};
 use aoe_proto::{Action, Address, AtaError, Incoming, LinkLimits, Mac, Target, TargetConfig};
 /// Stack of one request through codec and target.
 pub static CODEC: Depth = Depth::new();
@@ -12,8 +13,47 @@ pub static CODEC: Depth = Depth::new();
 pub fn run() -> u8 {
     let mut frame = [0_u8; 128];
     let identified = codec(black_box(&mut frame));
+    let heard = listen(&mut frame);
     let served = chains::run();
-    u8::from(!(identified && served))
+    let judged = conformance::run();
+    u8::from(!(identified && heard && served && judged))
+}
+
+/// The IDENTIFY request that `frame` holds, then whatever else it may hold, past a listener.
+fn listen(frame: &mut [u8; 128]) -> bool {
+    let (mut exchanges, mut repeats) = ([Default::default(); 8], [Default::default(); 8]);
+    let (mut targets, mut initiators) = ([Default::default(); 1], [Default::default(); 1]);
+    let memory = Memory {
+        exchanges: &mut exchanges,
+        repeats: &mut repeats,
+        targets: &mut targets,
+        initiators: &mut initiators,
+    };
+    // The memory is the caller's choice and does not count.
+    CODEC.of(|| hear(black_box(memory), black_box(frame)))
+}
+
+#[inline(never)]
+fn hear(memory: Memory<'_>, frame: &mut [u8; 128]) -> bool {
+    let config = WatchConfig { mtu: black_box(Some(1500)), ..WatchConfig::default() };
+    let mut watch = Watch::new(config, memory);
+    let asked = watch.observe(&Captured::whole(black_box(1), black_box(frame)));
+    for byte in black_box(&mut *frame).iter_mut().skip(14) {
+        *byte = black_box(*byte ^ 0x08);
+    }
+    let answered = watch.observe(&Captured {
+        at_ns: black_box(2),
+        frame: black_box(frame),
+        wire_len: black_box(1000),
+        vlan: black_box(0),
+    });
+    black_box((asked.findings.gravest(), answered.findings.left_out()));
+    black_box(watch.poll(black_box(u64::MAX)));
+    for target in watch.targets() {
+        let quantile = target.traffic().latency.quantile_ns(black_box(999));
+        black_box((quantile, target.answerers().count()));
+    }
+    watch.initiators().count() == 1
 }
 
 /// An IDENTIFY request through the codec and a target; then whatever `frame` holds.

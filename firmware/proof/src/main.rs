@@ -11,6 +11,7 @@
 #![no_main]
 
 mod chains;
+mod conformance;
 mod cores;
 mod stack;
 mod system;
@@ -49,6 +50,8 @@ extern "C" fn main() -> ! {
     let status = cores::run();
     system::print("stack of codec and target: ", cores::CODEC.get());
     system::print("stack of the engine: ", chains::ENGINE.get());
-    let deep = cores::CODEC.get() > stack::BUDGET || chains::ENGINE.get() > stack::BUDGET;
+    system::print("stack of the conformance runner: ", conformance::RUNNER.get());
+    let depths = [cores::CODEC.get(), chains::ENGINE.get(), conformance::RUNNER.get()];
+    let deep = depths.into_iter().any(|depth| depth > stack::BUDGET);
     system::exit(status | u8::from(deep) << 1)
 }

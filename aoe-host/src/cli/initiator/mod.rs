@@ -293,7 +293,7 @@ pub struct WriteArgs {
 }
 
 /// Reads a positive number of seconds, with up to three decimals.
-fn parse_seconds(text: &str) -> Result<Duration, ValueError> {
+pub(super) fn parse_seconds(text: &str) -> Result<Duration, ValueError> {
     let malformed =
         || ValueError::new(format!("`{text}` is not a time; write seconds, such as 2 or 0.5"));
     let seconds: f64 = text.parse().map_err(|_| malformed())?;

@@ -6,7 +6,7 @@
 use crate::pages::PAGE_LEN;
 
 /// Bits in a page.
-pub(super) const PAGE_BITS: usize = PAGE_LEN * 8;
+pub(crate) const PAGE_BITS: usize = PAGE_LEN * 8;
 
 /// Bits per word.
 const BITS: usize = 64;
@@ -38,7 +38,7 @@ fn touched(first: usize, count: usize) -> (usize, usize) {
 
 /// Bit `first`, and how many bits from there on are like it: at least 1 and at most `count` if
 /// `count` is not 0. Outside the page there is one bit that is not set.
-pub(super) fn run(page: &[u8; PAGE_LEN], first: usize, count: usize) -> (bool, usize) {
+pub(crate) fn run(page: &[u8; PAGE_LEN], first: usize, count: usize) -> (bool, usize) {
     let Some((head, tail)) = words(page).get(first / BITS..).and_then(<[_]>::split_first) else {
         return (false, count.min(1));
     };
@@ -70,7 +70,7 @@ fn equal(difference: u64) -> usize {
 }
 
 /// How many of `count` bits from `first` are set.
-pub(super) fn count(page: &[u8; PAGE_LEN], first: usize, count: usize) -> usize {
+pub(crate) fn count(page: &[u8; PAGE_LEN], first: usize, count: usize) -> usize {
     let (start, touch) = touched(first, count);
     let words = words(page).iter().enumerate().skip(start).take(touch);
     words.fold(0, |sum, (index, word)| {
@@ -80,7 +80,7 @@ pub(super) fn count(page: &[u8; PAGE_LEN], first: usize, count: usize) -> usize 
 }
 
 /// Sets `count` bits from `first`.
-pub(super) fn set(page: &mut [u8; PAGE_LEN], first: usize, count: usize) {
+pub(crate) fn set(page: &mut [u8; PAGE_LEN], first: usize, count: usize) {
     let (start, touch) = touched(first, count);
     let words = page.as_chunks_mut::<8>().0;
     for (index, word) in words.iter_mut().enumerate().skip(start).take(touch) {

@@ -126,12 +126,12 @@ impl Geometry {
     }
 
     /// Pages of the bitmap.
-    pub(super) const fn pages(&self) -> u64 {
+    pub(crate) const fn pages(&self) -> u64 {
         self.units.div_ceil(BITS_PER_PAGE)
     }
 
     /// Byte of the metadata storage where page `page` begins, and how many bytes it has.
-    pub(super) fn page_range(&self, page: u64) -> Option<(u64, u32)> {
+    pub(crate) fn page_range(&self, page: u64) -> Option<(u64, u32)> {
         let before = page.checked_mul(PAGE_LEN as u64)?;
         let len = self.bitmap_len().checked_sub(before)?.min(PAGE_LEN as u64);
         let len = u32::try_from(len).ok().filter(|len| *len > 0)?;

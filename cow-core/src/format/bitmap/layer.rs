@@ -163,14 +163,15 @@ impl Mark {
 pub struct Writable {
     volume: Volume,
     mark: Option<Mark>,
-    begun: bool,
+    /// Data may lie in the storage that have no bit.
+    residue: bool,
     /// Bits that are set, those not yet durable included; unknown where nobody counted them.
     used: Option<u64>,
 }
 
 impl Writable {
     pub(crate) const fn new(volume: Volume, mark: Option<Mark>, used: Option<u64>) -> Self {
-        Self { volume, mark, begun: false, used }
+        Self { volume, mark, residue: false, used }
     }
 
     /// The layout.
@@ -189,14 +190,20 @@ impl Writable {
         self.used = Some(sectors / self.volume.geometry.unit_sectors().max(1));
     }
 
+    /// Of an image whose last session was cut short.
+    #[must_use]
+    pub(crate) const fn with_residue(self) -> Self {
+        Self { residue: true, ..self }
+    }
+
+    /// A write failed, or the last session was cut short: there may be data without a bit.
+    pub(crate) const fn has_residue(&self) -> bool {
+        self.residue
+    }
+
     /// Units whose bit is set, if somebody counted.
     pub(crate) const fn used_units(&self) -> Option<u64> {
         self.used
-    }
-
-    /// The mark that says so was, or may have been, written.
-    pub(crate) const fn has_begun(&self) -> bool {
-        self.begun
     }
 
     /// The place of the first sectors of a write in `piece`.
@@ -337,7 +344,9 @@ impl Overlay for Writable {
 
     fn committed(&mut self, _index: &mut [IndexEntry]) {}
 
-    fn abandon(&mut self, _extent: Extent, _index: &mut [IndexEntry]) {}
+    fn abandon(&mut self, _extent: Extent, _index: &mut [IndexEntry]) {
+        self.residue = true;
+    }
 
     fn adopt(&mut self, extent: Extent, offset: u64, _index: &mut [IndexEntry]) -> Adopted {
         Adopted::taken_if(
@@ -348,7 +357,6 @@ impl Overlay for Writable {
 
     fn preamble(&mut self, bytes: &mut [u8; PAGE_LEN]) -> Option<Sealed> {
         let mark = self.mark.as_ref()?;
-        self.begun = true;
         for (to, from) in bytes.iter_mut().zip(mark.bytes) {
             *to = from;
         }

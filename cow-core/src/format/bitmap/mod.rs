@@ -19,7 +19,7 @@
 //! 4. Nothing is read behind the end of a storage: a bit whose data would be there is corruption,
 //!    but for a last sector of which a part is there.
 
-mod bits;
+pub(crate) mod bits;
 mod geometry;
 mod layer;
 mod scan;
@@ -28,4 +28,4 @@ pub use geometry::Geometry;
 pub use layer::{Frozen, Writable};
 pub(crate) use layer::{Mark, Volume};
 pub use scan::{Finding, Report, Runs, fill_ranks};
-pub(crate) use scan::{Judged, each_page, first_missing, judge, ranks_needed};
+pub(crate) use scan::{Judged, first_missing, judge, ranks_needed, read_page};

@@ -49,25 +49,12 @@ pub enum Finding {
         /// According to the bitmap.
         found: u64,
     },
-    /// The recorded length of the bitmap is not that of the disk.
-    WrongLength {
-        /// Sectors according to the header.
-        recorded: u64,
-        /// Sectors that the disk needs.
-        expected: u64,
-    },
 }
 
 impl Finding {
     /// True if data are lost or cannot be trusted.
     pub const fn is_damage(&self) -> bool {
-        matches!(
-            self,
-            Self::DataMissing { .. }
-                | Self::Dirty { .. }
-                | Self::WrongCount { .. }
-                | Self::WrongLength { .. }
-        )
+        matches!(self, Self::DataMissing { .. } | Self::Dirty { .. } | Self::WrongCount { .. })
     }
 }
 
@@ -96,12 +83,6 @@ impl fmt::Display for Finding {
             ),
             Self::WrongCount { recorded, found } => {
                 write!(f, "the header counts {recorded} data units, the bitmap has {found}")
-            }
-            Self::WrongLength { recorded, expected } => {
-                write!(
-                    f,
-                    "the bitmap is recorded with {recorded} sectors, the disk needs {expected}"
-                )
             }
         }
     }
@@ -146,16 +127,15 @@ impl<F: FnMut(Finding)> Judged<F> {
         (self.found)(finding);
     }
 
-    /// The end of a check that counted `units` set bits.
-    pub(crate) fn report(self, geometry: Geometry, units: u64) -> Report {
-        let data_sectors = units.saturating_mul(geometry.unit_sectors());
+    /// The end of a check that counted so many sectors whose bit is set.
+    pub(crate) fn report(self, geometry: Geometry, data_sectors: u64) -> Report {
         Report { geometry, data_sectors, errors: self.errors, warnings: self.warnings }
     }
 }
 
 /// Reads the pages of a bitmap one after the other; `each` gets the page's number, its bits that
 /// stand for units, and the page with zeros behind the bitmap's end.
-pub(crate) fn each_page<S: ReadStorage, E: From<S::Error>>(
+fn each_page<S: ReadStorage, E: From<S::Error>>(
     storage: &S,
     geometry: &Geometry,
     scratch: &mut Page,
@@ -171,7 +151,8 @@ pub(crate) fn each_page<S: ReadStorage, E: From<S::Error>>(
     Ok(())
 }
 
-fn read_page<S: ReadStorage>(
+/// Reads a page of a bitmap, with zeros behind the bitmap's end.
+pub(crate) fn read_page<S: ReadStorage>(
     storage: &S,
     geometry: &Geometry,
     page: u64,
@@ -190,7 +171,7 @@ fn read_page<S: ReadStorage>(
     Ok(())
 }
 
-/// Counts the set bits of an image whose data storage has `end` bytes, and reports those that
+/// Counts the sectors that an image holds whose data storage has `end` bytes, and reports bits that
 /// stand for nothing or for data that are not there. (For data that lie where they would in a full
 /// image; packed ones have no use for `end`.)
 pub(crate) fn judge<S: ReadStorage>(
@@ -200,9 +181,8 @@ pub(crate) fn judge<S: ReadStorage>(
     scratch: &mut Page,
     judged: &mut Judged<impl FnMut(Finding)>,
 ) -> Result<u64, S::Error> {
-    let (mut units, mut stray) = (0_u64, 0_u64);
+    let mut stray = 0_u64;
     each_page(storage, geometry, scratch, |_page, here, bytes| {
-        units = units.saturating_add(bits::count(bytes, 0, here) as u64);
         stray = stray.saturating_add(bits::count(bytes, here, PAGE_BITS) as u64);
         Ok::<_, S::Error>(())
     })?;
@@ -216,7 +196,7 @@ pub(crate) fn judge<S: ReadStorage>(
     if let Some((sector, sectors)) = first_missing(storage, geometry, end, scratch)? {
         judged.tell(Finding::DataMissing { sector, sectors });
     }
-    Ok(units)
+    count_sectors(storage, geometry, scratch)
 }
 
 /// The first sector whose bit is set although none of it is in a data storage of `end` bytes, and
@@ -279,6 +259,19 @@ impl Runs {
         }
         Ok(None)
     }
+}
+
+/// Sectors whose bit is set; with aliased bits there are more of them than bits.
+pub(crate) fn count_sectors<S: ReadStorage>(
+    storage: &S,
+    geometry: &Geometry,
+    scratch: &mut Page,
+) -> Result<u64, S::Error> {
+    let (mut runs, mut sectors) = (Runs::new(*geometry), 0_u64);
+    while let Some((extent, _)) = runs.next(storage, scratch)? {
+        sectors = sectors.saturating_add(extent.sectors());
+    }
+    Ok(sectors)
 }
 
 /// Entries of index memory that packed data need: two pages of the bitmap each.

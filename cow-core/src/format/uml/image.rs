@@ -345,9 +345,9 @@ pub fn check<S: ReadStorage>(
         Err(_) => judged.tell(Finding::EndlessPath),
     }
     let geometry = opened.geometry;
-    let units =
+    let sectors =
         judge(storage, &geometry, opened.len, scratch, &mut judged).map_err(OpenError::Storage)?;
-    Ok(judged.report(geometry, units))
+    Ok(judged.report(geometry, sectors))
 }
 
 impl<E> RollbackError<E> {

@@ -242,7 +242,7 @@ fn impossible_files_are_not_created() {
     };
     let make = |options| create(&mut Memory::default(), &options).map(drop);
     let path = |path, version| {
-        let Err(CreateError::Path { reason }) = make(CreateOptions { path, version, ..good })
+        let Err(CreateError::Path { reason }) = make(CreateOptions { version, path, ..good })
         else {
             panic!("{path:?}");
         };

@@ -1,0 +1,35 @@
+//! Announcements nobody asked for. `[AoE 4.3]`
+
+use crate::conformance::prelude::*;
+
+const fn case(id: &'static str, severity: Severity, section: &'static str) -> Case {
+    Case::new(Topic::Advertisement, id, severity, section)
+}
+
+const RESPONSE: Check = Check::Bits { at: 14, mask: 0x0f, is: 0x08 };
+const TAG_ZERO: Check = Check::Number { at: 20, len: 4, test: Test::is(0) };
+const OWN: Check = Check::OwnAddress;
+
+pub(super) const CASES: &[Case] = &[
+    case("advertisement.start", Should, "AoE 4.3")
+        .shows("a target that starts sends a config answer to everybody, with tag 0")
+        .otherwise("Linux finds the disk up to 60 s later, and machines that boot from it fail")
+        .needs(Needs::ACTION)
+        .steps(&[Step::Advertisement {
+            action: Action::Restart,
+            accept: &[
+                plain().with(&[Check::Mac { at: 0, who: Who::Broadcast }, RESPONSE, TAG_ZERO, OWN]),
+                plain()
+                    .called("an answer to us alone, as the mask list restricts the target")
+                    .with(&[Check::Mac { at: 0, who: Who::Own }, RESPONSE, TAG_ZERO, OWN]),
+            ],
+        }]),
+    case("advertisement.version", Should, "AoE 4.3")
+        .shows("the announcement has version 1")
+        .otherwise("iPXE and other clients that check the version ignore it (vblade sends 0)")
+        .needs(Needs::ACTION)
+        .steps(&[Step::Advertisement {
+            action: Action::Restart,
+            accept: &[plain().with(&[Check::Bits { at: 14, mask: 0xf0, is: 0x10 }])],
+        }]),
+];

@@ -1,0 +1,29 @@
+//! Frame sizes. `[AoE 4.2]`
+
+use crate::conformance::prelude::*;
+
+const fn case(id: &'static str, severity: Severity, section: &'static str) -> Case {
+    Case::new(Topic::Mtu, id, severity, section)
+}
+
+pub(super) const CASES: &[Case] = &[
+    case("mtu.sector-count", Must, "AoE 4.2")
+        .shows("the frame of the most sectors fits the MTU of the link")
+        .otherwise("every full-sized read is lost on the wire, without a message")
+        .steps(&[ask(
+            read(n(0), Value::MAX),
+            &[done().with(&[Check::Length(Test::AtMost(Value::of(Base::Mtu).plus(14)))])],
+        )]),
+    case("mtu.lowered", Should, "AoE 9")
+        .shows("after the MTU of the target was lowered, it advertises less and still serves")
+        .otherwise("vblade ends at the first answer that does not fit")
+        .needs(Needs::ACTION.and(Needs::JUMBO))
+        .steps(&[
+            Step::Act(Action::LowerMtu),
+            ask(
+                query(),
+                &[plain().with(&[Check::Number { at: 28, len: 1, test: Test::AtMost(n(2)) }])],
+            ),
+            ask(read(n(0), Value::MAX), &[done()]),
+        ]),
+];

@@ -1,0 +1,344 @@
+//! A target with a disk in memory, the runner, and the link between them, in virtual time.
+
+use aoe_proto::conformance::{
+    Action, Event, Evidence, Failure, Memory, Originals, Outcome, Record, Restore, RestoreEvent,
+    RestoreResult, Restored, RunConfig, Runner, Selection, Summary, Why, Window, fields,
+};
+use aoe_proto::{
+    Address, AtaError, Disk, Incoming, LinkLimits, Mac, SectorRange, Target, TargetConfig,
+    TrimSupport, serve,
+};
+
+use crate::defects::Defect;
+
+pub(crate) const OWN: Mac = Mac([0x02, 0, 0, 0, 0, 0x0a]);
+pub(crate) const SECOND: Mac = Mac([0x02, 0, 0, 0, 0, 0x0b]);
+pub(crate) const SERVER: Mac = Mac([0x02, 0, 0, 0, 0, 0x01]);
+pub(crate) const SECTORS: u64 = 500;
+/// At the end of the disk, so that no case is skipped for its place.
+pub(crate) const WINDOW: Window = Window { lba: SECTORS - 48, sectors: 48 };
+
+pub(crate) fn address() -> Address {
+    Address::new(7, 3).unwrap()
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct MemoryDisk(pub Vec<u8>);
+
+impl MemoryDisk {
+    pub(crate) fn part(&mut self, range: SectorRange) -> &mut [u8] {
+        let start = usize::try_from(range.byte_offset()).unwrap();
+        &mut self.0[start..start + range.len_bytes()]
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn read(&mut self, range: SectorRange, data: &mut [u8]) -> Result<(), AtaError> {
+        data.copy_from_slice(self.part(range));
+        Ok(())
+    }
+
+    fn write(&mut self, range: SectorRange, data: &[u8]) -> Result<(), AtaError> {
+        self.part(range).copy_from_slice(data);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), AtaError> {
+        Ok(())
+    }
+
+    fn discard(&mut self, range: SectorRange) -> Result<(), AtaError> {
+        self.part(range).fill(0);
+        Ok(())
+    }
+}
+
+/// A target with its disk and its interface.
+pub(crate) struct Server {
+    pub(crate) target: Target,
+    pub(crate) disk: MemoryDisk,
+    pub(crate) link: LinkLimits,
+    pub(crate) mtu: usize,
+    pub(crate) defect: &'static Defect,
+    /// Requests that arrived so far: for defects with a memory.
+    pub(crate) requests: Vec<Vec<u8>>,
+    pub(crate) dead: bool,
+}
+
+impl Server {
+    pub(crate) fn new(mtu: usize, defect: &'static Defect) -> Self {
+        let mut config =
+            TargetConfig { trim: TrimSupport::Zeroing, ..TargetConfig::new(address(), SECTORS) };
+        (defect.configure)(&mut config);
+        let disk = (0..SECTORS)
+            .flat_map(|lba| (0..512).map(move |at| aoe_proto::conformance::pattern(0xd1, lba, at)));
+        Self {
+            target: Target::new(config).unwrap(),
+            disk: MemoryDisk(disk.collect()),
+            link: LinkLimits::for_mtu(mtu).unwrap(),
+            mtu,
+            defect,
+            requests: Vec::new(),
+            dead: false,
+        }
+    }
+
+    /// What our own target does with a frame.
+    pub(crate) fn honest(&mut self, frame: &[u8]) -> Vec<Vec<u8>> {
+        let Some(frame) = untagged(frame) else { return Vec::new() };
+        let Ok(request) = Incoming::parse(&frame, SERVER) else { return Vec::new() };
+        let action = self.target.handle(&request, self.link);
+        let mut buf = vec![0xa5; self.link.frame_len_max()];
+        let len = serve(&self.target, action, &mut self.disk, &mut buf).unwrap();
+        len.map(|len| buf[..len].to_vec()).into_iter().collect()
+    }
+
+    pub(crate) fn advertisements(&self) -> Vec<Vec<u8>> {
+        let emit = |dst| {
+            let mut buf = vec![0xa5; self.link.frame_len_max()];
+            let reply = self.target.advertisement(dst, SERVER, self.link);
+            let len = self.target.emit(&reply, &mut buf).unwrap();
+            buf[..len].to_vec()
+        };
+        self.target.audience().map(emit).collect()
+    }
+
+    fn receive(&mut self, frame: &[u8]) -> Vec<Vec<u8>> {
+        if self.dead {
+            return Vec::new();
+        }
+        let answers = (self.defect.serve)(self, frame);
+        self.requests.push(frame.to_vec());
+        answers
+    }
+
+    fn act(&mut self, action: Action) -> Vec<Vec<u8>> {
+        match action {
+            Action::Revive | Action::Restart | Action::Crash | Action::LinkDownUp => {
+                self.dead = false;
+                self.requests.clear();
+                (self.defect.start)(self)
+            }
+            Action::LowerMtu => {
+                let low = usize::from(aoe_proto::conformance::LOW_MTU);
+                self.link = LinkLimits::for_mtu(low).unwrap();
+                Vec::new()
+            }
+            Action::RestoreMtu => {
+                self.link = LinkLimits::for_mtu(self.mtu).unwrap();
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// What an interface that serves no VLAN hands to the target.
+pub(crate) fn untagged(frame: &[u8]) -> Option<Vec<u8>> {
+    match (frame.get(12..14), frame.get(14..16)) {
+        (Some([0x81, 0x00]), Some([_, 0])) => Some([&frame[..12], &frame[16..]].concat()),
+        (Some([0x81, 0x00]), _) => None,
+        _ => Some(frame.to_vec()),
+    }
+}
+
+/// How a case ended, for tests.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum End {
+    Passed { notes: usize },
+    Failed(String),
+    Skipped(Why),
+}
+
+#[derive(Default)]
+pub(crate) struct Report {
+    pub(crate) ends: Vec<(&'static aoe_proto::conformance::Case, End, Restored)>,
+    pub(crate) summary: Summary,
+    pub(crate) journal: Vec<u8>,
+    pub(crate) frames: usize,
+    pub(crate) virtual_ms: u64,
+}
+
+impl Report {
+    pub(crate) fn end(&self, id: &str) -> &End {
+        &self.ends.iter().find(|(case, ..)| case.id == id).unwrap_or_else(|| panic!("{id}")).1
+    }
+
+    pub(crate) fn failures(&self) -> impl Iterator<Item = &'static str> + '_ {
+        let failed = self.ends.iter().filter(|(_, end, _)| matches!(end, End::Failed(_)));
+        failed.map(|(case, ..)| case.id)
+    }
+}
+
+/// Loses frames, by a generator with a fixed seed.
+pub(crate) struct Lossy {
+    one_of: u64,
+    state: u64,
+}
+
+impl Lossy {
+    pub(crate) const NOTHING: Self = Self { one_of: 0, state: 0 };
+
+    /// Loses one of so many frames, in either direction.
+    pub(crate) fn one_of(one_of: u64, seed: u64) -> Self {
+        Self { one_of, state: seed }
+    }
+
+    fn loses(&mut self) -> bool {
+        self.state =
+            self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+        self.one_of > 0 && (self.state >> 33).is_multiple_of(self.one_of)
+    }
+}
+
+pub(crate) fn config(mtu: usize) -> RunConfig {
+    RunConfig {
+        second_mac: Some(SECOND),
+        window: Some(WINDOW),
+        ..RunConfig::new(address(), OWN, u16::try_from(mtu).unwrap())
+    }
+}
+
+/// Runs the selected cases. Stops after `events` events, as if killed.
+pub(crate) fn run(
+    server: &mut Server,
+    config: RunConfig,
+    selection: Selection<'_>,
+    loss: &mut Lossy,
+    events: usize,
+) -> Report {
+    let len = Memory::frame_len(config.mtu);
+    let mut buffers: [Vec<u8>; 4] = core::array::from_fn(|_| vec![0x5a; len]);
+    let [frame, sent, received, kept] = &mut buffers;
+    let mut window = vec![0x5a; 512 * usize::from(config.window.map_or(0, |w| w.sectors))];
+    let mut originals = Originals::new();
+    let memory =
+        Memory { frame, sent, received, kept, window: &mut window, originals: &mut originals };
+    let mut runner = Runner::new(config, selection, memory).unwrap();
+    let mut wire = Wire { server, loss, arriving: Vec::new(), now: 0 };
+    let mut report = Report::default();
+    for _ in 0..events {
+        if turn(&mut runner, &mut wire, &mut report) {
+            break;
+        }
+    }
+    report.virtual_ms = wire.now;
+    report
+}
+
+/// The link, and what is under way on it.
+struct Wire<'a> {
+    server: &'a mut Server,
+    loss: &'a mut Lossy,
+    arriving: Vec<Vec<u8>>,
+    now: u64,
+}
+
+impl Wire<'_> {
+    /// Tells how many frames were sent in both directions.
+    fn send(&mut self, frame: &[u8]) -> usize {
+        if self.loss.loses() {
+            return 1;
+        }
+        let mut answers = self.server.receive(frame);
+        let frames = 1 + answers.len();
+        answers.retain(|_| !self.loss.loses());
+        self.arriving.extend(answers);
+        frames
+    }
+
+    fn deliver(&mut self, runner: &mut Runner<'_>) {
+        for frame in self.arriving.drain(..) {
+            runner.received(&frame, None, self.now);
+        }
+    }
+}
+
+/// One event; true at the end.
+fn turn(runner: &mut Runner<'_>, wire: &mut Wire<'_>, report: &mut Report) -> bool {
+    match runner.poll(wire.now) {
+        Event::Send(outgoing) => report.frames += wire.send(outgoing.frame),
+        Event::Wait { until_ms } => {
+            if wire.arriving.is_empty() {
+                assert!(until_ms > wire.now && until_ms < u64::MAX, "it waits for nothing");
+                wire.now = until_ms;
+            }
+            wire.deliver(runner);
+        }
+        Event::Record(record) => {
+            let mut bytes = vec![0; record.encoded_len()];
+            record.encode(&mut bytes).unwrap();
+            report.journal.extend_from_slice(&bytes);
+        }
+        Event::Act(action) => {
+            wire.arriving = wire.server.act(action);
+            wire.deliver(runner);
+            runner.acted(true, wire.now);
+        }
+        Event::Started { .. } => {}
+        Event::Verdict(verdict) => {
+            let end = match verdict.outcome {
+                Outcome::Passed => End::Passed { notes: verdict.notes.len() },
+                Outcome::Skipped(why) => End::Skipped(why),
+                Outcome::Failed(failure) => {
+                    let evidence = verdict.evidence.expect("a failure has evidence");
+                    End::Failed(describe(&failure, &evidence))
+                }
+            };
+            report.ends.push((verdict.case, end, verdict.restored));
+        }
+        Event::Done(summary) => {
+            report.summary = summary;
+            return true;
+        }
+    }
+    false
+}
+
+fn describe(failure: &Failure, evidence: &Evidence<'_>) -> String {
+    let dump = |frame: &[u8]| {
+        let part = |field: aoe_proto::conformance::Field| {
+            format!("{} {:02x?}", field.name, &frame[field.bytes.start..field.bytes.end.min(64)])
+        };
+        let short = fields(frame).filter(|field| field.bytes.start < 64);
+        short.map(part).collect::<Vec<_>>().join(", ")
+    };
+    format!(
+        "step {}: {failure}\n    sent {}\n    received {}",
+        evidence.step,
+        dump(evidence.sent),
+        dump(evidence.received)
+    )
+}
+
+/// Undoes a journal.
+pub(crate) fn restore(server: &mut Server, config: RunConfig, journal: &[u8]) -> RestoreResult {
+    let mut frame = vec![0x5a; Memory::frame_len(config.mtu)];
+    let mut restore = Restore::new(config, journal, &mut frame).unwrap();
+    let mut now = 0;
+    let mut arriving: Vec<Vec<u8>> = Vec::new();
+    loop {
+        match restore.poll(now) {
+            RestoreEvent::Send { frame, .. } => {
+                let frame = frame.to_vec();
+                arriving.extend(server.receive(&frame));
+            }
+            RestoreEvent::Wait { until_ms } => {
+                if arriving.is_empty() {
+                    now = until_ms;
+                }
+                for frame in arriving.drain(..) {
+                    restore.received(&frame, None);
+                }
+            }
+            RestoreEvent::Result(..) => {}
+            RestoreEvent::Done(result) => return result,
+        }
+    }
+}
+
+/// What a journal would undo, for messages.
+pub(crate) fn journal_kinds(journal: &[u8]) -> usize {
+    aoe_proto::conformance::Records::new(journal)
+        .filter(|record| !matches!(record, Record::Run { .. } | Record::Restored))
+        .count()
+}

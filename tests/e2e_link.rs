@@ -1,0 +1,205 @@
+//! What a server costs the system, counted: system calls for each request, and while nobody asks.
+#![allow(clippy::unwrap_used, reason = "a failed preparation fails the test")]
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::process::{Child, Command, Stdio};
+
+use system_tests::frames::{ATA, Registers, command, field};
+use system_tests::initiator::Initiator;
+use system_tests::lab::Lab;
+use system_tests::operator;
+use system_tests::require::{self, Need};
+use system_tests::server::Server;
+use system_tests::site::{SECTORS, STEP, Site};
+use system_tests::target::LINKS;
+
+const DISK_WORKER: &str = env!("CARGO_BIN_EXE_disk-worker");
+const NEEDS: &[Need] = &[Need::Root, Need::Program("ip"), Need::Program("strace")];
+/// Requests that are outstanding at the same time.
+const DEPTH: usize = 16;
+/// Longest wait for anything: catches hangs only.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Counts the system calls of a server's threads until it is told to stop.
+struct Counter {
+    strace: Child,
+    report: std::path::PathBuf,
+}
+
+impl Counter {
+    fn attach(lab: &Lab, server: &Server) -> Self {
+        let report = lab.dir().join("calls");
+        let strace = Command::new(require::program("strace").unwrap())
+            .args(["-f", "-c", "-o"])
+            .arg(&report)
+            .args(["-p", &server.pid().to_string()])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let status = format!("/proc/{}/status", server.pid());
+        let tracer = format!("TracerPid:\t{}", strace.id());
+        for _ in 0..2000 {
+            if std::fs::read_to_string(&status).unwrap().contains(&tracer) {
+                return Self { strace, report };
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("strace does not attach");
+    }
+
+    /// Calls by name.
+    fn stop(mut self) -> BTreeMap<String, u64> {
+        let pid = libc::pid_t::try_from(self.strace.id()).unwrap();
+        // SAFETY: kill takes plain numbers; the child is ours and not reaped yet.
+        assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
+        self.strace.wait().unwrap();
+        let text = std::fs::read_to_string(&self.report).unwrap();
+        let calls: BTreeMap<String, u64> = text.lines().filter_map(calls_of_line).collect();
+        assert!(!calls.is_empty(), "{text}");
+        calls
+    }
+}
+
+/// A line of strace's table: share, seconds, microseconds for each call, calls, errors if there
+/// were any, name.
+fn calls_of_line(line: &str) -> Option<(String, u64)> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let name = words.last().filter(|name| **name != "total" && **name != "syscall")?;
+    words.first()?.parse::<f64>().ok()?;
+    Some(((*name).to_owned(), words.get(3)?.parse().ok()?))
+}
+
+/// Sends `rounds` times [`DEPTH`] requests at once, and waits for their answers.
+fn exchange(station: &mut Initiator, rounds: u64, request: impl Fn(u64) -> Vec<u8>) {
+    let mut buffer = vec![0; 65_536];
+    for round in 0..rounds {
+        let frames: Vec<Vec<u8>> = (0..DEPTH as u64)
+            .map(|n| station.header(command::ATA).with(&request(round * DEPTH as u64 + n)))
+            .collect();
+        let mut open: Vec<[u8; 4]> = frames.iter().map(|f| field(f, 20).unwrap()).collect();
+        for frame in &frames {
+            station.socket().send(frame).unwrap();
+        }
+        while !open.is_empty() {
+            let len = station.socket().receive(&mut buffer, PATIENCE).unwrap();
+            let frame = &buffer[..len.expect("an answer")];
+            if frame[14] & 0x08 != 0 && frame.len() >= ATA {
+                assert_eq!(frame[27], 0x40, "status");
+                open.retain(|tag| Some(*tag) != field(frame, 20));
+            }
+        }
+    }
+}
+
+#[test]
+fn few_system_calls_serve_many_requests() {
+    const ROUNDS: u64 = 100;
+    let test = "few_system_calls_serve_many_requests";
+    if !require::met(test, &[NEEDS]) {
+        return;
+    }
+    for link in LINKS {
+        let lab = Lab::new(test, DISK_WORKER);
+        let site = Site::new(&lab, 1500, 1);
+        let server = site.serve(&["--clients", "1", "--link", link]);
+        let mut station = site.station(0);
+        let lba = |n: u64| n * u64::from(STEP) % SECTORS;
+        let read = |n: u64| Registers::read(lba(n), STEP).with(&[]);
+        // Pages of the image, buffers and lists come with the first requests.
+        exchange(&mut station, 10, read);
+        let counter = Counter::attach(&lab, &server);
+        exchange(&mut station, ROUNDS, read);
+        let calls = counter.stop();
+        let requests = ROUNDS * DEPTH as u64;
+        let all: u64 = calls.values().sum();
+        let of = |names: &[&str]| names.iter().filter_map(|name| calls.get(*name)).sum::<u64>();
+        println!("{link}: {all} calls for {requests} requests: {calls:?}");
+        assert!(of(&["preadv2", "preadv", "pread64"]) <= requests + 16, "{calls:?}");
+        if link == "pnet" {
+            assert!(all > 3 * requests, "what the others are measured by: {calls:?}");
+            continue;
+        }
+        // One to read the image; the rest is shared by a batch, however small it was.
+        assert!(all * 10 < requests * 25, "{link}: {calls:?}");
+        assert!(of(&["sendmmsg", "sendto"]) * 2 < requests, "{link}: {calls:?}");
+        // Asked once after each sleep, or once in a millisecond.
+        let slept = of(&["poll", "ppoll"]);
+        assert!(of(&["recvfrom", "read"]) <= 3 * slept + 200, "{link}: {calls:?}");
+    }
+}
+
+#[test]
+fn an_idle_server_sleeps() {
+    let test = "an_idle_server_sleeps";
+    if !require::met(test, &[NEEDS]) {
+        return;
+    }
+    for link in LINKS {
+        let lab = Lab::new(test, DISK_WORKER);
+        let site = Site::new(&lab, 1500, 1);
+        let server = site.serve(&["--clients", "1", "--link", link]);
+        exchange(&mut site.station(0), 10, |n| Registers::read(n, STEP).with(&[]));
+        let before = processor_ticks(&server);
+        let counter = Counter::attach(&lab, &server);
+        std::thread::sleep(Duration::from_secs(2));
+        let calls = counter.stop();
+        let spent = processor_ticks(&server) - before;
+        let all: u64 = calls.values().sum();
+        println!("{link}: {all} calls in two idle seconds, {spent} ticks: {calls:?}");
+        // It wakes ten times a second to look at images, interfaces and space.
+        assert!(calls.get("ppoll").is_none_or(|count| *count <= 30), "{link}: {calls:?}");
+        assert!(all <= 600, "{link}: {calls:?}");
+    }
+}
+
+/// Processor time of a server so far, in ticks of the system's clock.
+fn processor_ticks(server: &Server) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
+    let after_name = stat.rsplit(')').next().unwrap();
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn status_tells_the_link_and_what_was_lost() {
+    let test = "status_tells_the_link_and_what_was_lost";
+    if !require::met(test, &[&NEEDS[..2]]) {
+        return;
+    }
+    for link in LINKS {
+        let lab = Lab::new(test, DISK_WORKER);
+        let site = Site::new(&lab, 1500, 1);
+        let server = site.serve(&["--clients", "1", "--link", link]);
+        let mut station = site.station(0);
+        // A server that does not run takes nothing: most of these find no room.
+        server.signal(libc::SIGSTOP);
+        let frame = station.header(command::ATA).with(&Registers::read(0, STEP).with(&[]));
+        for _ in 0..20_000 {
+            station.socket().send(&frame).unwrap();
+        }
+        server.signal(libc::SIGCONT);
+        let mut said = String::new();
+        let mut lost = 0;
+        for _ in 0..100 {
+            said = site.order(&["status", "--json"]).out;
+            let status: serde_json::Value = serde_json::from_str(&said).unwrap();
+            let interface = &status["interfaces"][0];
+            assert_eq!(interface["link"], format!("{link}, as asked for"), "{said}");
+            lost = interface["counters"]["receive_drops"].as_u64().unwrap();
+            if lost > 0 && status["warnings"].to_string().contains("faster than they were taken") {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(lost > 0 && said.contains("faster than they were taken"), "{link}: {said}");
+        let table = operator_text(&site);
+        assert!(table.contains(link), "{table}");
+        assert_eq!(station.ata(Registers::read(0, STEP), &[]).status().0, 0x40);
+    }
+}
+
+fn operator_text(site: &Site) -> String {
+    let said: operator::Said = site.order(&["status"]);
+    said.out
+}
