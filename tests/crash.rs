@@ -88,7 +88,9 @@ fn safe_qcow1_images_lose_nothing() {
 #[test]
 fn writeback_qcow1_images_are_old_or_new_and_keep_notes() {
     for format in QCOW1 {
-        end_all(format, Durability::Writeback, 4, &[CUT, End::Kill]);
+        // Two writes into one new cluster, killed between their notes: seed 21 of the last.
+        let seeds = if format == QCOW1[2] { 22 } else { 4 };
+        end_all(format, Durability::Writeback, seeds, &[CUT, End::Kill]);
     }
 }
 

@@ -8,7 +8,7 @@ use cow_core::engine::{
 };
 use cow_core::format::native::{self, CreateOptions, Fresh};
 use cow_core::format::raw::Raw;
-use cow_core::format::{IndexEntry, Layer, Top, dm_snapshot};
+use cow_core::format::{IndexEntry, Layer, Top, dm_snapshot, qcow1};
 use cow_core::identity::{LayerId, ParentIdentity};
 use cow_core::pages::{Frame, Page, PagePool, StorageKey};
 use cow_core::storage::{ReadStorage, Storage};
@@ -71,7 +71,9 @@ pub fn run() -> bool {
     let mut page = Page::ZERO;
     let native = read_only() && over_native(&mut store, &mut page);
     store.0.fill(0);
-    native && over_store(&mut store)
+    let dm = over_store(&mut store);
+    store.0.fill(0);
+    native && dm && over_qcow1(&mut store)
 }
 
 fn read_only() -> bool {
@@ -113,6 +115,31 @@ fn open_store(store: &mut Ram, index: &mut [IndexEntry]) -> Option<dm_snapshot::
     let opened = dm_snapshot::open(store, black_box(SECTORS), page.as_bytes_mut()).ok()?;
     let loaded = dm_snapshot::load_index(store, &opened, index, page.as_bytes_mut()).ok()?;
     dm_snapshot::Writable::new(StorageKey(0), &loaded).ok()
+}
+
+fn over_qcow1(store: &mut Ram) -> bool {
+    let mut scratch = [const { Page::ZERO }; 3];
+    let options = qcow1::CreateOptions::new(black_box(SECTORS), black_box(Some(b"proof")));
+    if qcow1::create(store, &options).is_err() {
+        return false;
+    }
+    let [page, ..] = &mut scratch;
+    let Ok(top) = qcow1::open_writable(store, StorageKey(0), page) else { return false };
+    let answered = drive(Some(Top::Qcow1(top)), &mut [], store);
+    let Ok(opened) = qcow1::open(store) else { return false };
+    let [pair @ .., _] = &mut scratch;
+    let runs_end = qcow1::Runs::new(&opened, pair).next(store).is_ok();
+    let mut memory = [0; 64];
+    let repaired = qcow1::repair(store, &mut memory, &mut scratch, &mut |f| {
+        black_box(f);
+    });
+    let [pair @ .., page] = &mut scratch;
+    let checked = qcow1::check(store, &mut memory, pair, &mut |f| {
+        black_box(f);
+    });
+    // The storage is full at its end, where an emptied image has its table.
+    let _full = black_box(qcow1::rollback(store, page));
+    answered && runs_end && checked.is_ok() && black_box(repaired).is_ok()
 }
 
 fn drive(overlay: Option<Top>, index: &mut [IndexEntry], store: &mut Ram) -> bool {

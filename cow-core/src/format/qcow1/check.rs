@@ -46,6 +46,14 @@ pub enum Finding {
         /// Where the cluster would be.
         offset: u64,
     },
+    /// The end of the file cuts the compressed cluster of the entry off. Reads of it fail, unless the
+    /// compressed bytes happen to end before.
+    ClusterCut {
+        /// Of the entry.
+        entry: u64,
+        /// Where the cluster is.
+        offset: u64,
+    },
     /// The entry names a cluster where none can be: in the header, in the L1 table, or not on a
     /// sector; or it is compressed to nothing. Reads of it fail.
     ClusterImpossible {
@@ -91,6 +99,12 @@ impl fmt::Display for Finding {
             }
             Self::ClusterMissing { entry, offset } => {
                 write!(f, "entry at {entry}: cluster at {offset}, behind the end of the file")
+            }
+            Self::ClusterCut { entry, offset } => {
+                write!(
+                    f,
+                    "entry at {entry}: the file ends within the compressed cluster at {offset}"
+                )
             }
             Self::ClusterImpossible { entry, offset } => {
                 write!(f, "entry at {entry}: no cluster can be at {offset}")
@@ -533,13 +547,15 @@ fn examine_page<M: Medium>(
             }
             continue;
         }
+        let data = matches!(entry, Entry::Data(_));
         if first {
-            let data = matches!(entry, Entry::Data(_));
             let count = if data { &mut report.clusters } else { &mut report.packed };
             *count = count.saturating_add(1);
+            if !data && offset.saturating_add(len) > volume.len {
+                tell(report, Finding::ClusterCut { entry: entry_at, offset });
+            }
         }
         if marks.claim(offset, len) {
-            let data = matches!(entry, Entry::Data(_));
             if data && medium.copy(volume, entry_at, offset)? {
                 report.repaired = report.repaired.saturating_add(1);
             } else {
