@@ -56,7 +56,7 @@ impl Chain {
                 let layer = frozen.frozen(StorageKey(key - 1)).expect("frozen");
                 chain.layers.insert(0, Layer::Native(layer));
             }
-            let (storage, top) = overlay(StorageKey(key));
+            let (storage, top) = overlay(StorageKey(key), chain.sectors);
             chain.storages.push(storage);
             chain.top = Some(top);
             chain.fill(pattern);

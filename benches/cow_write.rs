@@ -59,7 +59,7 @@ fn write(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("fresh", &name), |bencher| {
             bencher.iter_batched(
                 || {
-                    let (storage, top) = overlay(StorageKey(0));
+                    let (storage, top) = overlay(StorageKey(0), SECTORS);
                     let top = Some(Top::Native(top));
                     let engine = Engine::<4>::new(top, SECTORS, durability).expect("a size");
                     let base = Memory::default(); // native overlays never read it to write
@@ -72,7 +72,7 @@ fn write(criterion: &mut Criterion) {
                 BatchSize::LargeInput,
             );
         });
-        let (storage, top) = overlay(StorageKey(0));
+        let (storage, top) = overlay(StorageKey(0), SECTORS);
         let mut storages = OverBase { overlay: storage, base: Memory::default() };
         let top = Some(Top::Native(top));
         let mut engine = Engine::<4>::new(top, SECTORS, durability).expect("a size");

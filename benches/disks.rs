@@ -63,13 +63,13 @@ impl Storage for Memory {
     }
 }
 
-/// An empty native overlay and its storage.
-pub fn overlay(key: StorageKey) -> (Memory, native::Writable) {
+/// An empty native overlay of `sectors` sectors, and its storage.
+pub fn overlay(key: StorageKey, sectors: u64) -> (Memory, native::Writable) {
     let mut storage = Memory::default();
     let id = u8::try_from(key.0).unwrap_or(0).wrapping_add(1);
     let options = native::CreateOptions {
         layer_id: LayerId([id; 16]),
-        sectors: SECTORS,
+        sectors,
         parent: ParentIdentity::None,
         window: None,
         hint: b"",
