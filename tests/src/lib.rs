@@ -6,6 +6,7 @@
 //! * [`pc`] emulates a PC that boots over the segment.
 //! * [`image_chain`] drives an overlay file over a base file.
 //! * [`initiator`] is a small client of our own, [`hostile`] one that lies.
+//! * [`hostile_images`] spoils images of every format.
 //! * [`server`] runs a target in a namespace, kills it and starts it again.
 //! * [`dissector`] reads captured frames with tshark.
 //! * [`dm_store`] reads stores of device-mapper snapshots.
@@ -36,6 +37,7 @@ pub mod dm_store;
 pub mod frames;
 pub mod guest;
 pub mod hostile;
+pub mod hostile_images;
 pub mod image_chain;
 pub mod initiator;
 pub mod initramfs;
