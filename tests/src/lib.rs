@@ -6,7 +6,8 @@
 //! * [`pc`] emulates a PC that boots over the segment.
 //! * [`image_chain`] drives an overlay file over a base file.
 //! * [`initiator`] is a small client of our own, [`hostile`] one that lies.
-//! * [`hostile_images`] makes images that lie.
+//! * [`hostile_images`] spoils images of every format.
+//! * [`hostile_file`] is one such image in memory, with tables instead of fields.
 //! * [`server`] runs a target in a namespace, kills it and starts it again.
 //! * [`dissector`] reads captured frames with tshark.
 //! * [`dm_store`] reads stores of device-mapper snapshots.
@@ -39,6 +40,7 @@ pub mod dm_store;
 pub mod frames;
 pub mod guest;
 pub mod hostile;
+pub mod hostile_file;
 pub mod hostile_images;
 pub mod image_chain;
 pub mod initiator;
