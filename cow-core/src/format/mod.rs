@@ -18,6 +18,7 @@ pub mod dm_snapshot;
 mod memory;
 pub mod native;
 pub mod qcow1;
+pub mod qcow2;
 pub mod raw;
 pub mod uml;
 
@@ -432,6 +433,8 @@ pub enum Layer<'m> {
     Bitmap(bitmap::Frozen<'m>),
     /// A qcow image of version 1.
     Qcow1(qcow1::Frozen),
+    /// A qcow2 image, or an internal snapshot of one.
+    Qcow2(qcow2::Frozen),
 }
 
 macro_rules! each_layer {
@@ -442,6 +445,10 @@ macro_rules! each_layer {
                 $call
             }
             Layer::Native($format) => {
+                let $index: &[IndexEntry] = &[];
+                $call
+            }
+            Layer::Qcow2($format) => {
                 let $index: &[IndexEntry] = &[];
                 $call
             }
