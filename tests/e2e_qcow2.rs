@@ -5,8 +5,11 @@
 use std::path::{Path, PathBuf};
 
 use aoe_host::storage::FileTable;
-use cow_core::format::{Layer, qcow2, raw};
+use cow_core::format::qcow2::Surroundings;
+use cow_core::format::{Layer, Top, qcow2, raw};
+use cow_core::pages::Page;
 use cow_core::storage::ReadStorage;
+use cow_core::units::Extent;
 use system_tests::qemu::{self, MapEntry, TOOLS, key, text};
 use system_tests::require;
 use system_tests::rng::Rng;
@@ -291,4 +294,169 @@ fn look_here(paths: &[PathBuf], kind: &Kind, map: &[MapEntry]) -> (Vec<u8>, Vec<
     })
     .0;
     (Vec::new(), map_here)
+}
+
+/// A chain that is written here: its files, and what it must read as.
+struct Written {
+    paths: Vec<PathBuf>,
+    model: Vec<u8>,
+    kind: Kind,
+}
+
+impl Written {
+    /// An image that is made here.
+    fn create(dir: &Path, name: &str, kind: &Kind, bits: (u32, u8)) -> Self {
+        let (version, refcount_bits) = bits;
+        let mut paths = vec![dir.join(name)];
+        let base = format!("{name}.base");
+        let mut model = vec![0; usize::try_from(kind.sectors * 512).unwrap()];
+        if kind.backed {
+            paths.push(dir.join(&base));
+            make_base(&paths[1], kind.sectors);
+            let bytes = std::fs::read(&paths[1]).unwrap();
+            model[..bytes.len()].copy_from_slice(&bytes);
+        }
+        std::fs::write(&paths[0], []).unwrap();
+        let backing = qcow2::Backing { name: base.as_bytes(), format: b"raw" };
+        let options = qcow2::CreateOptions {
+            version,
+            disk_bytes: kind.sectors * 512,
+            cluster_bits: u8::try_from(kind.cluster.trailing_zeros()).unwrap(),
+            refcount_bits,
+            backing: kind.backed.then_some(backing),
+        };
+        let mut file = qemu::files(&paths, true).get(key(0)).unwrap().clone();
+        qcow2::create(&mut file, &options, &mut Page::ZERO.clone()).unwrap();
+        Self { paths, model, kind: kind.clone() }
+    }
+
+    /// One process: opens, changes at random, reads now and then, closes.
+    fn session(&mut self, changes: usize, pages: usize, rng: &mut Rng) {
+        let mut files = qemu::files(&self.paths, true);
+        let mut image = files.get(key(0)).unwrap().clone();
+        let opened = qcow2::open(&image).unwrap();
+        let page = &mut Page::ZERO.clone();
+        let top = qcow2::open_writable(&mut image, key(0), &opened, &Surroundings::default(), page);
+        let below = layers(&files, &self.paths, opened.frozen(key(0)));
+        let top = Some(Top::Qcow2(top.unwrap()));
+        let (_, top) = qemu::with(top, &below[1..], &mut files, pages, |driver| {
+            for _ in 0..changes {
+                self.change(driver, rng);
+            }
+            driver.flush().unwrap();
+        });
+        let Some(Top::Qcow2(mut top)) = top else { panic!("another overlay") };
+        qcow2::close(&mut image, &mut top, page).unwrap();
+    }
+
+    fn change(&mut self, driver: &mut qemu::Driver<'_, '_>, rng: &mut Rng) {
+        let (start, len) = range(&self.kind, rng);
+        let extent = Extent::new(start, len).unwrap();
+        let at = usize::try_from(start * 512).unwrap();
+        let part = &mut self.model[at..at + usize::try_from(len * 512).unwrap()];
+        match rng.below(10) {
+            0..6 => {
+                rng.fill(part);
+                driver.write(extent.start(), part).unwrap();
+            }
+            6 => {
+                part.fill(0);
+                driver.zero(extent).unwrap();
+            }
+            7 => {
+                driver.discard(extent).unwrap();
+                let mut now = vec![0xee; part.len()];
+                driver.read(extent.start(), &mut now).unwrap();
+                for (now, was) in now.chunks(512).zip(part.chunks_mut(512)) {
+                    assert!(now == was || now == [0; 512], "a discard in {extent}");
+                    was.copy_from_slice(now);
+                }
+            }
+            _ => {
+                let mut now = vec![0xee; part.len()];
+                driver.read(extent.start(), &mut now).unwrap();
+                same(&now, part, &(extent, &self.kind));
+            }
+        }
+    }
+
+    /// QEMU finds nothing wrong, and reads what the model says.
+    fn judge(&self) {
+        let image = text(&self.paths[0]);
+        let (well, said) = qemu::try_run("qemu-img", &["check", "-f", "qcow2", image]);
+        assert!(well, "{said}{:?}", self.kind);
+        same(&qemu::content(&self.paths[0], "qcow2", &[]), &self.model, &self.kind);
+        let (ours, our_map) = read_here(&self.paths, None, &mut Rng::new(1));
+        same(&ours, &self.model, &self.kind);
+        same_map(&our_map, &qemu::map(&self.paths[0], "qcow2"), &self.kind);
+    }
+}
+
+#[test]
+fn images_made_here_are_sound_and_the_same_to_qemu() {
+    if !require::met("images_made_here_are_sound_and_the_same_to_qemu", &[TOOLS]) {
+        return;
+    }
+    let dir = WorkDir::new("qcow2-write");
+    let clusters = [512, 1024, 4096, 8192, 65_536, 1 << 21];
+    for (at, cluster) in clusters.into_iter().enumerate() {
+        let sectors = (cluster / 512 * 150).min(60_000) + 7;
+        let width = [64, 1, 2, 4, 8, 32][at];
+        for (n, (bits, backed, sectors)) in [
+            ((3, 16), false, sectors),
+            ((3, 16), true, sectors),
+            ((2, 16), true, sectors),
+            ((2, 16), false, sectors),
+            ((3, width), true, sectors),
+            ((3, 16), true, 1),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let kind = Kind { backed, ..kind(bits.0, cluster, sectors) };
+            let mut rng = Rng::new((at * 10 + n) as u64);
+            let mut written = Written::create(dir.path(), &format!("{at}-{n}.qcow2"), &kind, bits);
+            written.judge();
+            for pages in [2, 3, 16] {
+                written.session(60, pages, &mut rng);
+                written.judge();
+            }
+        }
+    }
+}
+
+#[test]
+fn images_of_qemu_are_written_here_and_in_turn() {
+    if !require::met("images_of_qemu_are_written_here_and_in_turn", &[TOOLS]) {
+        return;
+    }
+    let dir = WorkDir::new("qcow2-turn");
+    for (at, kind) in kinds().into_iter().enumerate() {
+        if kind.options.contains("extended_l2=on") || kind.sectors > 1 << 20 {
+            continue;
+        }
+        let mut rng = Rng::new(500 + at as u64);
+        let paths = chain(dir.path(), &format!("{at}.qcow2"), &kind);
+        let mut written = Written { paths, model: Vec::new(), kind: kind.clone() };
+        let mut kept = Vec::new();
+        for round in 0..3 {
+            qemu::io(&written.paths[0], "qcow2", &commands(&kind, 15, &mut rng));
+            let image = text(&written.paths[0]).to_owned();
+            if !qemu::try_run("qemu-img", &["check", "-q", &image]).0 {
+                break; // damaged by QEMU itself
+            }
+            written.model = qemu::content(&written.paths[0], "qcow2", &[]);
+            if kind.snapshots && round < 2 {
+                let name = format!("taken {round}");
+                qemu::run("qemu-img", &["snapshot", "-c", &name, &image]);
+                kept.push((name, written.model.clone()));
+            }
+            written.session(40, [2, 3, 16][round], &mut rng);
+            written.judge();
+            for (name, theirs) in &kept {
+                let from = format!("snapshot.name={name}");
+                same(&qemu::content(&written.paths[0], "qcow2", &["-l", &from]), theirs, &kind);
+            }
+        }
+    }
 }

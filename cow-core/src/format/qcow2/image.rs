@@ -231,7 +231,7 @@ fn make<S: Storage>(
 }
 
 /// Counts 1 for the clusters of the image below `used` in one refcount block.
-fn write_counts<S: Storage>(
+pub(super) fn write_counts<S: Storage>(
     storage: &mut S,
     geometry: &Geometry,
     block: u64,

@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod tests;
 
+mod allocation;
 mod bytes;
 mod entry;
 mod error;
@@ -12,12 +13,17 @@ mod frozen;
 mod geometry;
 mod header;
 mod image;
+mod session;
 mod snapshot;
+mod tables;
 mod volume;
+mod writable;
 
 pub use error::{CreateError, OpenError, OpenWritableError, RefuseWriting, SnapshotError};
 pub use frozen::Frozen;
 pub use geometry::Geometry;
 pub use header::{FormatName, Header, HeaderFault, MAX_FORMAT_LEN, MAX_NAME_LEN};
 pub use image::{Backing, CreateOptions, Opened, backing_name, create, is_qcow2, open};
+pub use session::{Surroundings, close, open_writable};
 pub use snapshot::{Snapshot, Snapshots, find_snapshot, snapshots};
+pub use writable::Writable;

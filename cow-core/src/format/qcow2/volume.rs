@@ -150,9 +150,13 @@ impl Volume {
 
     /// A cluster may be there: behind the header, below the end, not in a table of the header.
     pub(super) const fn may_hold(&self, offset: u64) -> bool {
+        offset < self.limit && self.is_apart(offset)
+    }
+
+    /// A cluster there would be apart from the header and the tables that it names.
+    pub(super) const fn is_apart(&self, offset: u64) -> bool {
         let bytes = self.geometry.cluster_bytes();
         offset >= bytes
-            && offset < self.limit
             && !self.l1.overlaps(offset, bytes)
             && !self.reftable.overlaps(offset, bytes)
     }
