@@ -47,7 +47,6 @@ pub(super) const AUTOCLEAR_AT: usize = 88;
 /// Types of header extensions.
 pub(super) const EXT_END: u32 = 0;
 pub(super) const EXT_BACKING_FORMAT: u32 = 0xe279_2aca;
-pub(super) const EXT_FEATURE_NAMES: u32 = 0x6803_f857;
 
 /// Why a header is refused. Offsets are bytes of the image.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,13 +1,14 @@
 //! Opening and making images, over the blocking storage traits.
 
-use super::bytes::{put_entry, put_u32, u32_at};
+use super::bytes::{put_u32, u32_at};
 use super::error::{CreateError, OpenError};
 use super::frozen::Frozen;
-use super::geometry::{CLUSTER_BITS, Counts, Geometry};
+use super::geometry::{CLUSTER_BITS, Geometry};
 use super::header::{
-    EXT_BACKING_FORMAT, EXT_END, FormatName, Header, HeaderFault, MAGIC, MAX_NAME_LEN,
-    MAX_TABLE_BYTES, V2_LEN, WRITTEN_LEN,
+    EXT_BACKING_FORMAT, EXT_END, FormatName, Header, HeaderFault, MAGIC, MAX_NAME_LEN, V2_LEN,
+    WRITTEN_LEN,
 };
+use super::layout::Layout;
 use crate::format::Codec;
 use crate::pages::{PAGE_LEN, Page, StorageKey};
 use crate::storage::{ReadStorage, Storage};
@@ -181,33 +182,27 @@ pub fn create<S: Storage>(
     page: &mut Page,
 ) -> Result<(), CreateError<S::Error>> {
     let geometry = options.geometry()?;
-    let plan = Plan::new(&geometry);
-    let mut header = plan.header(options, geometry);
+    let mut header = new_header(options, geometry);
+    let layout = Layout::at(&geometry, 1);
+    layout.enter(&mut header);
     let (name_offset, name_len) = emit_head(&header, options, page)?;
     (header.name_offset, header.name_len) = (name_offset, name_len);
-    make(storage, options, &plan, &header, page).map_err(CreateError::Storage)
+    make(storage, options, &layout, &header, page).map_err(CreateError::Storage)
 }
 
 fn make<S: Storage>(
     storage: &mut S,
     options: &CreateOptions<'_>,
-    plan: &Plan,
+    layout: &Layout,
     header: &Header,
     page: &mut Page,
 ) -> Result<(), S::Error> {
     let geometry = &header.geometry;
-    let end = geometry.cluster_offset(plan.clusters);
-    storage.extend(end)?;
+    storage.extend(geometry.cluster_offset(layout.end()))?;
     storage.zero_at(0, SECTOR_BYTES)?;
     storage.sync()?;
-    storage.zero_at(0, end)?;
-    for block in 0..plan.blocks {
-        let offset = geometry.cluster_offset(plan.first_block.saturating_add(block));
-        let mut entry = [0; 8];
-        put_entry(&mut entry, 0, offset);
-        storage.write_at(header.reftable_offset.saturating_add(block.saturating_mul(8)), &entry)?;
-        write_counts(storage, geometry, block, plan.clusters, offset, page)?;
-    }
+    storage.zero_at(0, geometry.cluster_bytes())?;
+    layout.write(storage, page)?;
     storage.sync()?;
     // What was written into this page before, again: it served for the counts meanwhile.
     let bytes = page.as_bytes_mut();
@@ -230,97 +225,27 @@ fn make<S: Storage>(
     storage.sync()
 }
 
-/// Counts 1 for the clusters of the image below `used` in one refcount block.
-pub(super) fn write_counts<S: Storage>(
-    storage: &mut S,
-    geometry: &Geometry,
-    block: u64,
-    used: u64,
-    offset: u64,
-    page: &mut Page,
-) -> Result<(), S::Error> {
-    let counts = Counts(geometry.refcount_order());
-    let per_page = 1_u64 << geometry.counts_page_bits();
-    for n in 0..geometry.table_pages() {
-        let first = (block << geometry.counts_bits()).saturating_add(n.saturating_mul(per_page));
-        let here = used.saturating_sub(first).min(per_page);
-        if here == 0 {
-            break;
-        }
-        let bytes = page.as_bytes_mut();
-        bytes.fill(0);
-        (0..here).for_each(|index| counts.write(bytes, index, 1));
-        let len = usize::try_from(geometry.page_bytes()).unwrap_or(PAGE_LEN);
-        let at = offset.saturating_add(geometry.offset_in_table(n));
-        storage.write_at(at, bytes.get(..len).unwrap_or_default())?;
+/// The header of a new image; its tables are elsewhere.
+fn new_header(options: &CreateOptions<'_>, geometry: Geometry) -> Header {
+    Header {
+        version: options.version,
+        geometry,
+        disk_bytes: options.disk_bytes,
+        l1_entries: 0,
+        l1_offset: 0,
+        reftable_offset: 0,
+        reftable_clusters: 0,
+        snapshots: 0,
+        snapshots_offset: 0,
+        incompatible: 0,
+        compatible: 0,
+        autoclear: 0,
+        head_len: if options.version == 2 { V2_LEN } else { WRITTEN_LEN },
+        codec: Codec::Deflate,
+        name_offset: 0,
+        name_len: 0,
+        backing_format: options.backing.and_then(|b| FormatName::new(b.format)),
     }
-    Ok(())
-}
-
-/// Where everything goes: header, refcount table, refcount blocks, L1 table.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
-    reftable_clusters: u64,
-    first_block: u64,
-    blocks: u64,
-    first_l1: u64,
-    clusters: u64,
-}
-
-impl Plan {
-    fn new(geometry: &Geometry) -> Self {
-        let cluster = geometry.cluster_bytes();
-        let l1_clusters = geometry.l1_needed().saturating_mul(8).div_ceil(cluster);
-        let reftable_clusters = reftable_clusters(geometry, l1_clusters);
-        let fixed = l1_clusters.saturating_add(reftable_clusters).saturating_add(1);
-        // Blocks count themselves too: a few rounds settle it.
-        let mut blocks = 1_u64;
-        for _ in 0..64 {
-            let needed = fixed.saturating_add(blocks).div_ceil(1 << geometry.counts_bits());
-            if needed <= blocks {
-                break;
-            }
-            blocks = needed;
-        }
-        let first_block = reftable_clusters.saturating_add(1);
-        let first_l1 = first_block.saturating_add(blocks);
-        let clusters = first_l1.saturating_add(l1_clusters);
-        Self { reftable_clusters, first_block, blocks, first_l1, clusters }
-    }
-
-    fn header(&self, options: &CreateOptions<'_>, geometry: Geometry) -> Header {
-        let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-        Header {
-            version: options.version,
-            geometry,
-            disk_bytes: options.disk_bytes,
-            l1_entries: small(geometry.l1_needed()),
-            l1_offset: geometry.cluster_offset(self.first_l1),
-            reftable_offset: geometry.cluster_bytes(),
-            reftable_clusters: small(self.reftable_clusters),
-            snapshots: 0,
-            snapshots_offset: 0,
-            incompatible: 0,
-            compatible: 0,
-            autoclear: 0,
-            head_len: if options.version == 2 { V2_LEN } else { WRITTEN_LEN },
-            codec: Codec::Deflate,
-            name_offset: 0,
-            name_len: 0,
-            backing_format: options.backing.and_then(|b| FormatName::new(b.format)),
-        }
-    }
-}
-
-/// Clusters of a refcount table with room for the whole disk, its tables, and a little more.
-pub(super) fn reftable_clusters(geometry: &Geometry, l1_clusters: u64) -> u64 {
-    let data = geometry.disk_clusters().saturating_add(geometry.l1_needed());
-    let slack = data >> 6;
-    let all = data.saturating_add(l1_clusters).saturating_add(slack).saturating_add(64);
-    let blocks = all.div_ceil(1 << geometry.counts_bits());
-    let with_blocks = all.saturating_add(blocks).div_ceil(1 << geometry.counts_bits());
-    let bytes = with_blocks.saturating_add(1).saturating_mul(8).min(MAX_TABLE_BYTES);
-    bytes.div_ceil(geometry.cluster_bytes()).max(1)
 }
 
 /// Checks that header, extensions and name fit; gives place and length of the name.

@@ -6,7 +6,8 @@ use super::entry::{self as read, Table};
 use super::error::{OpenWritableError, RefuseWriting};
 use super::geometry::Counts;
 use super::header::{AUTOCLEAR_AT, MAX_TABLE_BYTES, REFTABLE_AT};
-use super::image::{Opened, reftable_clusters};
+use super::image::Opened;
+use super::layout::{reftable_clusters, write_counts};
 use super::volume::Volume;
 use super::writable::Writable;
 use crate::pages::{PAGE_LEN, Page, StorageKey};
@@ -141,7 +142,7 @@ fn clear_autoclear<S: Storage>(storage: &mut S) -> Result<(), S::Error> {
 }
 
 /// The cluster behind the last one with a count, a block that counts, or a table of the header.
-fn used_end<S: ReadStorage>(
+pub(super) fn used_end<S: ReadStorage>(
     storage: &S,
     volume: &Volume,
     page: &mut Page,
@@ -218,9 +219,11 @@ fn read_there<S: ReadStorage>(
 
 /// Where a new refcount table may go.
 #[derive(Clone, Copy)]
-struct Room {
-    capacity: u64,
-    behind: u64,
+pub(super) struct Room {
+    /// Clusters that the storage can have.
+    pub(super) capacity: u64,
+    /// The first cluster that nothing uses.
+    pub(super) behind: u64,
 }
 
 /// Makes the refcount table long enough for the whole disk, so that it need not grow while the
@@ -230,7 +233,7 @@ struct Room {
 /// The new table and the blocks that count it lie behind everything else, where no block counts
 /// yet. They are durable before one sector of the header names them; the old table is given back
 /// after that.
-fn grow_reftable<S: Storage>(
+pub(super) fn grow_reftable<S: Storage>(
     storage: &mut S,
     volume: &mut Volume,
     room: Room,
@@ -329,8 +332,9 @@ fn write_grown<S: Storage>(
         put_u64(&mut raw, 0, offset);
         let index = grown.first_block.saturating_add(n);
         storage.write_at(table.saturating_add(index.saturating_mul(8)), &raw)?;
-        let used = grown.clusters.saturating_sub(n << geometry.counts_bits());
-        super::image::write_counts(storage, geometry, 0, used, offset, page)?;
+        let end = grown.start.saturating_add(grown.clusters);
+        let used = |host| host >= grown.start && host < end;
+        write_counts(storage, geometry, (index, offset), used, page)?;
     }
     storage.sync()?;
     let clusters = geometry.host_cluster(bytes).saturating_sub(grown.blocks);
