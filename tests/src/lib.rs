@@ -10,9 +10,9 @@
 //! * [`hostile_file`] is one such image in memory, with tables instead of fields.
 //! * [`server`] runs a target in a namespace, kills it and starts it again.
 //! * [`dissector`] reads captured frames with tshark.
+//! * [`qemu`] runs QEMU's image tools, and drives chains of files beside them.
 //! * [`dm_store`] reads stores of device-mapper snapshots.
 //! * [`qcow1_image`] makes and reads qcow images by the letter.
-//! * [`qemu`] holds QEMU's image tools against our driver.
 //! * [`operator`] runs commands and reads what they print.
 //! * [`site`] is a small installation of our server.
 //! * [`wire`] listens on a segment and knows which requests nobody answered.
