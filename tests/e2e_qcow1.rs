@@ -323,9 +323,12 @@ fn our_images_begin_like_qemus() {
             let theirs = std::fs::read(&subject.image).unwrap();
             subject.we_create();
             let ours = std::fs::read(&subject.image).unwrap();
-            let (ours, rest) = (ours.clone(), theirs[ours.len()..].to_vec());
-            assert!(theirs.starts_with(&ours), "{sectors} sectors, backed: {backed}");
-            assert!(rest.iter().all(|byte| *byte == 0));
+            let common = theirs.len().min(ours.len());
+            let (theirs, their_rest) = theirs.split_at(common);
+            let (ours, our_rest) = ours.split_at(common);
+            assert!(theirs == ours, "{sectors} sectors, backed: {backed}");
+            // The table ends before both: they add a different number of zeros.
+            assert!([their_rest, our_rest].concat().iter().all(|byte| *byte == 0));
         }
     }
 }

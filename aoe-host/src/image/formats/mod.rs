@@ -22,16 +22,19 @@ use super::report::{CheckReport, Facts, Progress};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::storage::FileStorage;
 
+mod backing_name;
 mod dm_snapshot;
 mod native;
 mod options;
+mod qcow1;
 mod raw;
 
 pub use options::FormatOptions;
 pub(crate) use options::OptionSpec;
 
 /// Every format, in the order in which files are asked. The last one takes everything.
-static FORMATS: &[&dyn ImageFormat] = &[&native::Native, &dm_snapshot::DmSnapshot, &raw::Raw];
+static FORMATS: &[&dyn ImageFormat] =
+    &[&native::Native, &dm_snapshot::DmSnapshot, &qcow1::Qcow1, &raw::Raw];
 
 /// What the host asks of a format. A method changes nothing unless it says so, and nothing at all
 /// when it returns an error before its first write: everything that could be refused is looked at
@@ -76,12 +79,7 @@ pub(crate) trait ImageFormat: fmt::Debug + Sync {
 
     /// Records what is below as the parent from now on. Changes the image, or the file beside it.
     fn set_parent(&self, file: &mut ImageFile, below: &Below) -> Result<()> {
-        let record = ParentRecord::new(&below.parent.identity, below.path.as_deref());
-        let binding = match Binding::load(&file.main)? {
-            Some(binding) => binding.with_parent(record),
-            None => Binding::new(below)?,
-        };
-        binding.save(&file.main)
+        bind(file, below)
     }
 
     /// By what an overlay recognises this image as its parent.
@@ -191,6 +189,16 @@ pub(crate) trait ImageFormat: fmt::Debug + Sync {
             .path(path)
             .detail(format!("the format {} has no such thing", self.word()))
     }
+}
+
+/// Writes down what is below an image, in our file beside it.
+fn bind(file: &ImageFile, below: &Below) -> Result<()> {
+    let record = ParentRecord::new(&below.parent.identity, below.path.as_deref());
+    let binding = match Binding::load(&file.main)? {
+        Some(binding) => binding.with_parent(record),
+        None => Binding::new(below)?,
+    };
+    binding.save(&file.main)
 }
 
 /// A layer that was opened, and how it looks from above.
@@ -366,6 +374,9 @@ mod tests {
         let mut native = vec![0; 8192];
         native[4096..4104].copy_from_slice(b"cowblade");
         assert_eq!(look(&native), Format::NATIVE);
+        let mut qcow = vec![0; 560];
+        qcow[..8].copy_from_slice(b"QFI\xfb\0\0\0\x01");
+        assert_eq!(look(&qcow).word(), "qcow1");
     }
 
     #[test]

@@ -14,8 +14,9 @@ use crate::pages::{PAGE_LEN, Page, StorageKey};
 use crate::storage::{ReadStorage, Storage};
 use crate::units::SECTOR_BYTES;
 
-/// Where the L1 table's offset is in the header.
+/// Where the L1 table's offset is in the header, and where the name's offset and length are.
 const L1_FIELD: u64 = 40;
+const NAME_FIELD: u64 = 8;
 
 /// Why an image was not opened. Nothing was written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -311,6 +312,82 @@ pub fn open_writable<S: Storage>(
     Ok(Writable::new(key, &prepared))
 }
 
+/// Why no other backing file was named.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum RebaseError<E> {
+    /// The image was not opened, takes no writes, or the medium failed; then it is as before or as
+    /// wanted.
+    Update(UpdateError<E>),
+    /// The name is empty or longer than [`NAME_LEN`]. Nothing was written.
+    NameLength {
+        /// Bytes given.
+        len: usize,
+    },
+    /// As [`CreateError::ClusterTooLarge`]. Nothing was written.
+    ClusterTooLarge {
+        /// Bytes of a cluster as a power of two.
+        cluster_bits: u8,
+    },
+}
+
+impl<E> fmt::Display for RebaseError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Update(ref e) => e.fmt(f),
+            Self::NameLength { len } => {
+                write!(f, "a backing file's name has 1 to {NAME_LEN} bytes, not {len}")
+            }
+            Self::ClusterTooLarge { cluster_bits } => {
+                CreateError::<E>::ClusterTooLarge { cluster_bits }.fmt(f)
+            }
+        }
+    }
+}
+
+impl<E: core::error::Error + 'static> core::error::Error for RebaseError<E> {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        if let Self::Update(e) = self { e.source() } else { None }
+    }
+}
+
+/// Names another backing file: absent clusters read from it afterwards. The name goes to the end of
+/// the file, and one sector of the header is changed, so that a power cut leaves the old name or the
+/// new one.
+///
+/// # Errors
+/// [`RebaseError`].
+pub fn set_backing<S: Storage>(
+    storage: &mut S,
+    name: &[u8],
+    scratch: &mut Page,
+) -> Result<Opened, RebaseError<S::Error>> {
+    let refused = RebaseError::NameLength { len: name.len() };
+    let len = match u32::try_from(name.len()) {
+        Ok(len) if len > 0 && name.len() <= NAME_LEN => len,
+        _ => return Err(refused),
+    };
+    let opened = open(storage).map_err(|e| RebaseError::Update(UpdateError::Open(e)))?;
+    let cluster_bits = opened.geometry().cluster_bits;
+    if opened.header.backing.is_none() && cluster_bits > *CLUSTER_BITS.start() {
+        return Err(RebaseError::ClusterTooLarge { cluster_bits });
+    }
+    let prepared = prepare(storage, &opened, scratch).map_err(RebaseError::Update)?;
+    let failed = |e| RebaseError::Update(UpdateError::Storage(e));
+    let offset = prepared.opened.len;
+    storage
+        .extend(prepared.opened.header.geometry.align(offset.saturating_add(len.into())))
+        .map_err(failed)?;
+    storage.write_at(offset, name).map_err(failed)?;
+    storage.sync().map_err(failed)?;
+    let mut fields = [0; 12];
+    let place = offset.to_be_bytes().into_iter().chain(len.to_be_bytes());
+    fields.iter_mut().zip(place).for_each(|(to, from)| *to = from);
+    storage.write_at(NAME_FIELD, &fields).map_err(failed)?;
+    storage.sync().map_err(failed)?;
+    open(storage).map_err(|e| RebaseError::Update(UpdateError::Open(e)))
+}
+
 /// What the storage of a new image holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fresh {
@@ -431,7 +508,8 @@ pub fn create<S: Storage>(
 ) -> Result<(), CreateError<S::Error>> {
     let header = options.header()?;
     let g = &header.geometry;
-    let end = g.l1_offset.saturating_add(g.l1_len());
+    // Whole sectors, so that whoever looks at the first one finds it.
+    let end = g.l1_offset.saturating_add(g.l1_len()).next_multiple_of(SECTOR_BYTES);
     storage.extend(end).map_err(CreateError::Storage)?;
     if options.fresh == Fresh::Unknown {
         // An old header must never be seen with tables that are gone.

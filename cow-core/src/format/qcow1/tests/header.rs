@@ -111,19 +111,20 @@ fn created_images_are_what_the_reference_makes() {
     create(&mut file, &CreateOptions::new(16_384, Some(b"base.img"))).unwrap();
     let mut expected = printed()[..88].to_vec();
     expected[56..].fill(0);
+    expected.resize(512, 0);
     assert_eq!(file.bytes, expected);
     // The header comes last, between two syncs.
     assert_eq!(file.log, [(48, 8), (0, 0), (0, 48), (0, 0)]);
     let mut file = File::default();
     create(&mut file, &CreateOptions::new(16_384, None)).unwrap();
     let mut expected = head(b"", 8 << 20, [12, 9], 48);
-    expected.resize(80, 0);
+    expected.resize(512, 0);
     assert_eq!(file.bytes, expected);
     // Over an older image.
-    let mut file = File::new(vec![0xff; 100]);
+    let mut file = File::new(vec![0xff; 600]);
     let fresh = Fresh::Unknown;
     create(&mut file, &CreateOptions { fresh, ..CreateOptions::new(16_384, None) }).unwrap();
-    expected.resize(100, 0xff);
+    expected.resize(600, 0xff);
     assert_eq!(file.bytes, expected);
     assert_eq!(file.log[..2], [(0, 48), (0, 0)]);
 }
@@ -165,4 +166,32 @@ fn images_that_nobody_could_use_are_not_made() {
         refused(CreateOptions { sectors: 1 << 40, ..alone }),
         header(HeaderFault::L1TooLong { entries: 1 << 28 })
     );
+}
+
+#[test]
+fn another_backing_file_is_named_by_one_sector() {
+    let mut file = File::new(printed());
+    let opened = set_backing(&mut file, b"elsewhere/other.img", &mut Page::ZERO.clone()).unwrap();
+    assert_eq!(opened.header().backing, Some(NamePlace { offset: 0x8800, len: 19 }));
+    assert_eq!(file.log[file.log.len() - 4..], [(0x8800, 19), (0, 0), (8, 12), (0, 0)]);
+    let mut name = [0; 30];
+    assert_eq!(opened.backing_name(&file, &mut name), Ok(Some(&b"elsewhere/other.img"[..])));
+    let image = written(file.bytes, 4 << 20, |driver| {
+        driver.write(Lba::new(7).unwrap(), &[7; 512]).unwrap();
+        assert_eq!(sector(driver, 0), [0xa0; 512]);
+        assert_eq!(sector(driver, 2), [0xbb; 512]);
+    });
+    assert_eq!(open(&image).unwrap().backing_name(&image, &mut name).unwrap().unwrap().len(), 19);
+    let mut page = Page::ZERO;
+    let mut refused = |bytes: Vec<u8>, name: &[u8]| {
+        let mut file = File::new(bytes);
+        let error = set_backing(&mut file, name, &mut page).unwrap_err();
+        assert!(file.log.is_empty());
+        error
+    };
+    assert_eq!(refused(printed(), b""), RebaseError::NameLength { len: 0 });
+    assert_eq!(refused(printed(), &[b'x'; 1024]), RebaseError::NameLength { len: 1024 });
+    let mut alone = head(b"", 8 << 20, [12, 9], 48);
+    alone.resize(80, 0);
+    assert_eq!(refused(alone, b"base"), RebaseError::ClusterTooLarge { cluster_bits: 12 });
 }

@@ -1,0 +1,94 @@
+//! Names of backing files in images of QEMU's formats: paths, relative to the image's own directory.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{ErrorKind, HostError, Result};
+use crate::image::parent::Below;
+
+/// The path that a name in the image at `image` means.
+///
+/// # Errors
+/// A name that is no path but a protocol, such as `nbd://HOST` or `json:{...}`: QEMU would connect to
+/// it, and a file of that name is not what was meant.
+pub(super) fn resolve(name: &[u8], image: &Path) -> Result<PathBuf> {
+    let name = name.strip_prefix(b"file:").unwrap_or(name);
+    let before_colon = name.split(|byte| *byte == b':').next().unwrap_or_default();
+    if before_colon.len() < name.len() && !before_colon.contains(&b'/') {
+        let shown = String::from_utf8_lossy(name).into_owned();
+        return Err(HostError::new(ErrorKind::Unsupported, "follow the image to its backing file")
+            .path(image)
+            .detail(format!("`{shown}` is not the name of a file"))
+            .advice(
+                "name the image below it yourself, or give it another with `qemu-img rebase`",
+            ));
+    }
+    Ok(directory(image).join(OsStr::from_bytes(name)))
+}
+
+/// The name of what is below, for an image at `image`: only the file's own name if both are in one
+/// directory, so that they can be moved together; otherwise the whole path.
+///
+/// # Errors
+/// What is below has no single file.
+pub(super) fn name_of(below: &Below, image: &Path, op: &str) -> Result<Vec<u8>> {
+    let Some(path) = below.path.as_deref() else {
+        return Err(HostError::usage(
+            op,
+            "an image of two files has no name that could be recorded",
+        )
+        .path(image));
+    };
+    let here = std::fs::canonicalize(directory(image)).ok();
+    let short = path.file_name().filter(|_| here.is_some() && path.parent() == here.as_deref());
+    let mut name = short.unwrap_or(path.as_os_str()).as_bytes().to_vec();
+    // Or it would be taken for a protocol.
+    if short.is_some() && name.contains(&b':') {
+        name.splice(0..0, *b"./");
+    }
+    Ok(name)
+}
+
+fn directory(image: &Path) -> &Path {
+    match image.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_paths_beside_the_image_and_never_protocols() {
+        let at = |name: &str| resolve(name.as_bytes(), Path::new("dir/top.qcow"));
+        assert_eq!(at("base.img").unwrap(), Path::new("dir/base.img"));
+        assert_eq!(at("file:base.img").unwrap(), Path::new("dir/base.img"));
+        assert_eq!(at("../a:b").unwrap(), Path::new("dir/../a:b"));
+        assert_eq!(at("/abs/base.img").unwrap(), Path::new("/abs/base.img"));
+        assert_eq!(resolve(b"x", Path::new("top.qcow")).unwrap(), Path::new("./x"));
+        for name in ["nbd://host/x", "json:{\"driver\":\"raw\"}", "fat:rw:dir", ":"] {
+            assert!(at(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn neighbours_are_named_by_their_own_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = std::fs::canonicalize(dir.path()).unwrap();
+        let below = |path: PathBuf| Below { path: Some(path), ..Below::blank(1) };
+        let image = dir.join("top.qcow");
+        let name = |path| name_of(&below(path), &image, "test").unwrap();
+        assert_eq!(name(dir.join("base.img")), b"base.img");
+        assert_eq!(name(dir.join("a:b")), b"./a:b");
+        assert_eq!(name(PathBuf::from("/elsewhere/base.img")), b"/elsewhere/base.img");
+        assert!(name_of(&Below::blank(1), &image, "test").is_err());
+        for path in [dir.join("base.img"), dir.join("a:b"), PathBuf::from("/elsewhere/x")] {
+            assert_eq!(resolve(&name(path.clone()), &image).unwrap().canonicalize().ok(), None);
+            let resolved = resolve(&name(path.clone()), &image).unwrap();
+            assert_eq!(resolved.file_name(), path.file_name());
+        }
+    }
+}
