@@ -123,7 +123,7 @@ pub(super) const CASES: &[Case] = &[
             ask(read(n(0), n(2)), &[done().with(&[Check::DataLength { sectors: n(2) }])]),
         ]),
     case("read.adjacent", Must, "AoE 5.2")
-        .shows("two sectors read at once are the same as one after the other")
+        .shows("the first of two sectors read at once is the same as when it is read alone")
         .otherwise("a file system reads one sector for another")
         .steps(&[
             keep(read(n(1), n(1)), &[done().with(ONE)]),
@@ -131,12 +131,7 @@ pub(super) const CASES: &[Case] = &[
                 read(n(1), n(2)),
                 &[done().with(&[
                     Check::DataLength { sectors: n(2) },
-                    Check::Where {
-                        what: "data of two different reads that are not all alike",
-                        at: 36,
-                        len: 1024,
-                        holds: |frame, _| frame.len() >= 1060,
-                    },
+                    Check::Kept { at: 36, len: 512 },
                 ])],
             ),
         ]),

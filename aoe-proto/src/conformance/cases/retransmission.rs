@@ -6,6 +6,9 @@ const fn case(id: &'static str, severity: Severity, section: &'static str) -> Ca
     Case::new(Topic::Retransmission, id, severity, section)
 }
 
+const LISTED: &[Check] =
+    &[Check::Bits { at: 26, mask: 0xff, is: 0 }, Check::MaskList(Group::Of(&[Who::Own]))];
+
 pub(super) const CASES: &[Case] = &[
     case("retransmission.same-tag", Must, "AoE 9")
         .shows("a request that arrives twice with the same tag is answered twice")
@@ -63,14 +66,8 @@ pub(super) const CASES: &[Case] = &[
         .otherwise("a tool whose first answer was lost believes that its edit failed")
         .needs(Needs::MASK)
         .steps(&[
-            ask(
-                mask_edit(&[(ADD, Who::Own)]).tag(0x18ae_0012),
-                &[plain().with(&[Check::MaskList(Group::Of(&[Who::Own]))])],
-            ),
-            ask(
-                mask_edit(&[(ADD, Who::Own)]).tag(0x18ae_0012),
-                &[plain().with(&[Check::MaskList(Group::Of(&[Who::Own]))])],
-            ),
+            ask(mask_edit(&[(ADD, Who::Own)]).tag(0x18ae_0012), &[plain().with(LISTED)]),
+            ask(mask_edit(&[(ADD, Who::Own)]).tag(0x18ae_0012), &[plain().with(LISTED)]),
         ]),
     case("retransmission.one-answer.read", Must, "AoE 1")
         .shows("a read is answered once")
