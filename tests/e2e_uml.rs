@@ -143,7 +143,7 @@ impl Case {
         let mut overlay = image_chain::file(cow, true);
         let top = uml::open_writable(&mut overlay, OVERLAY, &mut Page::ZERO.clone()).unwrap();
         assert_eq!(top.sectors(), self.bytes.div_ceil(SECTOR_BYTES));
-        image_chain::with(Top::Bitmap(top), overlay, &self.base(dir), |chain| {
+        image_chain::with(Top::Bitmap(top), &mut [], overlay, &self.base(dir), |chain| {
             if let Some(plan) = plan {
                 image_chain::write(chain, plan);
             }
