@@ -54,7 +54,7 @@ impl ReadStorage for Ram {
     }
 
     fn len_bytes(&self) -> Result<u64, Self::Error> {
-        Ok(black_box(1 << 40))
+        Ok(black_box(1 << 26))
     }
 }
 
