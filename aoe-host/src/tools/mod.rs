@@ -11,10 +11,18 @@
 mod chain;
 mod change;
 mod check;
+mod compare;
+mod convert;
+#[cfg(test)]
+mod copy_tests;
 mod create;
+mod disk;
 mod info;
 mod map;
+mod parts;
+mod pump;
 mod rebind;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -22,9 +30,12 @@ pub(crate) use chain::parents;
 pub use chain::{Gate, ParentReport, ParentState};
 pub use change::{Frozen, RolledBack, freeze, rollback};
 pub use check::{check, repair};
+pub use compare::{CompareRequest, Compared, compare};
+pub use convert::{ConvertRequest, Converted, convert};
 pub use create::{CreateRequest, Created, create};
 pub use info::{Info, info};
 pub use map::{MapKind, MapRequest, MapRun, MapSummary, map};
 pub use rebind::{Proof, RebindRequest, Rebound, rebind};
+pub use source::ChainName;
 
 pub use crate::image::{CheckReport, Finding, Progress};
