@@ -293,7 +293,9 @@ pub(super) fn map(args: &MapArgs) -> Result<Exit> {
 
 pub(super) fn rollback(args: &RollbackArgs) -> Result<Exit> {
     if !args.yes {
-        confirm(&args.overlay)?;
+        let overlay = args.overlay.display();
+        let question = format!("Forget everything that was written to `{overlay}`?");
+        confirm("roll back", &args.overlay, &question)?;
     }
     tell(&tools::rollback(&args.overlay)?, args.json)
 }
@@ -339,16 +341,14 @@ pub(super) fn with_bar<T>(json: bool, work: impl FnOnce(&mut tools::Progress<'_>
 }
 
 /// Asks whoever sits at the terminal.
-fn confirm(overlay: &Path) -> Result<()> {
-    let refused = |detail: &str| {
-        HostError::usage("roll back", detail).path(overlay).advice("say --yes to do it")
-    };
+pub(super) fn confirm(op: &str, overlay: &Path, question: &str) -> Result<()> {
+    let refused =
+        |detail: &str| HostError::usage(op, detail).path(overlay).advice("say --yes to do it");
     if !stdin().is_terminal() || !stderr().is_terminal() {
         return Err(refused("nobody is there to confirm it"));
     }
     let failed = |e| HostError::io(e, "ask");
-    let question = format!("Forget everything that was written to `{}`? [y/N] ", overlay.display());
-    stderr().write_all(question.as_bytes()).map_err(failed)?;
+    stderr().write_all(format!("{question} [y/N] ").as_bytes()).map_err(failed)?;
     let mut answer = String::new();
     stdin().read_line(&mut answer).map_err(failed)?;
     if answer.trim().eq_ignore_ascii_case("y") || answer.trim().eq_ignore_ascii_case("yes") {

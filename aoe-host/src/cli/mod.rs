@@ -61,6 +61,8 @@ pub enum Command {
     Freeze(image::FreezeArgs),
     /// Copy a disk, or a whole chain, into a new image of any format
     Convert(chain::ConvertArgs),
+    /// Write an overlay into its parent, or a chain into one new image
+    Merge(chain::MergeArgs),
     /// Tell whether two disks are the same
     Compare(chain::CompareArgs),
     /// Accept another file of the same content as an overlay's parent
@@ -116,6 +118,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Rollback(args) => image::rollback(&args),
         Command::Freeze(args) => image::freeze(&args),
         Command::Convert(args) => chain::convert(&args),
+        Command::Merge(args) => chain::merge(&args),
         Command::Compare(args) => chain::compare(&args),
         Command::Rebind(args) => image::rebind(&args),
         Command::Status(args) => status::run(&args),

@@ -169,8 +169,11 @@ impl Journal {
         }
     }
 
-    /// The mark of this merge stands beside the parent.
+    /// The mark of this merge stands beside the parent. Beside a device there is never one.
     pub(crate) fn is_marked(&self, parent: &FileStorage) -> Result<bool> {
+        if parent.is_device() {
+            return Ok(false);
+        }
         let path = marker_path(parent.path());
         match load::<Marker>(&path)? {
             None => Ok(false),
@@ -181,6 +184,9 @@ impl Journal {
 
     /// Puts the mark beside the parent, durably.
     pub(crate) fn mark(&self, parent: &FileStorage, overlay: &Path) -> Result<()> {
+        if parent.is_device() {
+            return Ok(());
+        }
         let overlay = resolved(overlay);
         save(
             &marker_path(parent.path()),
@@ -191,6 +197,9 @@ impl Journal {
 
 /// Takes the mark of a merge away, durably.
 pub(crate) fn unmark(parent: &FileStorage) -> Result<()> {
+    if parent.is_device() {
+        return Ok(());
+    }
     remove(&marker_path(parent.path()))
 }
 
@@ -213,6 +222,17 @@ pub(crate) fn refuse_merging(file: &ImageFile) -> Result<()> {
         Some(error) => Err(error),
         None => Ok(()),
     }
+}
+
+/// Refuses an image into which a merge is under way.
+///
+/// # Errors
+/// As [`refuse_merging`].
+pub(crate) fn refuse_marked(file: &ImageFile) -> Result<()> {
+    if !file.main.is_device() && is_there(&marker_path(file.path()))? {
+        return refuse_merging(file);
+    }
+    Ok(())
 }
 
 /// As [`refuse_merging`], as a finding.

@@ -39,11 +39,11 @@ pub use overlay::{Core, OpenedOverlay, OverlayOptions, create_overlay, open_over
 pub use report::{CheckReport, Finding, Progress};
 
 pub(crate) use formats::Creation;
-pub(crate) use identity::identity_of;
-pub(crate) use merging::{Journal, NewJournal, merging_words, refuse_merging, unmark};
-pub(crate) use overlay::{
-    NewImageFile, NewOverlay, begin_image, make_overlay, overlay_options, with_content,
+pub(crate) use identity::{identity_of, mtime_of};
+pub(crate) use merging::{
+    Journal, NewJournal, merging_words, refuse_marked, refuse_merging, unmark,
 };
+pub(crate) use overlay::{NewOverlay, begin_image, make_overlay, overlay_options, with_content};
 pub(crate) use parent::{Below, Candidate, Known, Recorded, mismatch_words};
 pub(crate) use report::Facts;
 pub(crate) use text::{bytes as bytes_text, line};

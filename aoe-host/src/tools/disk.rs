@@ -19,9 +19,6 @@ use crate::storage::{FileStorage, FileTable};
 /// A disk of which sectors are changed. Everything may be lost or torn until
 /// [`make_durable`](Self::make_durable) returns.
 pub(super) trait WriteDisk {
-    /// Size of the disk.
-    fn sectors(&self) -> u64;
-
     /// Fills `buf`, whole sectors, from sector `at` on.
     fn read(&mut self, at: Lba, buf: &mut [u8]) -> Result<()>;
 
@@ -53,7 +50,7 @@ impl PlainDisk {
     pub(super) fn grow(&mut self, sectors: u64) -> Result<()> {
         let needed = sectors.saturating_mul(SECTOR_BYTES);
         // A last sector that is only partly there is as good as whole until something is written to it.
-        if self.sectors() < sectors {
+        if self.len.div_ceil(SECTOR_BYTES) < sectors {
             self.file.extend(needed)?;
             self.len = needed;
         }
@@ -62,10 +59,6 @@ impl PlainDisk {
 }
 
 impl WriteDisk for PlainDisk {
-    fn sectors(&self) -> u64 {
-        self.len.div_ceil(SECTOR_BYTES)
-    }
-
     fn read(&mut self, at: Lba, buf: &mut [u8]) -> Result<()> {
         let inside = self.len.saturating_sub(at.bytes()).min(buf.len() as u64);
         let (there, behind) = buf.split_at_mut(usize::try_from(inside).unwrap_or(0));
@@ -194,10 +187,6 @@ impl<'m> OverlayDisk<'m> {
 }
 
 impl WriteDisk for OverlayDisk<'_> {
-    fn sectors(&self) -> u64 {
-        self.engine.sectors()
-    }
-
     fn read(&mut self, at: Lba, buf: &mut [u8]) -> Result<()> {
         self.call("read the image", |chain| chain.read(at, buf))
     }

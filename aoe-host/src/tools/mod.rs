@@ -19,6 +19,7 @@ mod create;
 mod disk;
 mod info;
 mod map;
+mod merge;
 mod parts;
 mod pump;
 mod rebind;
@@ -35,7 +36,8 @@ pub use convert::{ConvertRequest, Converted, convert};
 pub use create::{CreateRequest, Created, create};
 pub use info::{Info, info};
 pub use map::{MapKind, MapRequest, MapRun, MapSummary, map};
+pub use merge::{MergeRequest, Merged, is_merge_cut, merge};
 pub use rebind::{Proof, RebindRequest, Rebound, rebind};
 pub use source::ChainName;
 
-pub use crate::image::{CheckReport, Finding, Progress};
+pub use crate::image::{CheckReport, Finding, KeepOverlay, Progress};

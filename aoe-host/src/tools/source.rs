@@ -75,6 +75,11 @@ impl ChainName {
         }
     }
 
+    /// What it names below the first image.
+    pub(super) fn lower(&self) -> &[config::Layer] {
+        self.0.split_first().map_or(&[], |(_, lower)| lower)
+    }
+
     /// From the top down.
     pub(super) fn layers(&self) -> &[config::Layer] {
         &self.0
@@ -116,13 +121,16 @@ impl Found {
     /// Opens the top of a chain and finds what lies below it: what the chain names, or what the
     /// images name themselves, if that may be followed.
     pub(super) fn open(chain: &ChainName, gate: Gate, options: &FileOptions) -> Result<Self> {
-        let found = Self::open_top(chain, options)?;
-        let lower = chain.layers().split_first().map_or(&[][..], |(_, lower)| lower);
-        let below = match lower {
-            [] => found.follow(gate)?,
-            lower => found.with_windows(lower)?,
+        Self::open_top(chain, options)?.find_below(chain, gate)
+    }
+
+    /// Finds what lies below the top of this chain.
+    pub(super) fn find_below(self, chain: &ChainName, gate: Gate) -> Result<Self> {
+        let below = match chain.lower() {
+            [] => self.follow(gate)?,
+            lower => self.with_windows(lower)?,
         };
-        Ok(Self { below, ..found })
+        Ok(Self { below, ..self })
     }
 
     /// The top alone.
@@ -160,7 +168,7 @@ impl Found {
     }
 
     /// The layers that were named, as the parts of files that the layers above recorded.
-    fn with_windows(&self, lower: &[config::Layer]) -> Result<Vec<config::Layer>> {
+    pub(super) fn with_windows(&self, lower: &[config::Layer]) -> Result<Vec<config::Layer>> {
         let mut above = self.recorded.clone();
         let mut layers = Vec::with_capacity(lower.len());
         for layer in lower {
