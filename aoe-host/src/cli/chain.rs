@@ -1,18 +1,19 @@
 //! `cowblade convert`, `merge`, `rebase`, `compare`, `snapshot`: whole chains on this machine.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use super::image::{confirm, format_parser, gate, key_value, tell, with_bar};
+use super::image::{confirm, format_parser, gate, key_value, proof, tell, with_bar};
 use crate::error::{Exit, HostError, Result};
 use crate::image::Format;
 use crate::tools::{self, ChainName, KeepOverlay};
 
 /// `cowblade convert`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub struct ConvertArgs {
     /// The image, or the chain TOP,...,BASE
     #[arg(value_name = "CHAIN")]
@@ -60,14 +61,20 @@ pub struct ConvertArgs {
 
 /// `cowblade merge`.
 #[derive(Debug, Args)]
-#[group(id = "where", required = true, multiple = false, args = ["output", "in_place"])]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub struct MergeArgs {
     /// The overlay and what lies below it, TOP,...,BASE
     #[arg(value_name = "CHAIN")]
     pub chain: OsString,
 
     /// Write the whole disk into this new image; the chain stays as it is
-    #[arg(short, long, value_name = "NEW")]
+    #[arg(
+        short,
+        long,
+        value_name = "NEW",
+        required_unless_present = "in_place",
+        conflicts_with = "in_place"
+    )]
     pub output: Option<PathBuf>,
 
     /// Write what the overlay holds into its parent, for good
@@ -140,6 +147,63 @@ pub struct CompareArgs {
     pub json: bool,
 }
 
+/// `cowblade rebase`.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
+pub struct RebaseArgs {
+    /// The overlay and what lies below it now, TOP,...,BASE
+    #[arg(value_name = "CHAIN")]
+    pub chain: OsString,
+
+    /// What lies below it from then on; blank:SIZE for nothing
+    #[arg(long, value_name = "CHAIN")]
+    pub parent: OsString,
+
+    /// Copy nothing: the new parent has the same content as the old one. As `rebind`
+    #[arg(long)]
+    pub metadata_only: bool,
+
+    /// Compare the new parent with the one that the overlay was made over, byte by byte
+    #[arg(long, value_name = "IMAGE", requires = "metadata_only", conflicts_with = "trust")]
+    pub original: Option<PathBuf>,
+
+    /// Compare length and samples only. If the rest differs, the disk is damaged for good
+    #[arg(long, requires = "metadata_only")]
+    pub trust: bool,
+
+    /// Follow the names of parents that the images record
+    #[arg(long)]
+    pub parents: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `cowblade snapshot`.
+#[derive(Debug, Args)]
+pub struct SnapshotArgs {
+    /// The overlay that is written so far
+    #[arg(value_name = "TOP")]
+    pub top: PathBuf,
+
+    /// The overlay that is written from then on; must not exist
+    #[arg(value_name = "NEW")]
+    pub new: PathBuf,
+
+    /// Format of NEW
+    #[arg(long, value_parser = format_parser(Format::creatable()), default_value_t = Format::NATIVE)]
+    pub format: Format,
+
+    /// An option of the format; a wrong one lists them all
+    #[arg(short, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub option: Vec<(String, String)>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 pub(super) fn convert(args: &ConvertArgs) -> Result<Exit> {
     let source = ChainName::parse(&args.source)?;
     let request = tools::ConvertRequest {
@@ -185,6 +249,42 @@ pub(super) fn merge(args: &MergeArgs) -> Result<Exit> {
     let request = tools::MergeRequest { chain, gate: gate(args.parents), keep };
     let merged = with_bar(args.json, |progress| tools::merge(&request, progress))?;
     tell(&merged, args.json)
+}
+
+pub(super) fn rebase(args: &RebaseArgs) -> Result<Exit> {
+    let (chain, parent) = (ChainName::parse(&args.chain)?, ChainName::parse(&args.parent)?);
+    if args.metadata_only {
+        return rebind_chain(&chain, &parent, args);
+    }
+    let request = tools::RebaseRequest { chain, parent, gate: gate(args.parents) };
+    let rebased = with_bar(args.json, |progress| tools::rebase(&request, progress))?;
+    tell(&rebased, args.json)
+}
+
+fn rebind_chain(chain: &ChainName, parent: &ChainName, args: &RebaseArgs) -> Result<Exit> {
+    let image = |chain: &ChainName| {
+        chain.top().map(Path::to_owned).ok_or_else(|| {
+            HostError::usage("rebase --metadata-only", "blank:SIZE is no image")
+                .advice("leave --metadata-only out")
+        })
+    };
+    let request = tools::RebindRequest {
+        path: image(chain)?,
+        parent: image(parent)?,
+        proof: proof(args.original.as_deref(), args.trust),
+    };
+    let rebound = with_bar(args.json, |progress| tools::rebind(&request, progress))?;
+    tell(&rebound, args.json)
+}
+
+pub(super) fn snapshot(args: &SnapshotArgs) -> Result<Exit> {
+    let request = tools::SnapshotRequest {
+        path: args.top.clone(),
+        new: args.new.clone(),
+        format: args.format,
+        options: args.option.iter().cloned().collect(),
+    };
+    tell(&tools::snapshot(&request)?, args.json)
 }
 
 /// Ends with 1 if the disks differ, as `cmp` does, so that no failure may end with that.

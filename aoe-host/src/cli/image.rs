@@ -305,15 +305,19 @@ pub(super) fn freeze(args: &FreezeArgs) -> Result<Exit> {
 }
 
 pub(super) fn rebind(args: &RebindArgs) -> Result<Exit> {
-    let proof = match &args.original {
-        Some(original) => Proof::Original(original.clone()),
-        None if args.trust => Proof::Trust,
-        None => Proof::RecordedHash,
-    };
+    let proof = proof(args.original.as_deref(), args.trust);
     let request =
         tools::RebindRequest { path: args.overlay.clone(), parent: args.parent.clone(), proof };
     let rebound = with_bar(args.json, |progress| tools::rebind(&request, progress))?;
     tell(&rebound, args.json)
+}
+
+pub(super) fn proof(original: Option<&Path>, trust: bool) -> Proof {
+    match original {
+        Some(original) => Proof::Original(original.to_owned()),
+        None if trust => Proof::Trust,
+        None => Proof::RecordedHash,
+    }
 }
 
 pub(super) fn gate(is_open: bool) -> Gate {

@@ -63,6 +63,10 @@ pub enum Command {
     Convert(chain::ConvertArgs),
     /// Write an overlay into its parent, or a chain into one new image
     Merge(chain::MergeArgs),
+    /// Put another parent under an overlay whose disk stays the same
+    Rebase(chain::RebaseArgs),
+    /// Keep an overlay as it is, and make a new one on it
+    Snapshot(chain::SnapshotArgs),
     /// Tell whether two disks are the same
     Compare(chain::CompareArgs),
     /// Accept another file of the same content as an overlay's parent
@@ -119,6 +123,8 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Freeze(args) => image::freeze(&args),
         Command::Convert(args) => chain::convert(&args),
         Command::Merge(args) => chain::merge(&args),
+        Command::Rebase(args) => chain::rebase(&args),
+        Command::Snapshot(args) => chain::snapshot(&args),
         Command::Compare(args) => chain::compare(&args),
         Command::Rebind(args) => image::rebind(&args),
         Command::Status(args) => status::run(&args),

@@ -11,7 +11,7 @@ use crate::image::tests::{Chain, layer};
 use crate::image::{Format, binding_path};
 
 /// Sectors of the disks: no multiple of anything.
-pub(super) const SECTORS: usize = 5003;
+pub(super) const SECTORS: usize = 3003;
 
 pub(super) fn quiet() -> impl FnMut(u64, u64) {
     |_done, _total| {}
@@ -178,7 +178,7 @@ fn a_chain_becomes_one_image_and_a_difference() {
         }
         chain.close();
     };
-    write(&[layer(&base)], &middle, &[(5, 1, 3), (4999, 2, 4), (100, 0, 900)], &mut bytes);
+    write(&[layer(&base)], &middle, &[(5, 1, 3), (2999, 2, 4), (100, 0, 900)], &mut bytes);
     freeze(&middle).unwrap();
     write(&[layer(&middle), layer(&base)], &top, &[(6, 3, 1), (0, 0, 5)], &mut bytes);
     let whole = chain(&[&top, &middle, &base]);
@@ -322,4 +322,118 @@ fn writable_overlays_in_use_and_pending_merges_are_refused() {
     open.close();
     convert(&request, &mut quiet()).unwrap();
     assert!(!binding_path(&request.target).exists());
+}
+
+#[test]
+fn rebase_keeps_the_disk_over_every_other_parent() {
+    for format in Format::creatable().filter(|format| !format.ops().is_plain()) {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let bytes = content(21, SECTORS);
+        let base = raw(dir, "base.img", &bytes);
+        let other = raw(dir, "other.img", &content(22, SECTORS));
+        let mut wanted = bytes.clone();
+        for piece in wanted.chunks_mut(512 * 400) {
+            piece[..512 * 3].copy_from_slice(&content(23, 3));
+        }
+        let golden = raw(dir, "golden.img", &wanted);
+        let top = image_name(dir, "top", format);
+        let make = ConvertRequest {
+            source: golden.clone().into(),
+            target: top.clone(),
+            format,
+            backing: Some(base.clone().into()),
+            ..ConvertRequest::default()
+        };
+        convert(&make, &mut quiet()).unwrap();
+        let onto = |below: &[&Path], parent: &str| {
+            let names: Vec<_> = core::iter::once(&*top).chain(below.iter().copied()).collect();
+            let parent = ChainName::parse(parent.as_ref()).unwrap();
+            rebase(
+                &RebaseRequest { chain: chain(&names), parent, gate: Gate::Closed },
+                &mut quiet(),
+            )
+        };
+        let done = onto(&[&base], other.to_str().unwrap()).unwrap();
+        assert!(done.copied_bytes > 0, "{done}");
+        assert!(is_equal(&golden.clone().into(), &chain(&[&top, &other])), "{format}");
+        assert!(onto(&[&base], golden.to_str().unwrap()).is_err(), "it lies on another one now");
+        assert!(fs::read(&base).unwrap() == bytes);
+        let blank = format!("blank:{}", SECTORS * 512);
+        match onto(&[&other], &blank) {
+            Ok(_) => assert!(is_equal(&golden.clone().into(), &top.clone().into()), "{format}"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported, "{format} {error}"),
+        }
+        let report = check(&top, Gate::Closed, &mut quiet()).unwrap();
+        assert_eq!(report.findings_total, 0, "{report}");
+    }
+}
+
+#[test]
+fn rebase_between_layers_of_one_chain() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let base = raw(dir, "base.img", &content(24, SECTORS));
+    let (middle, top) = (dir.join("middle.cow"), dir.join("top.cow"));
+    let mut overlay = Chain::open(&[layer(&base)], &middle).unwrap();
+    overlay.write(10, 0, 5);
+    overlay.write(2000, 0x11, 500);
+    overlay.close();
+    freeze(&middle).unwrap();
+    let mut overlay = Chain::open(&[layer(&middle), layer(&base)], &top).unwrap();
+    overlay.write(2100, 0x22, 100);
+    overlay.close();
+    let before = bytes_of(dir, &chain(&[&top, &middle, &base]));
+    let request = RebaseRequest {
+        chain: chain(&[&top, &middle, &base]),
+        parent: chain(&[&base]),
+        gate: Gate::Closed,
+    };
+    let done = rebase(&request, &mut quiet()).unwrap();
+    assert!(done.copied_bytes <= 405 * 512, "{done}");
+    assert!(bytes_of(dir, &chain(&[&top, &base])) == before);
+    let itself = RebaseRequest { chain: chain(&[&top, &base]), parent: chain(&[&top]), ..request };
+    assert!(rebase(&itself, &mut quiet()).is_err());
+}
+
+#[test]
+fn a_snapshot_keeps_what_was_and_rollback_returns_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let base = raw(dir, "base.img", &content(25, SECTORS));
+    for format in Format::creatable().filter(|format| !format.ops().is_plain()) {
+        let (top, new) = (image_name(dir, "top", format), dir.join(format!("new-{format}.cow")));
+        let request = CreateRequest {
+            path: top.clone(),
+            backing: Some(base.clone()),
+            format,
+            ..CreateRequest::default()
+        };
+        create(&request, &mut quiet()).unwrap();
+        let mut overlay = Chain::open(&[layer(&base)], &top).unwrap();
+        overlay.write(7, 0x33, 9);
+        overlay.close();
+        let before = bytes_of(dir, &chain(&[&top, &base]));
+        let request = SnapshotRequest {
+            path: top.clone(),
+            new: new.clone(),
+            format: Format::NATIVE,
+            options: crate::image::FormatOptions::default(),
+        };
+        let taken = snapshot(&SnapshotRequest { new: base.clone(), ..request.clone() });
+        assert_eq!(taken.unwrap_err().kind(), ErrorKind::AlreadyExists);
+        let done = snapshot(&request).unwrap_or_else(|e| panic!("{}", e.report()));
+        assert_eq!(done.is_frozen, format == Format::NATIVE);
+        let mut overlay = Chain::open(&[layer(&top), layer(&base)], &new).unwrap();
+        overlay.write(8, 0x44, 2000);
+        overlay.close();
+        let whole = chain(&[&new, &top, &base]);
+        assert!(bytes_of(dir, &whole) != before);
+        rollback(&new).unwrap();
+        assert!(bytes_of(dir, &whole) == before, "{format}");
+        fs::remove_file(&new).unwrap();
+        // As after a cut between the two steps: the first was done already.
+        snapshot(&request).unwrap();
+        assert!(bytes_of(dir, &whole) == before, "{format}");
+    }
 }

@@ -132,9 +132,9 @@ impl<'m> OverlayDisk<'m> {
         Ok(Self { pool, engine, index: image.index, backing, files, file, format, path })
     }
 
-    /// The layers below.
-    pub(super) fn backing(&self) -> &Backing {
-        &self.backing
+    /// Size of the disk.
+    pub(super) fn sectors(&self) -> u64 {
+        self.engine.sectors()
     }
 
     /// Records an orderly end; everything is durable then.
@@ -216,6 +216,23 @@ impl WriteDisk for OverlayDisk<'_> {
 }
 
 impl OverlayDisk<'_> {
+    /// Makes the overlay itself hold zeros, whatever is below it. `zeros` are as many.
+    pub(super) fn hold_zeros(&mut self, extent: Extent, zeros: &[u8]) -> Result<()> {
+        self.call("write the image", |chain| chain.zero(extent))?;
+        let mut rest = extent;
+        while !rest.is_empty() {
+            let (held, sectors) = self.holds(rest)?;
+            let part = rest.take(sectors);
+            if !held {
+                // A format that needs no mark for what reads as zeros anyway.
+                let len = usize::try_from(part.bytes()).unwrap_or(0);
+                self.write(part.start(), zeros.get(..len).unwrap_or_default())?;
+            }
+            rest = rest.skip(part.sectors());
+        }
+        Ok(())
+    }
+
     /// Zeros what is not zero; what is would only take room.
     fn clear(&mut self, extent: Extent) -> Result<()> {
         let mut buf = vec![0; CLEAR_LEN.min(usize::try_from(extent.bytes()).unwrap_or(CLEAR_LEN))];

@@ -22,7 +22,9 @@ mod map;
 mod merge;
 mod parts;
 mod pump;
+mod rebase;
 mod rebind;
+mod snapshot;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -37,7 +39,9 @@ pub use create::{CreateRequest, Created, create};
 pub use info::{Info, info};
 pub use map::{MapKind, MapRequest, MapRun, MapSummary, map};
 pub use merge::{MergeRequest, Merged, is_merge_cut, merge};
+pub use rebase::{RebaseRequest, Rebased, rebase};
 pub use rebind::{Proof, RebindRequest, Rebound, rebind};
+pub use snapshot::{Snapshot, SnapshotRequest, snapshot};
 pub use source::ChainName;
 
 pub use crate::image::{CheckReport, Finding, KeepOverlay, Progress};

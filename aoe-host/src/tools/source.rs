@@ -16,7 +16,7 @@ use cow_core::identity::ParentIdentity;
 use cow_core::pages::{Frame, Page, PagePool, StorageKey};
 use cow_core::units::{Extent, Lba, SECTOR_BYTES, SECTOR_LEN};
 
-use super::chain::{Gate, parents};
+use super::chain::{Gate, ParentReport, parents};
 use crate::config::{self, LayerWord, Window, backing_of};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{
@@ -50,7 +50,7 @@ impl ChainName {
             _ => return Ok(Self::from(PathBuf::from(text))),
         };
         let refused = |detail: &str| HostError::usage(format!("use the chain `{words}`"), detail);
-        let parsed = words.split(',').map(|word| word.parse::<LayerWord>());
+        let parsed = words.split(',').map(str::parse::<LayerWord>);
         let parsed = parsed.collect::<core::result::Result<Vec<_>, _>>();
         let parsed = parsed.map_err(|error| refused(&error.to_string()))?;
         Ok(Self(backing_of(&parsed).map_err(|detail| refused(&detail))?))
@@ -154,7 +154,7 @@ impl Found {
             return Err(refused(ErrorKind::Mismatch, format!("below it: {wrong}"))
                 .advice("name every image, from the top to the base: TOP,...,BASE"));
         }
-        let is_whole = reports.iter().all(|report| report.is_usable());
+        let is_whole = reports.iter().all(ParentReport::is_usable);
         if is_whole && (!reports.is_empty() || !self.format.ops().needs_parent()) {
             return Ok(layers);
         }

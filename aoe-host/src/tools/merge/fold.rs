@@ -63,7 +63,7 @@ pub(super) fn fold(
     top: &mut Source<'_>,
     disk: &mut dyn WriteDisk,
     from: u64,
-    checkpoint: Checkpoint<'_>,
+    checkpoint: &mut Checkpoint<'_>,
     progress: &mut Progress<'_>,
 ) -> Result<()> {
     let whole = Extent::new(0, top.sectors()).unwrap_or(Extent::EMPTY);

@@ -11,10 +11,11 @@
 //! torn mixture. All of that is written again by the next run: the overlay still has it.
 
 use core::fmt;
+use core::time::Duration;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use cow_core::units::SECTOR_BYTES;
 use serde::Serialize;
@@ -270,7 +271,7 @@ impl Merge {
         };
         let sectors = source.sectors();
         parent.with_disk(sectors, |disk| {
-            let checkpoint = Checkpoint { every: CHECKPOINT_SECTORS, save: &mut save };
+            let checkpoint = &mut Checkpoint { every: CHECKPOINT_SECTORS, save: &mut save };
             fold(&mut source, disk, from, checkpoint, progress)
         })?;
         if journal.was_frozen {
