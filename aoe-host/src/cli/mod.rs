@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::error::{Exit, Result};
 
 pub mod bench;
+pub mod chain;
 pub mod clients;
 pub mod completion;
 pub mod demo;
@@ -24,7 +25,8 @@ Exit codes:
   2  the arguments or the configuration file make no sense; nothing was touched
   3  a check or a comparison ran to its end and found problems
   4  a file, interface, target or client does not exist or does not answer
-  5  refused: locked, in use, not permitted, damaged, or not the recorded parent";
+  5  refused: locked, in use, not permitted, damaged, or not the recorded parent
+  6  `compare` could not compare; there 1 means that the disks differ";
 
 /// Serve one golden disk image to many diskless machines over ATA-over-Ethernet, each with a
 /// private copy-on-write overlay.
@@ -57,6 +59,16 @@ pub enum Command {
     Rollback(image::RollbackArgs),
     /// Make an overlay a read-only layer for others
     Freeze(image::FreezeArgs),
+    /// Copy a disk, or a whole chain, into a new image of any format
+    Convert(chain::ConvertArgs),
+    /// Write an overlay into its parent, or a chain into one new image
+    Merge(chain::MergeArgs),
+    /// Put another parent under an overlay whose disk stays the same
+    Rebase(chain::RebaseArgs),
+    /// Keep an overlay as it is, and make a new one on it
+    Snapshot(chain::SnapshotArgs),
+    /// Tell whether two disks are the same
+    Compare(chain::CompareArgs),
     /// Accept another file of the same content as an overlay's parent
     Rebind(image::RebindArgs),
 
@@ -109,6 +121,11 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Map(args) => image::map(&args),
         Command::Rollback(args) => image::rollback(&args),
         Command::Freeze(args) => image::freeze(&args),
+        Command::Convert(args) => chain::convert(&args),
+        Command::Merge(args) => chain::merge(&args),
+        Command::Rebase(args) => chain::rebase(&args),
+        Command::Snapshot(args) => chain::snapshot(&args),
+        Command::Compare(args) => chain::compare(&args),
         Command::Rebind(args) => image::rebind(&args),
         Command::Status(args) => status::run(&args),
         Command::Clients(args) => clients::run(&args),
