@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use super::image::{confirm, format_parser, gate, key_value, proof, tell, with_bar};
+use super::image::{ParentsArgs, confirm, format_parser, gate, key_value, proof, tell, with_bar};
 use crate::error::{Exit, HostError, Result};
 use crate::image::Format;
 use crate::tools::{self, ChainName, KeepOverlay};
@@ -50,9 +50,9 @@ pub struct ConvertArgs {
     #[arg(long)]
     pub onto_device: bool,
 
-    /// Follow the names of parents that the images record
-    #[arg(long)]
-    pub parents: bool,
+    /// Which parents are looked at
+    #[command(flatten)]
+    pub parents: ParentsArgs,
 
     /// Print JSON
     #[arg(long)]
@@ -100,9 +100,9 @@ pub struct MergeArgs {
     #[arg(long, short)]
     pub yes: bool,
 
-    /// Follow the names of parents that the images record
-    #[arg(long)]
-    pub parents: bool,
+    /// Which parents are looked at
+    #[command(flatten)]
+    pub parents: ParentsArgs,
 
     /// Print JSON
     #[arg(long)]
@@ -138,9 +138,9 @@ pub struct CompareArgs {
     #[arg(long)]
     pub strict: bool,
 
-    /// Follow the names of parents that the images record
-    #[arg(long)]
-    pub parents: bool,
+    /// Which parents are looked at
+    #[command(flatten)]
+    pub parents: ParentsArgs,
 
     /// Print JSON
     #[arg(long)]
@@ -171,9 +171,9 @@ pub struct RebaseArgs {
     #[arg(long, requires = "metadata_only")]
     pub trust: bool,
 
-    /// Follow the names of parents that the images record
-    #[arg(long)]
-    pub parents: bool,
+    /// Which parents are looked at
+    #[command(flatten)]
+    pub parents: ParentsArgs,
 
     /// Print JSON
     #[arg(long)]
@@ -211,7 +211,7 @@ pub(super) fn convert(args: &ConvertArgs) -> Result<Exit> {
             Some(format) => source.forced(format),
             None => source,
         },
-        gate: gate(args.parents),
+        gate: gate(&args.parents),
         target: args.target.clone(),
         format: args.to,
         options: args.option.iter().cloned().collect(),
@@ -228,7 +228,7 @@ pub(super) fn merge(args: &MergeArgs) -> Result<Exit> {
     if let Some(target) = &args.output {
         let request = tools::ConvertRequest {
             source: chain,
-            gate: gate(args.parents),
+            gate: gate(&args.parents),
             target: target.clone(),
             format: args.to,
             replace: args.force,
@@ -246,7 +246,7 @@ pub(super) fn merge(args: &MergeArgs) -> Result<Exit> {
         confirm("merge", overlay, &question)?;
     }
     let keep = args.keep_overlay;
-    let request = tools::MergeRequest { chain, gate: gate(args.parents), keep };
+    let request = tools::MergeRequest { chain, gate: gate(&args.parents), keep };
     let merged = with_bar(args.json, |progress| tools::merge(&request, progress))?;
     tell(&merged, args.json)
 }
@@ -256,7 +256,7 @@ pub(super) fn rebase(args: &RebaseArgs) -> Result<Exit> {
     if args.metadata_only {
         return rebind_chain(&chain, &parent, args);
     }
-    let request = tools::RebaseRequest { chain, parent, gate: gate(args.parents) };
+    let request = tools::RebaseRequest { chain, parent, gate: gate(&args.parents) };
     let rebased = with_bar(args.json, |progress| tools::rebase(&request, progress))?;
     tell(&rebased, args.json)
 }
@@ -293,7 +293,7 @@ pub(super) fn compare(args: &CompareArgs) -> Result<Exit> {
         let request = tools::CompareRequest {
             first: ChainName::parse(&args.first)?,
             second: ChainName::parse(&args.second)?,
-            gate: gate(args.parents),
+            gate: gate(&args.parents),
             strict: args.strict,
         };
         let compared = with_bar(args.json, |progress| tools::compare(&request, progress))?;

@@ -92,9 +92,9 @@ pub struct InfoArgs {
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
 
-    /// Look also at the parents that the image names
-    #[arg(long)]
-    pub parents: bool,
+    /// Which parents are looked at
+    #[command(flatten)]
+    pub parents: ParentsArgs,
 
     /// Print JSON
     #[arg(long)]
@@ -112,9 +112,9 @@ pub struct CheckArgs {
     #[arg(long)]
     pub repair: bool,
 
-    /// Look also at the parents that the image names
-    #[arg(long)]
-    pub parents: bool,
+    /// Which parents are looked at
+    #[command(flatten)]
+    pub parents: ParentsArgs,
 
     /// Print JSON
     #[arg(long)]
@@ -136,9 +136,9 @@ pub struct MapArgs {
     #[arg(long, value_name = "BYTES")]
     pub length: Option<ByteSize>,
 
-    /// Look also at the parents that the image names
-    #[arg(long)]
-    pub parents: bool,
+    /// Which parents are looked at
+    #[command(flatten)]
+    pub parents: ParentsArgs,
 
     /// Print JSON
     #[arg(long)]
@@ -227,7 +227,7 @@ fn format_options(args: &CreateArgs) -> FormatOptions {
 }
 
 pub(super) fn info(args: &InfoArgs) -> Result<Exit> {
-    tell(&tools::info(&args.image, &gate(args.parents))?, args.json)
+    tell(&tools::info(&args.image, &gate(&args.parents))?, args.json)
 }
 
 /// Checks all images, then fails with the first that could not be checked.
@@ -235,7 +235,7 @@ pub(super) fn check(args: &CheckArgs) -> Result<Exit> {
     let (mut reports, mut exit, mut failure) = (Vec::new(), Exit::Success, None);
     for image in &args.images {
         let look = if args.repair { tools::repair } else { tools::check };
-        let checked = with_bar(args.json, |progress| look(image, &gate(args.parents), progress));
+        let checked = with_bar(args.json, |progress| look(image, &gate(&args.parents), progress));
         match checked {
             Ok(report) => {
                 if report.exit() != Exit::Success {
@@ -266,7 +266,7 @@ struct MapAnswer {
 pub(super) fn map(args: &MapArgs) -> Result<Exit> {
     let request = tools::MapRequest {
         path: args.overlay.clone(),
-        gate: gate(args.parents),
+        gate: gate(&args.parents),
         offset_bytes: args.offset.bytes(),
         len_bytes: args.length.map(ByteSize::bytes),
     };
@@ -320,8 +320,20 @@ pub(super) fn proof(original: Option<&Path>, trust: bool) -> Proof {
     }
 }
 
-pub(super) fn gate(is_open: bool) -> Gate {
-    if is_open { Gate::Open } else { Gate::Closed }
+pub(super) fn gate(args: &ParentsArgs) -> Gate {
+    if args.parents { Gate::Open } else { Gate::Within(args.follow.clone()) }
+}
+
+/// As far as paths that images name are followed.
+#[derive(Debug, Args)]
+pub struct ParentsArgs {
+    /// Follow the paths of parents that images name wherever they lead
+    #[arg(long)]
+    pub parents: bool,
+
+    /// Follow them into this directory, besides that of the image itself (repeat for several)
+    #[arg(long, value_name = "DIR")]
+    pub follow: Vec<PathBuf>,
 }
 
 /// Prints a report for whoever asked.

@@ -57,15 +57,17 @@ enum LayerRecord {
 }
 
 impl LayerRecord {
-    fn new(layer: &config::Layer) -> Self {
-        match layer {
+    /// `None` for what is no layer of a chain that was found.
+    fn new(layer: &config::Layer) -> Option<Self> {
+        Some(match layer {
             config::Layer::File { path, window } => Self::File {
                 name: path.clone(),
                 offset_bytes: window.offset_bytes,
                 len_bytes: window.len_bytes,
             },
             config::Layer::Blank { len_bytes } => Self::Blank { len_bytes: *len_bytes },
-        }
+            config::Layer::Recorded => return None,
+        })
     }
 
     fn layer(&self) -> config::Layer {
@@ -118,7 +120,7 @@ impl Journal {
             id: random_layer_id()?.to_string(),
             overlay: ParentRecord::new(new.overlay, None),
             parent: ParentRecord::new(new.parent, None),
-            below: new.below.iter().map(LayerRecord::new).collect(),
+            below: new.below.iter().filter_map(LayerRecord::new).collect(),
             was_frozen: new.was_frozen,
             done_sectors: 0,
             keep: new.keep,

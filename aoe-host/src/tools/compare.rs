@@ -65,8 +65,8 @@ impl fmt::Display for Compared {
 /// A chain that cannot be read, or was changed meanwhile.
 pub fn compare(request: &CompareRequest, progress: &mut Progress<'_>) -> Result<Compared> {
     let (mut memory_a, mut memory_b) = (Memory::new(), Memory::new());
-    let mut a = Source::open(&mut memory_a, &request.first, request.gate)?;
-    let mut b = Source::open(&mut memory_b, &request.second, request.gate)?;
+    let mut a = Source::open(&mut memory_a, &request.first, &request.gate)?;
+    let mut b = Source::open(&mut memory_b, &request.second, &request.gate)?;
     let sizes = (a.sectors(), b.sectors());
     let both = if request.strict { sizes.0.min(sizes.1) } else { sizes.0.max(sizes.1) };
     let first_difference = first_difference(&mut a, &mut b, both, progress)?;

@@ -95,10 +95,10 @@ impl fmt::Display for Converted {
 pub fn convert(request: &ConvertRequest, progress: &mut Progress<'_>) -> Result<Converted> {
     let name = ImageName::new_in(request.format, &request.target);
     let mut memory = Memory::new();
-    let mut source = Source::open(&mut memory, &request.source, request.gate)?;
+    let mut source = Source::open(&mut memory, &request.source, &request.gate)?;
     let sectors = source.sectors();
     let lower = match &request.backing {
-        Some(chain) => layers_of(chain, request.gate)?,
+        Some(chain) => layers_of(chain, &request.gate)?,
         None => Vec::new(),
     };
     let below = match lower.first() {

@@ -121,7 +121,7 @@ fn every_format_becomes_every_other() {
         for to in Format::creatable() {
             let second = made(dir, &format!("{from}-to"), to, &first);
             assert!(bytes_of(dir, &second) == bytes, "{from} to {to}");
-            let report = check(second.top().unwrap(), Gate::Closed, &mut quiet()).unwrap();
+            let report = check(second.top().unwrap(), &Gate::Closed, &mut quiet()).unwrap();
             assert_eq!(report.findings_total, 0, "{report}");
         }
     }
@@ -364,7 +364,7 @@ fn rebase_keeps_the_disk_over_every_other_parent() {
             Ok(_) => assert!(is_equal(&golden.clone().into(), &top.clone().into()), "{format}"),
             Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported, "{format} {error}"),
         }
-        let report = check(&top, Gate::Closed, &mut quiet()).unwrap();
+        let report = check(&top, &Gate::Closed, &mut quiet()).unwrap();
         assert_eq!(report.findings_total, 0, "{report}");
     }
 }

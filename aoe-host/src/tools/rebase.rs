@@ -62,7 +62,7 @@ impl fmt::Display for Rebased {
 /// has the size of its parent. The media's. The overlay then lies on its old parent, and its disk is as it
 /// was.
 pub fn rebase(request: &RebaseRequest, progress: &mut Progress<'_>) -> Result<Rebased> {
-    let overlay = Found::open(&request.chain, request.gate, &overlay_options(false))?;
+    let overlay = Found::open(&request.chain, &request.gate, &overlay_options(false))?;
     let refused = |kind, detail: &str| {
         HostError::new(kind, "rebase").path(overlay.file.path()).detail(detail)
     };
@@ -71,10 +71,10 @@ pub fn rebase(request: &RebaseRequest, progress: &mut Progress<'_>) -> Result<Re
     if overlay.format.ops().is_plain() {
         return Err(refused(ErrorKind::Unsupported, "it is no overlay"));
     }
-    let layers = layers_of(&request.parent, request.gate)?;
+    let layers = layers_of(&request.parent, &request.gate)?;
     let files = layers.iter().filter_map(|layer| match layer {
         config::Layer::File { path, .. } => FileKey::of(path),
-        config::Layer::Blank { .. } => None,
+        config::Layer::Recorded | config::Layer::Blank { .. } => None,
     });
     let own = overlay.file.keys()?;
     if files.into_iter().any(|key| own.contains(&key)) {

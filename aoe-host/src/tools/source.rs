@@ -120,12 +120,12 @@ pub(super) struct Found {
 impl Found {
     /// Opens the top of a chain and finds what lies below it: what the chain names, or what the
     /// images name themselves, if that may be followed.
-    pub(super) fn open(chain: &ChainName, gate: Gate, options: &FileOptions) -> Result<Self> {
+    pub(super) fn open(chain: &ChainName, gate: &Gate, options: &FileOptions) -> Result<Self> {
         Self::open_top(chain, options)?.find_below(chain, gate)
     }
 
     /// Finds what lies below the top of this chain.
-    pub(super) fn find_below(self, chain: &ChainName, gate: Gate) -> Result<Self> {
+    pub(super) fn find_below(self, chain: &ChainName, gate: &Gate) -> Result<Self> {
         let below = match chain.lower() {
             [] => self.follow(gate)?,
             lower => self.with_windows(lower)?,
@@ -145,7 +145,7 @@ impl Found {
         Ok(Self { name, file, format, recorded, below: Vec::new() })
     }
 
-    fn follow(&self, gate: Gate) -> Result<Vec<config::Layer>> {
+    fn follow(&self, gate: &Gate) -> Result<Vec<config::Layer>> {
         let (reports, layers) = parents(&self.file, self.recorded.clone(), gate)?;
         let refused = |kind, detail: String| {
             HostError::new(kind, "read the chain").path(self.file.path()).detail(detail)
@@ -216,7 +216,7 @@ impl Found {
 }
 
 /// Every layer of a chain that is to lie below something.
-pub(super) fn layers_of(chain: &ChainName, gate: Gate) -> Result<Vec<config::Layer>> {
+pub(super) fn layers_of(chain: &ChainName, gate: &Gate) -> Result<Vec<config::Layer>> {
     let Some(top) = chain.layers().first().filter(|_| chain.top().is_some()) else {
         return Ok(chain.layers().to_vec());
     };
@@ -267,7 +267,7 @@ pub(super) struct Source<'m> {
 
 impl<'m> Source<'m> {
     /// Opens a chain of images, compared with each other.
-    pub(super) fn open(memory: &'m mut Memory, chain: &ChainName, gate: Gate) -> Result<Self> {
+    pub(super) fn open(memory: &'m mut Memory, chain: &ChainName, gate: &Gate) -> Result<Self> {
         if chain.top().is_none() {
             return Self::of_layers(memory, chain.layers(), None);
         }

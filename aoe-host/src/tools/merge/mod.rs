@@ -183,7 +183,7 @@ struct Merge {
 
 impl Merge {
     fn begin(top: Found, request: &MergeRequest) -> Result<Self> {
-        let top = top.find_below(&request.chain, request.gate)?;
+        let top = top.find_below(&request.chain, &request.gate)?;
         let parent = Parent::open(&top.below, top.file.path())?;
         refuse_merging(&parent.file)?;
         let below = parent.below()?;

@@ -106,13 +106,13 @@ fn every_format_is_merged_into_every_other() {
             create(&create_middle, &mut quiet()).unwrap();
             let has_mode = freeze(&parent).is_ok();
             let child = overlay(dir, "top", top, &[&parent, &base]);
-            let id = |path: &Path| info(path, Gate::Closed).unwrap().facts;
+            let id = |path: &Path| info(path, &Gate::Closed).unwrap().facts;
             let old = id(&parent);
             merged(&[&child, &parent, &base], KeepOverlay::Delete);
             let now = bytes_of(dir, &chain(&[&parent, &base]));
             assert!(now == wanted(), "{top} into {middle}");
             assert!(fs::read(&base).unwrap() == before, "{top} into {middle}");
-            let report = check(&parent, Gate::Closed, &mut quiet()).unwrap();
+            let report = check(&parent, &Gate::Closed, &mut quiet()).unwrap();
             assert_eq!(report.findings_total, 0, "{report}");
             if has_mode {
                 assert_eq!(freeze(&parent).unwrap_err().kind(), ErrorKind::InUse, "frozen again");
@@ -146,7 +146,7 @@ fn zeros_stay_sparse_and_a_shorter_parent_grows() {
     let whole = bytes_of(dir, &chain(&[&top, &base]));
     merged(&[&top, &base], KeepOverlay::Leave);
     assert!(fs::read(&base).unwrap() == whole);
-    let used = info(&base, Gate::Closed).unwrap().file;
+    let used = info(&base, &Gate::Closed).unwrap().file;
     assert_eq!(used.apparent_bytes, 24 << 20);
     assert!(used.allocated_bytes <= 16 << 10, "{used:?}");
 }
@@ -212,7 +212,7 @@ fn siblings_are_named_and_refused() {
             ..CreateRequest::default()
         };
         create(&request, &mut quiet()).unwrap();
-        if info(&path, Gate::Open).unwrap().parents[0].state
+        if info(&path, &Gate::Open).unwrap().parents[0].state
             == crate::tools::ParentState::AsRecorded
             && !format.ops().has_metadata_file()
         {
@@ -224,7 +224,7 @@ fn siblings_are_named_and_refused() {
     assert_eq!(done.orphans, expected, "{done}");
     for orphan in done.orphans {
         assert!(
-            Found::open(&chain(&[&orphan, &base]), Gate::Closed, &FileOptions::default())
+            Found::open(&chain(&[&orphan, &base]), &Gate::Closed, &FileOptions::default())
                 .and_then(|found| {
                     let backing = open_backing(&found.below, false, &mut FileTable::new())?;
                     found.check(Some(&backing))
@@ -494,7 +494,7 @@ fn refused_meanwhile(dir: &Path, names: &[&Path], marked: bool) {
         ..RebindRequest::default()
     };
     is_refusal(rebind(&rebound, &mut quiet()).unwrap_err());
-    assert!(!info(top, Gate::Closed).unwrap().problems.is_empty());
+    assert!(!info(top, &Gate::Closed).unwrap().problems.is_empty());
     let copy = |source| ConvertRequest { source, target: dir.join("no.img"), ..Default::default() };
     is_refusal(convert(&copy(chain(names)), &mut quiet()).unwrap_err());
     let backed = |path: &str| CreateRequest {
@@ -506,8 +506,8 @@ fn refused_meanwhile(dir: &Path, names: &[&Path], marked: bool) {
         is_refusal(open_backing(&layers, false, &mut FileTable::new()).unwrap_err());
         is_refusal(convert(&copy(chain(below)), &mut quiet()).unwrap_err());
         is_refusal(create(&backed("no.cow"), &mut quiet()).unwrap_err());
-        assert_eq!(check(parent, Gate::Closed, &mut quiet()).unwrap().damage_total, 1);
-        let problems = info(parent, Gate::Closed).unwrap().problems;
+        assert_eq!(check(parent, &Gate::Closed, &mut quiet()).unwrap().damage_total, 1);
+        let problems = info(parent, &Gate::Closed).unwrap().problems;
         assert!(problems[0].contains("not finished"), "{problems:?}");
         // Not even another merge.
         let other = dir.join("other.cow");
