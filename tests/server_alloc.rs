@@ -160,6 +160,7 @@ fn configuration(dir: &std::path::Path, durability: HostedDurability) -> ServeCo
         control: None,
         freeze: Freeze::default(),
         link: LinkKind::Auto,
+        follow: Vec::new(),
         warnings: Vec::new(),
     }
 }

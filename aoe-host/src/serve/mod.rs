@@ -273,7 +273,8 @@ impl<'m> Running<'m> {
         let came = loop {
             let came = (0..LOOKS).any(|_| {
                 core::hint::spin_loop();
-                self.links.iter().any(|link| link.has_frames() == Some(true)) || self.edge.driver.has_news()
+                self.links.iter().any(|link| link.has_frames() == Some(true))
+                    || self.edge.driver.has_news()
             });
             if came || from.elapsed() >= AWAKE_MAX {
                 break came;
