@@ -227,6 +227,8 @@ pub(super) enum Step {
     Prepared,
     /// Pages of it are read from there.
     Known,
+    /// A block: it counts itself.
+    Counted,
     /// An open page names it.
     Named,
 }
