@@ -51,13 +51,13 @@ fn the_blocking_driver_needs_two_pages() {
             for seed in 0..8 {
                 let life = three_deep(&Machine::new(), 16_200, format, seed);
                 let (disk, mut model) = (&life.disks[0], life.models[0].clone());
-                let (result, top) = disk
+                let (result, mut top) = disk
                     .with_blocking(2, durability, |blocking| {
                         random_calls(blocking, &mut model, &mut Dice::new(seed))
                     })
                     .unwrap();
                 result.unwrap_or_else(|e| panic!("{format:?}, {durability:?}, seed {seed}: {e}"));
-                disk.close(&top).unwrap();
+                disk.close(&mut top).unwrap();
                 disk.check().unwrap();
             }
         }

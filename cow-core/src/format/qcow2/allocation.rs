@@ -7,6 +7,7 @@
 use super::geometry::Counts;
 use super::volume::Volume;
 use crate::pages::PAGE_LEN;
+use crate::units::Extent;
 
 /// Runs of clusters that are being written. A request that needs more has what it has placed
 /// applied first.
@@ -40,13 +41,23 @@ pub(super) struct Pending {
     /// So many from the first on are counted.
     pub(super) counted: u64,
     pub(super) origin: Origin,
+    /// First sector that the request writes: who has it in its range placed this run. Others may
+    /// touch the same cluster.
+    pub(super) written: u64,
 }
 
 impl Pending {
-    const NONE: Self = Self { disk: 0, host: 0, clusters: 0, counted: 0, origin: Origin::Fresh };
+    const NONE: Self =
+        Self { disk: 0, host: 0, clusters: 0, counted: 0, origin: Origin::Fresh, written: 0 };
 
     const fn has(&self, disk: u64) -> bool {
         disk >= self.disk && disk < self.disk.saturating_add(self.clusters)
+    }
+
+    const fn is_of(&self, request: Extent) -> bool {
+        self.clusters > 0
+            && self.written >= request.start().get()
+            && self.written < request.end().get()
     }
 }
 
@@ -61,6 +72,11 @@ impl PendingRuns {
 
     pub(super) fn find(&mut self, disk: u64) -> Option<&mut Pending> {
         self.0.iter_mut().find(|p| p.has(disk))
+    }
+
+    /// The run of this cluster, if `request` placed it.
+    pub(super) fn of_request(&self, disk: u64, request: Extent) -> Option<&Pending> {
+        self.0.iter().find(|p| p.has(disk) && p.is_of(request))
     }
 
     pub(super) fn holds(&self, disk: u64) -> bool {
@@ -84,20 +100,21 @@ impl PendingRuns {
         slot.map(|slot| *slot = run).is_some()
     }
 
-    /// The first `clusters` of the run that begins at `disk` are published.
-    pub(super) fn published(&mut self, disk: u64, clusters: u64) {
+    /// The first `clusters` of the run that begins at `disk` are published; `next_sector` is the
+    /// first one behind them.
+    pub(super) fn published(&mut self, disk: u64, clusters: u64, next_sector: u64) {
         if let Some(p) = self.0.iter_mut().find(|p| p.clusters > 0 && p.disk == disk) {
             p.disk = p.disk.saturating_add(clusters);
             p.host = p.host.saturating_add(clusters);
             p.clusters = p.clusters.saturating_sub(clusters);
             p.counted = p.counted.saturating_sub(clusters);
+            p.written = p.written.max(next_sector);
         }
     }
 
-    /// Takes out a run that begins in this range of the disk.
-    pub(super) fn take(&mut self, disk: u64, clusters: u64) -> Option<Pending> {
-        let end = disk.saturating_add(clusters);
-        let run = self.0.iter_mut().find(|p| p.clusters > 0 && p.disk >= disk && p.disk < end)?;
+    /// Takes out a run that `request` placed.
+    pub(super) fn take(&mut self, request: Extent) -> Option<Pending> {
+        let run = self.0.iter_mut().find(|p| p.is_of(request))?;
         Some(core::mem::replace(run, Pending::NONE))
     }
 
@@ -227,6 +244,8 @@ pub(super) enum Step {
     Prepared,
     /// Pages of it are read from there.
     Known,
+    /// A block: it counts itself.
+    Counted,
     /// An open page names it.
     Named,
 }

@@ -10,6 +10,7 @@ use super::snapshot::snapshots;
 use super::volume::{Region, Volume};
 use crate::pages::{Page, StorageKey};
 use crate::storage::ReadStorage;
+use crate::units::{SECTOR_BYTES, SECTOR_LEN};
 
 /// Something that [`check`] noticed. Offsets are bytes of the image.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -200,6 +201,8 @@ pub(super) struct Walk<'w, S> {
     /// How often each cluster is used.
     pub(super) uses: &'w mut [u16],
     page: &'w mut Page,
+    /// The sector of a table that was read last, and its place.
+    sector: ([u8; SECTOR_LEN], u64),
 }
 
 impl<'w, S: ReadStorage> Walk<'w, S> {
@@ -216,7 +219,8 @@ impl<'w, S: ReadStorage> Walk<'w, S> {
         };
         uses.fill(0);
         let volume = Volume::new(&opened.header, StorageKey(0), opened.len);
-        Ok(Self { storage, volume, opened: *opened, uses, page })
+        let sector = ([0; SECTOR_LEN], u64::MAX);
+        Ok(Self { storage, volume, opened: *opened, uses, page, sector })
     }
 
     pub(super) fn uses_of(&self, host: u64) -> u64 {
@@ -246,13 +250,21 @@ impl<'w, S: ReadStorage> Walk<'w, S> {
     }
 
     /// One entry of a table.
-    fn entry(&self, region: &Region, index: u64) -> Result<u64, CheckError<S::Error>> {
-        let mut raw = [0; 8];
+    fn entry(&mut self, region: &Region, index: u64) -> Result<u64, CheckError<S::Error>> {
         let at = region.entry_offset(index);
-        if at.saturating_add(8) <= self.volume.len {
-            self.storage.read_at(at, &mut raw).map_err(CheckError::Storage)?;
+        let start = at & !(SECTOR_BYTES - 1);
+        let (bytes, kept) = &mut self.sector;
+        if *kept != start {
+            *kept = u64::MAX;
+            bytes.fill(0);
+            let there = self.volume.len.saturating_sub(start).min(SECTOR_BYTES);
+            let part = usize::try_from(there).ok().and_then(|len| bytes.get_mut(..len));
+            if let Some(part) = part.filter(|part| !part.is_empty()) {
+                self.storage.read_at(start, part).map_err(CheckError::Storage)?;
+            }
+            *kept = start;
         }
-        Ok(entry(&raw, 0))
+        Ok(entry(bytes, at.saturating_sub(start) / 8))
     }
 
     /// Adds up every use of every cluster.

@@ -144,6 +144,7 @@ impl Writable {
         };
         match block.step {
             Step::Named => return None,
+            Step::Counted => {}
             Step::None | Step::Wanted => {
                 return Some(Applied::ZeroFirst {
                     offset: block.offset,
@@ -156,13 +157,30 @@ impl Writable {
                     return Some(wait);
                 }
                 self.blocks.set_step(index, Step::Known);
+                return self.count_block(index, block.offset, pages);
             }
-            Step::Known => {}
+            Step::Known => return self.count_block(index, block.offset, pages),
         }
-        let own = geometry.host_cluster(block.offset);
+        self.name_block(index, block.offset, pages)
+    }
+
+    /// Counts a new block in itself.
+    fn count_block(
+        &mut self,
+        index: u64,
+        offset: u64,
+        pages: &mut PagePool<'_>,
+    ) -> Option<Applied> {
+        let own = self.volume.geometry.host_cluster(offset);
         if let Some(wait) = self.write_count(own, |_| Some(1), pages) {
             return Some(wait);
         }
+        // Remembered: the pool may be too small to hold this page open beside the next one.
+        self.blocks.set_step(index, Step::Counted);
+        self.name_block(index, offset, pages)
+    }
+
+    fn name_block(&mut self, index: u64, offset: u64, pages: &mut PagePool<'_>) -> Option<Applied> {
         let page = PageName::Reftable(index >> PAGE_ENTRIES_BITS);
         let (id, _) = match self.open_page(page, pages) {
             Ok(open) => open,
@@ -170,7 +188,7 @@ impl Writable {
         };
         if let Some(bytes) = pages.page_mut(id) {
             let within = index & ((1 << PAGE_ENTRIES_BITS) - 1);
-            put_entry(bytes, within, block.offset);
+            put_entry(bytes, within, offset);
         }
         self.blocks.set_step(index, Step::Named);
         None

@@ -143,7 +143,8 @@ impl Writable {
     /// A placement that is to be published, with the rest of its clusters filled.
     fn pending_write(&mut self, piece: &Piece, host: u64, clusters: u64, origin: Origin) -> Placed {
         let geometry = self.volume.geometry;
-        let run = Pending { disk: piece.cluster, host, clusters, counted: 0, origin };
+        let written = piece.extent.start().get();
+        let run = Pending { disk: piece.cluster, host, clusters, counted: 0, origin, written };
         if !self.pending.insert(run) {
             return Placed::Enough; // not reached: there was room
         }
@@ -160,11 +161,8 @@ impl Writable {
     }
 
     /// Puts the clusters of a pending run into the L2 table.
-    fn publish(&mut self, piece: &Piece, pages: &mut PagePool<'_>) -> Applied {
+    fn publish(&mut self, piece: &Piece, run: Pending, pages: &mut PagePool<'_>) -> Applied {
         let geometry = self.volume.geometry;
-        let Some(run) = self.pending.find(piece.cluster).copied() else {
-            return Applied::Done { sectors: 1, freed: 0 };
-        };
         if run.disk != piece.cluster {
             // Requests are applied from their first cluster on: a defect.
             return Applied::Corrupt { offset: geometry.cluster_offset(run.host) };
@@ -207,7 +205,8 @@ impl Writable {
         if done == 0 {
             return Applied::AfterCommit;
         }
-        self.pending.published(run.disk, done);
+        let next = piece.cluster.saturating_add(done);
+        self.pending.published(run.disk, done, geometry.first_sector(next));
         Applied::Done { sectors: piece.sectors(&geometry, done), freed: 0 }
     }
 
@@ -467,8 +466,8 @@ impl Overlay for Writable {
             return wait;
         }
         let piece = Piece::of(&self.volume.geometry, extent);
-        if self.pending.holds(piece.cluster) {
-            return self.publish(&piece, pages);
+        if let Some(run) = self.pending.of_request(piece.cluster, extent).copied() {
+            return self.publish(&piece, run, pages);
         }
         let gap = self.pending.gap(piece.cluster, piece.entries).max(1);
         let whole = self.whole_clusters(&piece).min(gap);
@@ -536,11 +535,7 @@ impl Overlay for Writable {
     }
 
     fn abandon(&mut self, extent: Extent, _index: &mut [IndexEntry]) {
-        let geometry = self.volume.geometry;
-        let first = geometry.cluster_of(extent.start().get());
-        let around = extent.widen(geometry.cluster_sectors(), geometry.sectors());
-        let clusters = around.sectors().div_ceil(geometry.cluster_sectors());
-        while let Some(run) = self.pending.take(first, clusters) {
+        while let Some(run) = self.pending.take(extent) {
             if run.origin != Origin::Fresh {
                 continue;
             }
@@ -573,7 +568,8 @@ impl Overlay for Writable {
         }
         self.use_up_to(end);
         let origin = Origin::Noted;
-        let run = Pending { disk, host, clusters, counted: 0, origin };
+        let written = extent.start().get();
+        let run = Pending { disk, host, clusters, counted: 0, origin, written };
         if self.pending.insert(run) { Adopted::Taken } else { Adopted::Busy }
     }
 
