@@ -1,0 +1,4 @@
+//! Arbitrary dm-cow layers.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cowblade_fuzz::images::dm_cow(bytes));
