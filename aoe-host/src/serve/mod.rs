@@ -17,6 +17,7 @@ mod log;
 mod setup;
 mod upkeep;
 
+use core::num::NonZero;
 use core::time::Duration;
 use std::time::Instant;
 
@@ -188,7 +189,9 @@ impl<'m> Running<'m> {
         let upkeep = Upkeep::new(config);
         let started = Instant::now();
         let config = config.clone();
-        let (idle, next_attention) = (Idle::default(), Duration::ZERO);
+        // Unknown is as good as one: sleeping is never wrong.
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let (idle, next_attention) = (Idle::new(processors), Duration::ZERO);
         Ok(Self {
             server,
             edge,
