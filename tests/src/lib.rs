@@ -11,6 +11,7 @@
 //! * [`dm_store`] reads stores of device-mapper snapshots.
 //! * [`qcow1_image`] makes and reads qcow images by the letter.
 //! * [`qemu`] holds QEMU's image tools against our driver.
+//! * [`conformance`] runs the conformance harness against targets, and compares what comes out.
 //! * [`operator`] runs commands and reads what they print.
 //! * [`site`] is a small installation of our server.
 //! * [`wire`] listens on a segment and knows which requests nobody answered.
@@ -31,6 +32,7 @@
 )]
 
 pub mod chain_model;
+pub mod conformance;
 pub mod crash;
 pub mod dissector;
 pub mod dm_store;
@@ -65,3 +67,11 @@ pub mod site;
 pub mod target;
 pub mod wire;
 pub mod workspace;
+
+/// Our target in memory and broken ones, which belong to the tests of `aoe-proto`.
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with another crate's tests")]
+#[path = "../../aoe-proto/tests/conformance/defects.rs"]
+mod defects;
+#[allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "shared as well")]
+#[path = "../../aoe-proto/tests/conformance/world.rs"]
+mod world;

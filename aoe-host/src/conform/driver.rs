@@ -261,7 +261,9 @@ impl Conductor<'_> {
                     Ok(()) => {}
                     Err(error) if is_in_the_way(&error) => return Err(error),
                     Err(error) => {
-                        self.warnings.push(format!("nothing is altered: {error}"));
+                        if self.warnings.is_empty() {
+                            self.warnings.push(format!("nothing is altered: {error}"));
+                        }
                         self.runner.forbid_changes();
                     }
                 },

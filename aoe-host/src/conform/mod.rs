@@ -38,3 +38,6 @@ pub use stage::{ActionName, Commands, NoTester, Stage, Tester};
 pub use text::{case_line, failure_text, render};
 pub use undo::{Undone, undo};
 pub use wire::{Arrived, ProbeWire, Wire};
+
+#[cfg(test)]
+mod tests;
