@@ -13,6 +13,7 @@
 //! * [`qemu`] runs QEMU's image tools, and drives chains of files beside them.
 //! * [`dm_store`] reads stores of device-mapper snapshots.
 //! * [`qcow1_image`] makes and reads qcow images by the letter.
+//! * [`conformance`] runs the conformance harness against targets, and compares what comes out.
 //! * [`operator`] runs commands and reads what they print.
 //! * [`site`] is a small installation of our server.
 //! * [`wire`] listens on a segment and knows which requests nobody answered.
@@ -34,6 +35,7 @@
 
 pub mod bitmap_disk;
 pub mod chain_model;
+pub mod conformance;
 pub mod crash;
 pub mod dissector;
 pub mod dm_store;
@@ -70,3 +72,11 @@ pub mod site;
 pub mod target;
 pub mod wire;
 pub mod workspace;
+
+/// Our target in memory and broken ones, which belong to the tests of `aoe-proto`.
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with another crate's tests")]
+#[path = "../../aoe-proto/tests/conformance/defects.rs"]
+mod defects;
+#[allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "shared as well")]
+#[path = "../../aoe-proto/tests/conformance/world.rs"]
+mod world;

@@ -8,6 +8,7 @@ pub mod bench;
 pub mod chain;
 pub mod clients;
 pub mod completion;
+pub mod conform;
 pub mod demo;
 pub mod image;
 pub mod initiator;
@@ -95,6 +96,9 @@ pub enum Command {
     /// Put a load on targets and measure them
     #[command(after_help = bench::NOTES)]
     Bench(Box<bench::BenchArgs>),
+    /// Examine a target: does it keep to the protocol?
+    #[command(after_help = conform::NOTES)]
+    Conform(Box<conform::ConformArgs>),
 
     /// Listen to AoE traffic and point out what is wrong with it
     #[command(after_help = watch::EXAMPLES)]
@@ -138,6 +142,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Write(args) => initiator::write(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Watch(args) => watch::run(&args),
+        Command::Conform(args) => conform::run(&args),
         Command::Completions(args) => completion::completions(&args),
         Command::Man(args) => completion::man(&args),
     }
@@ -170,13 +175,28 @@ mod tests {
         lines
     }
 
+    /// The words of a line as a shell takes it: quotes keep spaces together.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut quote = None;
+        for character in line.chars() {
+            match (quote, character) {
+                (None, '\'' | '"') => quote = Some(character),
+                (Some(open), close) if open == close => quote = None,
+                (None, ' ') => words.push(String::new()),
+                _ => words.last_mut().unwrap().push(character),
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
     #[test]
     fn every_command_line_of_the_document_is_understood() {
         let lines = fenced("console");
         for line in &lines {
-            let unquoted = line.replace('"', "");
-            let cli = Cli::try_parse_from(unquoted.split_whitespace())
-                .unwrap_or_else(|error| panic!("{line}: {error}"));
+            let cli =
+                Cli::try_parse_from(words(line)).unwrap_or_else(|error| panic!("{line}: {error}"));
             if let Command::Serve(args) = cli.command
                 && args.config.is_none()
             {

@@ -3,10 +3,13 @@
 //! ```text
 //!   packet.rs  packet socket of Linux, read through a ring or by recvmmsg  (the fast ones)
 //!   pnet.rs    raw socket of the operating system, through libpnet         (portable)
-//!   tap.rs     listens to everything that passes an interface              (`cowblade watch`; no link)
 //!   memory.rs  an in-memory Ethernet switch; each port is a link           (demo, tests)
 //!
-//!   open.rs    which of them            packet_socket.rs  the socket under the first two
+//!   tap.rs     listens to everything that passes an interface              (`cowblade watch`; no link)
+//!   probe.rs   says and hears everything, from and to anybody              (`cowblade conform`; no link)
+//!   beside.rs  what the kernel tells beside a frame, for both
+//!
+//!   open.rs    which of them            packet_socket.rs  the socket under all but memory.rs
 //!   filter.rs  what the kernel lets in  ring.rs, mapping.rs, messages.rs  frames, many at a time
 //!   wait.rs    sleeping until something comes
 //!   watch.rs, state.rs  what happens to an interface      sending.rs  what becomes of frames
@@ -27,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::values::{Address, Mac};
 
+mod beside;
 mod filter;
 mod mapping;
 pub mod memory;
@@ -35,6 +39,7 @@ mod open;
 pub mod packet;
 mod packet_socket;
 pub mod pnet;
+pub mod probe;
 mod ring;
 mod sending;
 mod state;
