@@ -6,6 +6,7 @@
 //!   tap.rs     listens to everything that passes an interface              (`cowblade watch`; no link)
 //!   memory.rs  an in-memory Ethernet switch; each port is a link           (demo, tests)
 //!
+//!   load.rs    not a link: the socket of a load generator, for many stations
 //!   open.rs    which of them            packet_socket.rs  the socket under the first two
 //!   filter.rs  what the kernel lets in  ring.rs, mapping.rs, messages.rs  frames, many at a time
 //!   watch.rs, state.rs  what happens to an interface      sending.rs  what becomes of frames
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::values::{Address, Mac};
 
 mod filter;
+pub mod load;
 mod mapping;
 pub mod memory;
 mod messages;

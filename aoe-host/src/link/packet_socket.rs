@@ -202,7 +202,8 @@ impl PacketSocket {
         self.attach_filter(&filter::program(wanted))
     }
 
-    fn attach_filter(&self, program: &[libc::sock_filter]) -> io::Result<()> {
+    /// Lets only the frames pass that `program` accepts.
+    pub(super) fn attach_filter(&self, program: &[libc::sock_filter]) -> io::Result<()> {
         let handle = libc::sock_fprog {
             len: u16::try_from(program.len()).map_err(io::Error::other)?,
             filter: program.as_ptr().cast_mut(),
@@ -210,6 +211,19 @@ impl PacketSocket {
         // SAFETY: the option takes a `sock_fprog`; the program it points to is alive during the
         // call, and its `len` is the program's; the kernel copies it and writes nothing.
         unsafe { self.set_option(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &handle) }
+    }
+
+    /// Asks the interface of number `index` for the frames of every station, until the socket is
+    /// closed.
+    pub(super) fn become_promiscuous(&self, index: u32) -> io::Result<()> {
+        let membership = libc::packet_mreq {
+            mr_ifindex: i32::try_from(index).map_err(io::Error::other)?,
+            mr_type: constant_u16(libc::PACKET_MR_PROMISC),
+            mr_alen: 0,
+            mr_address: [0; 8],
+        };
+        // SAFETY: the option takes a `packet_mreq`.
+        unsafe { self.set_option(libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership) }
     }
 
     /// Gives the socket a receive ring, or takes it away (`None`). It must not be mapped, and the

@@ -84,13 +84,7 @@ impl Tap {
         self.set_option(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)?;
         self.set_option(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1_i32)?;
         if promiscuous {
-            let membership = libc::packet_mreq {
-                mr_ifindex: i32::try_from(state.index).map_err(io::Error::other)?,
-                mr_type: constant_u16(libc::PACKET_MR_PROMISC),
-                mr_alen: 0,
-                mr_address: [0; 8],
-            };
-            self.set_option(libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership)?;
+            self.socket.become_promiscuous(state.index)?;
         }
         // Only who is bound to every `EtherType` sees what leaves.
         self.socket.bind_protocol(state.index, constant_u16(libc::ETH_P_ALL))?;
