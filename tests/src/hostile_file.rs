@@ -39,7 +39,7 @@ impl HostileFile {
         self.left.set(left - 1);
     }
 
-    fn range(&self, offset: u64, len: usize, end: usize) -> Option<Range<usize>> {
+    fn range(offset: u64, len: usize, end: usize) -> Option<Range<usize>> {
         let at = usize::try_from(offset).ok()?;
         let behind = at.checked_add(len).filter(|behind| *behind <= end)?;
         Some(at..behind)
@@ -54,7 +54,7 @@ impl ReadStorage for HostileFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ErrorKind> {
         self.count();
         let len = self.bytes.len();
-        let range = self.range(offset, buf.len(), len);
+        let range = Self::range(offset, buf.len(), len);
         let range =
             range.unwrap_or_else(|| panic!("{} bytes at {offset} of {len} are read", buf.len()));
         buf.copy_from_slice(&self.bytes[range]);
@@ -69,7 +69,7 @@ impl ReadStorage for HostileFile {
 impl Storage for HostileFile {
     fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), ErrorKind> {
         self.count();
-        let range = self.range(offset, data.len(), ROOM).ok_or(ErrorKind::OutOfMemory)?;
+        let range = Self::range(offset, data.len(), ROOM).ok_or(ErrorKind::OutOfMemory)?;
         if self.bytes.len() < range.end {
             self.bytes.resize(range.end, 0);
         }
@@ -84,13 +84,13 @@ impl Storage for HostileFile {
 
     fn zero_at(&mut self, offset: u64, len: u64) -> Result<(), ErrorKind> {
         let len = usize::try_from(len).map_err(|_| ErrorKind::OutOfMemory)?;
-        let range = self.range(offset, len, ROOM).ok_or(ErrorKind::OutOfMemory)?;
+        let range = Self::range(offset, len, ROOM).ok_or(ErrorKind::OutOfMemory)?;
         self.write_at(offset, &vec![0; range.len()])
     }
 
     fn extend(&mut self, len: u64) -> Result<(), ErrorKind> {
         self.count();
-        let range = self.range(len, 0, ROOM).ok_or(ErrorKind::OutOfMemory)?;
+        let range = Self::range(len, 0, ROOM).ok_or(ErrorKind::OutOfMemory)?;
         self.bytes.resize(self.bytes.len().max(range.end), 0);
         Ok(())
     }
@@ -207,7 +207,7 @@ fn put(bytes: &mut [u8], at: usize, len: usize, dice: &mut Dice) {
     let end = (at + len).min(bytes.len());
     let Some(field) = bytes.get_mut(at..end).filter(|f| !f.is_empty()) else { return };
     let bits = 8 * field.len() as u64;
-    let near = [0, 1, file, 1 << dice.below(64), u64::MAX, u64::MAX >> 1, file / 2 & !511];
+    let near = [0, 1, file, 1 << dice.below(64), u64::MAX, u64::MAX >> 1, (file / 2) & !511];
     let number = match dice.below(4) {
         0 => dice.roll(),
         1 => dice.below(file.max(1)),

@@ -75,7 +75,7 @@ pub mod workspace;
 
 /// Our target in memory and broken ones, which belong to the tests of `aoe-proto`.
 #[allow(dead_code, clippy::unwrap_used, reason = "shared with another crate's tests")]
-#[path = "../../aoe-proto/tests/conformance/defects.rs"]
+#[path = "../../aoe-proto/tests/conformance/defects/mod.rs"]
 mod defects;
 #[allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "shared as well")]
 #[path = "../../aoe-proto/tests/conformance/world.rs"]

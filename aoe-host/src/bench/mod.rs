@@ -4,7 +4,7 @@
 //!   plan.rs       what to do, and which plans are refused
 //!   places.rs     where requests go                              (pure)
 //!   wire.rs       how frames leave and enter: the trait, and any `Link` as one
-//!   socket.rs     a raw socket in batches: cheaper than the servers it measures
+//!   socket.rs     a raw socket as one: cheaper than the servers it measures
 //!   find.rs       who is there: a query and IDENTIFY for every client and target
 //!   flight.rs     requests under way: tags, frames, retransmission (pure)
 //!   model.rs      what every sector must hold                    (pure)

@@ -95,9 +95,9 @@ pub fn run(wire: &mut dyn Wire, plan: &Plan) -> Result<Report> {
         .iter()
         .flat_map(|client| plan.targets.iter().map(|target| (*client, *target)))
         .collect();
-    wire.want_whole_frames(true);
+    wire.want_whole_frames(true)?;
     let disks = find(wire, &pairs)?;
-    wire.want_whole_frames(plan.verify != Verify::Nothing);
+    wire.want_whole_frames(plan.verify != Verify::Nothing)?;
     let mut generator = Generator::new(plan, wire.mtu(), &pairs, &disks)?;
     generator.warm_up(wire);
     let drops = wire.drops();

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use crate::error::Result;
 use crate::link::{Link, wait_for_frames};
 use crate::values::Mac;
 
@@ -45,8 +46,12 @@ pub trait Wire {
     /// set, waits for some, but not longer than about 10 ms.
     fn receive(&mut self, wait: bool, sink: &mut dyn FnMut(Received<'_>)) -> usize;
 
-    /// Whether whole frames are wanted from now on, or their first 60 bytes are enough.
-    fn want_whole_frames(&mut self, whole: bool);
+    /// Whether whole frames are wanted from now on, or their first 60 bytes are enough. What arrived
+    /// before may be lost.
+    ///
+    /// # Errors
+    /// When the system refuses to change it.
+    fn want_whole_frames(&mut self, whole: bool) -> Result<()>;
 
     /// Frames that arrived and found no room, since the wire was opened.
     fn drops(&mut self) -> u64;
@@ -102,7 +107,9 @@ impl Wire for LinkWire<'_> {
         take(self.link)
     }
 
-    fn want_whole_frames(&mut self, _whole: bool) {}
+    fn want_whole_frames(&mut self, _whole: bool) -> Result<()> {
+        Ok(())
+    }
 
     fn drops(&mut self) -> u64 {
         self.link.counters().receive_drops

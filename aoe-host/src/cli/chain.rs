@@ -13,7 +13,6 @@ use crate::tools::{self, ChainName, KeepOverlay};
 
 /// `cowblade convert`.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub struct ConvertArgs {
     /// The image, or the chain TOP,...,BASE
     #[arg(value_name = "CHAIN")]
@@ -149,7 +148,6 @@ pub struct CompareArgs {
 
 /// `cowblade rebase`.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub struct RebaseArgs {
     /// The overlay and what lies below it now, TOP,...,BASE
     #[arg(value_name = "CHAIN")]

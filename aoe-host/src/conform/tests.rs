@@ -1,6 +1,6 @@
 //! Whole runs against our own target in memory, in virtual time.
 
-use std::cell::RefCell;
+use core::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 

@@ -15,6 +15,8 @@ pub(super) const RANGES_MAX: usize = 32;
 /// `skb->pkt_type` of a frame for this host, and of a broadcast (`linux/if_packet.h`).
 const PACKET_HOST: u32 = 0;
 const PACKET_BROADCAST: u32 = 1;
+/// The same, of a frame that leaves.
+const PACKET_OUTGOING: u32 = 4;
 /// Offset of the `EtherType` in a frame.
 const ETHERTYPE_AT: u32 = 12;
 
@@ -142,9 +144,37 @@ pub(super) fn tap_program() -> Vec<libc::sock_filter> {
     ])
 }
 
-/// Puts the two ends behind the steps and gives every jump its distance.
+/// The program that lets pass the first `octets` of answers without a foreign VLAN tag: those for
+/// this host, or with `every_station` all that do not leave from here.
+pub(super) fn answers_program(every_station: bool, octets: u32) -> Vec<libc::sock_filter> {
+    let for_us = if every_station {
+        jump(libc::BPF_JEQ, PACKET_OUTGOING, To::Drop, To::Skip(0))
+    } else {
+        jump(libc::BPF_JEQ, PACKET_HOST, To::Skip(0), To::Drop)
+    };
+    let steps = [
+        load(libc::BPF_H, ETHERTYPE_AT),
+        jump(libc::BPF_JEQ, u32::from(ETHERTYPE), To::Skip(0), To::Drop),
+        load(libc::BPF_B, FLAGS_AT),
+        jump(libc::BPF_JSET, FLAG_RESPONSE, To::Skip(0), To::Drop),
+        load(libc::BPF_W, ancillary(libc::SKF_AD_PKTTYPE)),
+        for_us,
+        load(libc::BPF_W, ancillary(libc::SKF_AD_VLAN_TAG_PRESENT)),
+        jump(libc::BPF_JEQ, 0, To::Accept, To::Skip(0)),
+        load(libc::BPF_W, ancillary(libc::SKF_AD_VLAN_TAG)),
+        jump(libc::BPF_JSET, VLAN_ID_MASK, To::Drop, To::Accept),
+    ];
+    assemble_cutting(&steps, octets)
+}
+
 fn assemble(steps: &[Step]) -> Vec<libc::sock_filter> {
-    let ends = [step(libc::BPF_RET | libc::BPF_K, ACCEPT), step(libc::BPF_RET | libc::BPF_K, DROP)];
+    assemble_cutting(steps, ACCEPT)
+}
+
+/// Puts the two ends behind the steps and gives every jump its distance. Of what is accepted so
+/// many octets pass.
+fn assemble_cutting(steps: &[Step], octets: u32) -> Vec<libc::sock_filter> {
+    let ends = [step(libc::BPF_RET | libc::BPF_K, octets), step(libc::BPF_RET | libc::BPF_K, DROP)];
     let distance = |at: usize, to: To| {
         let end = steps.len() - 1 - at.min(steps.len() - 1);
         let far = match to {
@@ -343,5 +373,27 @@ mod tests {
             Wanted::by_server(&addresses(&shelf)),
             Wanted::Server(vec![(0x0002_0000, 0x0002_FE00)])
         );
+    }
+
+    #[test]
+    fn a_load_generator_gets_answers() {
+        let frame = |flags: u8| {
+            let mut frame = [0; 60];
+            frame[12..15].copy_from_slice(&[0x88, 0xA2, flags]);
+            frame
+        };
+        let answer = frame(0x18);
+        for every_station in [false, true] {
+            let program = answers_program(every_station, 64);
+            assert_eq!(program[program.len() - 2].k, 64, "so much of a frame passes");
+            assert!(run(&program, &answer, PLAIN));
+            assert!(!run(&program, &frame(0x10), PLAIN), "a request");
+            assert!(!run(&program, &[0; 60], PLAIN));
+            for (packet_type, passes) in [(OTHER_HOST, every_station), (OUTGOING, false)] {
+                assert_eq!(run(&program, &answer, Beside { packet_type, ..PLAIN }), passes);
+            }
+            assert!(run(&program, &answer, Beside { tag: Some(0xE000), ..PLAIN }), "a priority");
+            assert!(!run(&program, &answer, Beside { tag: Some(5), ..PLAIN }));
+        }
     }
 }

@@ -92,22 +92,30 @@ impl Inbox {
 /// # Errors
 /// That of the first frame.
 pub(super) fn send(socket: impl AsFd, frames: &[&[u8]]) -> io::Result<usize> {
-    let mut parts = [EMPTY_PART; MESSAGES_MAX];
+    send_parts(socket, frames.iter().map(|frame| [*frame]))
+}
+
+/// As [`send`], with frames that lie in memory in `P` parts.
+pub(super) fn send_parts<'f, const P: usize>(
+    socket: impl AsFd,
+    frames: impl Iterator<Item = [&'f [u8]; P]>,
+) -> io::Result<usize> {
+    let mut parts = [[EMPTY_PART; P]; MESSAGES_MAX];
     let mut messages = no_messages();
-    for ((frame, part), message) in frames.iter().zip(&mut parts).zip(&mut messages) {
-        *part = libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
-        message.msg_hdr.msg_iov = part;
-        message.msg_hdr.msg_iovlen = 1;
+    let mut count = 0;
+    for ((parts, message), frame) in parts.iter_mut().zip(&mut messages).zip(frames) {
+        *parts = frame.map(|part| libc::iovec {
+            iov_base: part.as_ptr().cast_mut().cast(),
+            iov_len: part.len(),
+        });
+        message.msg_hdr.msg_iov = parts.as_mut_ptr();
+        message.msg_hdr.msg_iovlen = P as _;
+        count += 1;
     }
     // SAFETY: as many messages as there are frames point to parts and frames that outlive the
     // call, which reads them only; everything else in them is null or 0.
     let sent = unsafe {
-        libc::sendmmsg(
-            socket.as_fd().as_raw_fd(),
-            messages.as_mut_ptr(),
-            message_count(frames.len()),
-            0,
-        )
+        libc::sendmmsg(socket.as_fd().as_raw_fd(), messages.as_mut_ptr(), message_count(count), 0)
     };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }

@@ -9,6 +9,7 @@
 //!   probe.rs   says and hears everything, from and to anybody              (`cowblade conform`; no link)
 //!   beside.rs  what the kernel tells beside a frame, for both
 //!
+//!   load.rs    the socket of a load generator, for many stations           (`cowblade bench`; no link)
 //!   open.rs    which of them            packet_socket.rs  the socket under all but memory.rs
 //!   filter.rs  what the kernel lets in  ring.rs, mapping.rs, messages.rs  frames, many at a time
 //!   wait.rs    sleeping until something comes
@@ -32,6 +33,7 @@ use crate::values::{Address, Mac};
 
 mod beside;
 mod filter;
+pub mod load;
 mod mapping;
 pub mod memory;
 mod messages;

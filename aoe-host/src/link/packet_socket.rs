@@ -202,7 +202,8 @@ impl PacketSocket {
         self.attach_filter(&filter::program(wanted))
     }
 
-    fn attach_filter(&self, program: &[libc::sock_filter]) -> io::Result<()> {
+    /// Lets only the frames pass that `program` accepts.
+    pub(super) fn attach_filter(&self, program: &[libc::sock_filter]) -> io::Result<()> {
         let handle = libc::sock_fprog {
             len: u16::try_from(program.len()).map_err(io::Error::other)?,
             filter: program.as_ptr().cast_mut(),

@@ -106,16 +106,19 @@ impl Lent<'_> {
 
     /// The frame from its destination address on; `None` if not all of it found room.
     pub(super) fn frame(&self) -> Option<&[u8]> {
+        self.beginning().and_then(|(frame, len)| (frame.len() == len).then_some(frame))
+    }
+
+    /// What found room of the frame, from its destination address on, and the length of all of it.
+    pub(super) fn beginning(&self) -> Option<(&[u8], usize)> {
         let memory = &self.ring.memory;
         let frame_len = self.ring.layout.frame_len;
         // SAFETY: the status says that the frame is ours until `drop` gives it back, and the
         // borrow of `self` ends before that; the ring's exclusive borrow keeps out other readers.
         let bytes = unsafe { memory.bytes(self.at, frame_len) }?;
         let header = Header::read(bytes)?;
-        if header.len != header.captured {
-            return None;
-        }
-        bytes.get(header.start..header.start.checked_add(header.captured)?)
+        let end = header.start.checked_add(header.captured)?;
+        Some((bytes.get(header.start..end)?, header.len))
     }
 }
 

@@ -291,7 +291,7 @@ mod tests {
             (vec!["middle".into(), "golden".into()], Top::ReadOnly)
         );
         // A path that leads elsewhere is followed only where that is permitted.
-        let error = settled(other, "cow:{}/other", &[]).unwrap_err().report().to_string();
+        let error = settled(other, "cow:{}/other", &[]).unwrap_err().report();
         assert!(error.contains("--follow"), "{error}");
         let (export, _) = settled(other, "cow:{}/other", &[dir]).unwrap();
         assert_eq!(names(&export), ["other", "golden"]);

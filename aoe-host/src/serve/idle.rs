@@ -97,7 +97,7 @@ mod tests {
         let mut rng = 1_u32;
         let count = awake(&mut Idle::new(2), 10_000, |_| {
             rng = rng.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (rng >> 16) % 3 != 0
+            !(rng >> 16).is_multiple_of(3)
         });
         assert!(count <= 1000, "{count}");
     }

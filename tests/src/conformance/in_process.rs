@@ -4,7 +4,7 @@ use aoe_proto::conformance::{Needs, Selection};
 
 use super::compare::{Cell, Run};
 use super::document::Defect;
-use crate::defects::{DEFECTS, HONEST};
+use crate::defects::{self, HONEST};
 use crate::world::{self, End, Lossy, Server};
 
 /// Runs every case in virtual time.
@@ -29,6 +29,6 @@ pub fn run(mtu: u16) -> Run {
 
 /// Every broken target and the case that catches it.
 pub fn defects() -> Vec<Defect> {
-    let each = DEFECTS.iter();
+    let each = defects::all();
     each.map(|defect| Defect { name: defect.name, caught_by: defect.caught_by }).collect()
 }

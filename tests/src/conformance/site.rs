@@ -76,8 +76,8 @@ impl ConformSite {
         let disk = dir.join("disk.img");
         judge::make_golden(&disk, SECTORS, SEED);
         let segment = Segment::new(mtu, 1);
-        let (shelf, slot) = ADDRESS;
-        let address = format!("{shelf}.{slot}");
+        let (major, minor) = ADDRESS;
+        let address = format!("{major}.{minor}");
         let plan = match which {
             Which::Vblade => target::vblade(&segment, &dir, &address, &disk, &[]),
             Which::Cowblade => {
@@ -128,8 +128,8 @@ impl ConformSite {
 
     /// `cowblade conform 7.3 -i cli0 words` with everything permitted and provided.
     pub fn everything(&self, words: &[&str]) -> Command {
-        let (shelf, slot) = ADDRESS;
-        let (address, window) = (format!("{shelf}.{slot}"), format!("end-{WINDOW}"));
+        let (major, slot) = ADDRESS;
+        let (address, window) = (format!("{major}.{slot}"), format!("end-{WINDOW}"));
         let interface = Segment::client(0);
         let mut command = self.command(&[&address, "-i", &interface, "--state", "all"]);
         command

@@ -234,7 +234,9 @@ impl<'w, S: ReadStorage> Walk<'w, S> {
         let end = geometry.host_cluster(geometry.round_up(offset.saturating_add(bytes)));
         let (Ok(first), Ok(end)) = (usize::try_from(first), usize::try_from(end)) else { return };
         let clusters = self.uses.get_mut(first..end).unwrap_or_default();
-        clusters.iter_mut().for_each(|n| *n = n.saturating_add(1));
+        for n in clusters {
+            *n = n.saturating_add(1);
+        }
     }
 
     /// Fills the page.
@@ -538,9 +540,10 @@ impl<'w, S: ReadStorage> Walk<'w, S> {
             self.read(at, geometry.page_bytes())?;
             for index in 0..1_u64 << geometry.l2_page_bits() {
                 let bytes = self.page.as_bytes();
-                let host = match self.volume.cluster_at(bytes, index) {
-                    Cluster::Data(host) | Cluster::Zero { host: Some(host) } => host,
-                    _ => continue,
+                let (Cluster::Data(host) | Cluster::Zero { host: Some(host) }) =
+                    self.volume.cluster_at(bytes, index)
+                else {
+                    continue;
                 };
                 let place = at.saturating_add(index.saturating_mul(8));
                 self.judge_mark(place, (host.offset, host.is_ours), tell);

@@ -329,9 +329,10 @@ impl<S: Storage> Job<'_, S> {
         self.read_page(at, volume.len)?;
         let before = repaired.marks;
         for index in 0..1_u64 << geometry.l2_page_bits() {
-            let host = match volume.cluster_at(self.page.as_bytes(), index) {
-                Cluster::Data(host) | Cluster::Zero { host: Some(host) } => host,
-                _ => continue,
+            let (Cluster::Data(host) | Cluster::Zero { host: Some(host) }) =
+                volume.cluster_at(self.page.as_bytes(), index)
+            else {
+                continue;
             };
             let uses = self.uses_of(geometry.host_cluster(host.offset));
             if right_mark(host.is_ours, uses) == Some(set) {

@@ -140,7 +140,7 @@ impl Writable {
             if note & OFFSET != 0 {
                 return None;
             }
-            return self.block_for_noted(index);
+            return Some(self.block_for_noted(index));
         };
         match block.step {
             Step::Named => return None,
@@ -196,18 +196,18 @@ impl Writable {
 
     /// A block for clusters that an earlier process noted: where that process had it, or before.
     /// Its own clusters all lie behind.
-    fn block_for_noted(&mut self, index: u64) -> Option<Applied> {
+    fn block_for_noted(&mut self, index: u64) -> Applied {
         let geometry = self.volume.geometry;
         let first = index << geometry.counts_bits();
         let at = self.free.used_at_open.max(first);
         if index >= self.volume.reftable.entries() {
-            return Some(Applied::Full);
+            return Applied::Full;
         }
         if !self.blocks.insert(index, 0, geometry.cluster_offset(at)) {
-            return Some(Applied::AfterCommit);
+            return Applied::AfterCommit;
         }
         let offset = geometry.cluster_offset(at);
-        Some(Applied::ZeroFirst { offset, len: geometry.cluster_bytes() })
+        Applied::ZeroFirst { offset, len: geometry.cluster_bytes() }
     }
 
     /// Has all pages of a table that are in the pool come from `table` on: their bytes are the same
@@ -248,15 +248,12 @@ impl Writable {
         let index = host & ((1_u64 << geometry.counts_page_bits()).wrapping_sub(1));
         let bytes = pages.page_mut(id)?;
         let old = counts.read(bytes, index);
-        match change(old) {
-            Some(new) => {
-                counts.write(bytes, index, new);
-                None
-            }
-            None => {
-                let offset = (note & OFFSET).saturating_add(geometry.offset_in_table(n));
-                Some(Applied::Corrupt { offset })
-            }
+        if let Some(new) = change(old) {
+            counts.write(bytes, index, new);
+            None
+        } else {
+            let offset = (note & OFFSET).saturating_add(geometry.offset_in_table(n));
+            Some(Applied::Corrupt { offset })
         }
     }
 
