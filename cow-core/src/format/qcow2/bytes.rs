@@ -30,6 +30,12 @@ pub(super) fn put_u64(bytes: &mut [u8], at: usize, value: u64) {
     }
 }
 
+/// True if every byte is zero.
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<8>();
+    words.iter().all(|word| *word == [0; 8]) && rest.iter().all(|byte| *byte == 0)
+}
+
 /// Entry number `index` of a table of 8-byte entries.
 pub(super) fn entry(table: &[u8], index: u64) -> u64 {
     usize::try_from(index).map_or(0, |index| u64_at(table, index.saturating_mul(8)))

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::bytes::entry;
+use super::bytes::{entry, is_zero};
 use super::entry::{self as read, Cluster, Table};
 use super::geometry::Counts;
 use super::image::Opened;
@@ -226,6 +226,14 @@ impl<'w, S: ReadStorage> Walk<'w, S> {
     pub(super) fn uses_of(&self, host: u64) -> u64 {
         let at = usize::try_from(host).unwrap_or(usize::MAX);
         self.uses.get(at).map_or(0, |n| u64::from(*n))
+    }
+
+    fn any_uses(&self, first: u64, clusters: u64) -> bool {
+        let end = first.saturating_add(clusters).min(self.uses.len() as u64);
+        let (Ok(first), Ok(end)) = (usize::try_from(first), usize::try_from(end)) else {
+            return false;
+        };
+        self.uses.get(first..end).is_some_and(|uses| uses.iter().any(|n| *n > 0))
     }
 
     pub(super) fn add_uses(&mut self, offset: u64, bytes: u64) {
@@ -496,6 +504,10 @@ impl<'w, S: ReadStorage> Walk<'w, S> {
                     self.read(at, geometry.page_bytes())?;
                 }
                 let first = first.saturating_add(n.saturating_mul(per_page));
+                // Most pages of most blocks hold nothing.
+                if is_zero(self.page.as_bytes()) && !self.any_uses(first, per_page) {
+                    continue;
+                }
                 for index in 0..per_page {
                     let counted = counts.read(self.page.as_bytes(), index);
                     let host = first.saturating_add(index);

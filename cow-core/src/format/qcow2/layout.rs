@@ -1,5 +1,7 @@
 //! The metadata of an image without data: refcount blocks, refcount table, L1 table, in one region.
 
+use core::ops::Range;
+
 use super::bytes::put_entry;
 use super::geometry::{Counts, Geometry};
 use super::header::{Header, MAX_TABLE_BYTES};
@@ -101,8 +103,8 @@ impl Layout {
             put_entry(&mut raw, 0, offset);
             let at = self.reftable_offset().saturating_add(index.saturating_mul(8));
             storage.write_at(at, &raw)?;
-            let used = |host| host == 0 || (host >= self.start && host < self.end());
-            write_counts(storage, geometry, (index, offset), used, page)?;
+            let used = [0..1, self.start..self.end()];
+            write_counts(storage, geometry, (index, offset), &used, page)?;
         }
         Ok(())
     }
@@ -113,7 +115,7 @@ pub(super) fn write_counts<S: Storage>(
     storage: &mut S,
     geometry: &Geometry,
     (index, offset): (u64, u64),
-    used: impl Fn(u64) -> bool,
+    used: &[Range<u64>],
     page: &mut Page,
 ) -> Result<(), S::Error> {
     let counts = Counts(geometry.refcount_order());
@@ -121,12 +123,13 @@ pub(super) fn write_counts<S: Storage>(
     for n in 0..geometry.table_pages() {
         let first =
             (index << geometry.counts_bits()).saturating_add(n << geometry.counts_page_bits());
+        let end = first.saturating_add(1 << geometry.counts_page_bits());
         let bytes = page.as_bytes_mut();
         bytes.fill(0);
         let mut any = false;
-        for at in 0..1_u64 << geometry.counts_page_bits() {
-            if used(first.saturating_add(at)) {
-                counts.write(bytes, at, 1);
+        for range in used {
+            for host in range.start.max(first)..range.end.min(end) {
+                counts.write(bytes, host.saturating_sub(first), 1);
                 any = true;
             }
         }

@@ -1,7 +1,7 @@
 //! Opening an image for writing, and closing it.
 
 use super::allocation::{CountTables, Free, FreedRuns, L2Tables, PendingRuns};
-use super::bytes::{entry, put_u32, put_u64};
+use super::bytes::{entry, is_zero, put_u32, put_u64};
 use super::entry::{self as read, Table};
 use super::error::{OpenWritableError, RefuseWriting};
 use super::geometry::Counts;
@@ -194,6 +194,9 @@ fn last_count<S: ReadStorage>(
         let at = offset.saturating_add(geometry.offset_in_table(n));
         let Some(bytes) = page.as_bytes_mut().get_mut(..len) else { break };
         read_there(storage, volume.len, at, bytes)?;
+        if is_zero(bytes) {
+            continue;
+        }
         let last = (0..1 << geometry.counts_page_bits()).rfind(|i| counts.read(bytes, *i) > 0);
         if let Some(last) = last {
             return Ok(Some((n << geometry.counts_page_bits()).saturating_add(last)));
@@ -333,8 +336,7 @@ fn write_grown<S: Storage>(
         let index = grown.first_block.saturating_add(n);
         storage.write_at(table.saturating_add(index.saturating_mul(8)), &raw)?;
         let end = grown.start.saturating_add(grown.clusters);
-        let used = |host| host >= grown.start && host < end;
-        write_counts(storage, geometry, (index, offset), used, page)?;
+        write_counts(storage, geometry, (index, offset), &[grown.start..end], page)?;
     }
     storage.sync()?;
     let clusters = geometry.host_cluster(bytes).saturating_sub(grown.blocks);
