@@ -336,7 +336,13 @@ fn write_grown<S: Storage>(
         let index = grown.first_block.saturating_add(n);
         storage.write_at(table.saturating_add(index.saturating_mul(8)), &raw)?;
         let end = grown.start.saturating_add(grown.clusters);
-        write_counts(storage, geometry, (index, offset), &[grown.start..end], page)?;
+        write_counts(
+            storage,
+            geometry,
+            (index, offset),
+            core::slice::from_ref(&(grown.start..end)),
+            page,
+        )?;
     }
     storage.sync()?;
     let clusters = geometry.host_cluster(bytes).saturating_sub(grown.blocks);
