@@ -58,6 +58,7 @@ pub mod incoming;
 pub mod initiator;
 pub mod link;
 pub mod print;
+pub mod profiles;
 pub mod sectors;
 pub mod serve;
 pub mod target;
