@@ -7,10 +7,9 @@
 //! the overlay did not hold, `again` those that it does.
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has to stop")]
 
-mod disks;
-
 use core::hint::black_box;
 
+use benchmarks::disks::{Memory, PoolMemory, SECTORS, overlay};
 use cow_core::blocking::{Blocking, OverBase};
 use cow_core::engine::{Durability, Engine, Lent};
 use cow_core::format::{Layer, Top, raw};
@@ -18,7 +17,6 @@ use cow_core::pages::StorageKey;
 use cow_core::storage::Storage;
 use cow_core::units::Lba;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use disks::{Memory, PoolMemory, SECTORS, overlay};
 
 const WRITE_SECTORS: u64 = 8;
 const WRITE_LEN: usize = 4096;
@@ -61,7 +59,7 @@ fn write(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("fresh", &name), |bencher| {
             bencher.iter_batched(
                 || {
-                    let (storage, top) = overlay(StorageKey(0));
+                    let (storage, top) = overlay(StorageKey(0), SECTORS);
                     let top = Some(Top::Native(top));
                     let engine = Engine::<4>::new(top, SECTORS, durability).expect("a size");
                     let base = Memory::default(); // native overlays never read it to write
@@ -74,7 +72,7 @@ fn write(criterion: &mut Criterion) {
                 BatchSize::LargeInput,
             );
         });
-        let (storage, top) = overlay(StorageKey(0));
+        let (storage, top) = overlay(StorageKey(0), SECTORS);
         let mut storages = OverBase { overlay: storage, base: Memory::default() };
         let top = Some(Top::Native(top));
         let mut engine = Engine::<4>::new(top, SECTORS, durability).expect("a size");

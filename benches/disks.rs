@@ -1,4 +1,4 @@
-//! Chains in memory for the benchmarks of the read and the write path.
+//! Storages in memory, and overlays and pools of pages in them.
 
 use core::convert::Infallible;
 
@@ -9,15 +9,15 @@ use cow_core::storage::{ReadStorage, Storage};
 use embedded_io::ErrorType;
 
 /// Size of the disks: a few metadata pages.
-pub(crate) const SECTORS: u64 = 16_128 * 4;
+pub const SECTORS: u64 = 16_128 * 4;
 
 /// A storage in memory.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Memory(Vec<u8>);
+pub struct Memory(Vec<u8>);
 
 impl Memory {
     /// So many bytes that are not zero.
-    pub(crate) fn filled(len: u64) -> Self {
+    pub fn filled(len: u64) -> Self {
         Self(vec![7; index(len)])
     }
 }
@@ -63,13 +63,13 @@ impl Storage for Memory {
     }
 }
 
-/// An empty native overlay and its storage.
-pub(crate) fn overlay(key: StorageKey) -> (Memory, native::Writable) {
+/// An empty native overlay of `sectors` sectors, and its storage.
+pub fn overlay(key: StorageKey, sectors: u64) -> (Memory, native::Writable) {
     let mut storage = Memory::default();
     let id = u8::try_from(key.0).unwrap_or(0).wrapping_add(1);
     let options = native::CreateOptions {
         layer_id: LayerId([id; 16]),
-        sectors: SECTORS,
+        sectors,
         parent: ParentIdentity::None,
         window: None,
         hint: b"",
@@ -84,16 +84,16 @@ pub(crate) fn overlay(key: StorageKey) -> (Memory, native::Writable) {
 }
 
 /// Memory of a pool.
-pub(crate) struct PoolMemory(Vec<Page>, Vec<Frame>);
+pub struct PoolMemory(Vec<Page>, Vec<Frame>);
 
 impl PoolMemory {
     /// So many pages.
-    pub(crate) fn new(pages: usize) -> Self {
+    pub fn new(pages: usize) -> Self {
         Self(vec![Page::ZERO; pages], vec![Frame::EMPTY; pages])
     }
 
     /// The pool.
-    pub(crate) fn pool(&mut self) -> PagePool<'_> {
+    pub fn pool(&mut self) -> PagePool<'_> {
         PagePool::new(&mut self.0, &mut self.1).expect("enough pages")
     }
 }

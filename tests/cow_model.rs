@@ -7,14 +7,17 @@
 
 use cow_core::engine::Durability;
 use cow_core::fault::{Dice, Machine};
+use cow_core::format::cowloop::Width;
+use cow_core::format::uml::Version;
 use cow_core::units::MAX_SECTORS;
 use system_tests::chain_model::{Disk, Format, more_seeds};
 use system_tests::sim_life::{Ending, Life, random_ending};
 use system_tests::sim_plan::Plan;
 
-/// One sector, odd ones, one sector around a native page, a few pages, the largest there is.
-const SIZES: [u64; 8] = [1, 7, 500, 16_127, 16_128, 16_129, 40_001, MAX_SECTORS];
-const FORMATS: [Format; 7] = [
+/// One sector, odd ones, one sector around a native page, around a page of a bitmap, a few pages,
+/// the largest there is.
+const SIZES: [u64; 9] = [1, 7, 500, 16_127, 16_128, 16_129, 32_780, 40_001, MAX_SECTORS];
+const FORMATS: [Format; 15] = [
     Format::Native,
     Format::Dm(1),
     Format::Dm(8),
@@ -22,6 +25,14 @@ const FORMATS: [Format; 7] = [
     Format::qcow1(9, 12),
     Format::qcow1(12, 9),
     Format::qcow1(9, 6),
+    Format::Uml(Version::V1),
+    Format::Uml(Version::V3),
+    Format::Cowloop(Width::Bits32),
+    Format::Cowloop(Width::Bits64),
+    Format::DmCow,
+    Format::qcow2(3, 9, 16),
+    Format::qcow2(2, 12, 16),
+    Format::qcow2(3, 16, 1),
 ];
 const POOLS: [usize; 4] = [2, 3, 8, 64];
 const MODES: [Durability; 3] = [Durability::Safe, Durability::Writeback, Durability::Ephemeral];
@@ -61,6 +72,7 @@ fn live(
     lived: &mut Lived,
 ) -> Result<(), String> {
     let mut dice = Dice::new(seed << 32 ^ (sectors % 9973) << 8 ^ pages as u64);
+    let sectors = format.size(sectors);
     let machine = Machine::new();
     let base_len = base_len(sectors, &mut dice);
     let mut life = Life::new(Disk::new(&machine, sectors, base_len, format, dice.roll()));
@@ -89,7 +101,7 @@ fn live(
                 let size = if dice.chance(70) { sectors } else { (sectors / 2).max(1) };
                 let format = Some(any(&FORMATS, &mut dice)).filter(|f| f.fits(size));
                 let format = format.unwrap_or(Format::Native);
-                life.freeze(format, size, dice.roll())?;
+                life.freeze(format, format.size(size), dice.roll())?;
                 below = life.models[0].clone();
             }
             _ => {}
@@ -146,6 +158,21 @@ fn qcow1_images_read_as_the_model() {
     assert!(lived.kills > 50 && lived.rollbacks > 20 && lived.freezes > 50, "{lived:?}");
 }
 
+/// Tiny clusters with many tables, the usual ones, and large ones; both versions; every unlike width
+/// of counts.
+#[test]
+fn qcow2_images_read_as_the_model() {
+    let mut lived = Lived::default();
+    live_grid(Format::qcow2(3, 9, 16), 10_000, 2, &mut lived);
+    live_grid(Format::qcow2(2, 9, 16), 11_000, 1, &mut lived);
+    live_grid(Format::qcow2(3, 10, 64), 12_000, 1, &mut lived);
+    live_grid(Format::qcow2(3, 12, 1), 13_000, 1, &mut lived);
+    live_grid(Format::qcow2(2, 12, 16), 14_000, 1, &mut lived);
+    live_grid(Format::qcow2(3, 16, 16), 15_000, 1, &mut lived);
+    live_grid(Format::qcow2(3, 21, 8), 16_000, 1, &mut lived);
+    assert!(lived.kills > 50 && lived.rollbacks > 20 && lived.freezes > 50, "{lived:?}");
+}
+
 /// A disk that ends beyond 2^32 bytes.
 #[test]
 fn large_qcow1_images_read_as_the_model() {
@@ -157,6 +184,31 @@ fn large_qcow1_images_read_as_the_model() {
                 .unwrap_or_else(|e| panic!("seed {seed}, {sectors} sectors, {format:?}: {e}"));
         }
     }
+}
+
+#[test]
+fn uml_files_read_as_the_model() {
+    let mut lived = Lived::default();
+    live_grid(Format::Uml(Version::V3), 4000, 2, &mut lived);
+    live_grid(Format::Uml(Version::V3Padded), 5000, 1, &mut lived);
+    live_grid(Format::Uml(Version::V2), 6000, 1, &mut lived);
+    live_grid(Format::Uml(Version::V1), 7000, 2, &mut lived);
+    assert!(lived.kills > 50 && lived.rollbacks > 20 && lived.freezes > 50, "{lived:?}");
+}
+
+#[test]
+fn dm_cow_layers_read_as_the_model() {
+    let mut lived = Lived::default();
+    live_grid(Format::DmCow, 8000, 4, &mut lived);
+    assert!(lived.kills > 50 && lived.rollbacks > 20 && lived.freezes > 50, "{lived:?}");
+}
+
+#[test]
+fn cowfiles_read_as_the_model() {
+    let mut lived = Lived::default();
+    live_grid(Format::Cowloop(Width::Bits64), 9000, 2, &mut lived);
+    live_grid(Format::Cowloop(Width::Bits32), 10_000, 2, &mut lived);
+    assert!(lived.kills > 50 && lived.rollbacks > 20 && lived.freezes > 50, "{lived:?}");
 }
 
 /// A store that has room for some chunks: writes that need more fail, everything else goes on.

@@ -12,8 +12,9 @@
 //! * *Again.* The power fails while the next process recovers: restores, commits, closes.
 //! * *Rollback, freeze, create.* The power fails in the middle: all of it has happened, or nothing.
 //!
-//! A write tears between sectors, or, with native overlays (whose pages do not rely on sectors),
-//! anywhere; then a sector of data that was being rewritten may be a mix of its versions.
+//! A write tears between sectors, or, with native overlays (whose pages do not rely on sectors) and
+//! bitmaps (whose bits only ever get set), anywhere; then a sector of data that was being rewritten
+//! may be a mix of its versions.
 //!
 //! The last tests show that all this can fail: drivers that drop syncs, acknowledge early, publish
 //! early or lose notes are found out.
@@ -21,7 +22,9 @@
 
 use cow_core::engine::Durability;
 use cow_core::fault::{Machine, Tear};
+use cow_core::format::cowloop::Width;
 use cow_core::format::native;
+use cow_core::format::uml::Version;
 use cow_core::pages::Page;
 use system_tests::chain_model::{Format, more_seeds};
 use system_tests::crash::{Change, End, Recording, Story, Tally, end_change, is_caught};
@@ -35,7 +38,12 @@ fn story(format: Format, durability: Durability, seed: u64) -> Story {
     let pages = [2, 3, 8][usize::try_from(seed % 3).unwrap()];
     let (requests, longest) = if seed % 4 == 3 { (12, 150) } else { (36, 12) };
     let plan = Plan { longest, ..Plan::new(requests, durability) };
-    Story { format, sectors: 16_140, pages, plan, seed }
+    let sectors = match format {
+        // Two pages of the bitmap.
+        Format::Uml(_) | Format::DmCow => 32_784,
+        _ => 16_140,
+    };
+    Story { format, sectors, pages, plan, seed }
 }
 
 fn end_all(format: Format, durability: Durability, seeds: u64, ends: &[End]) {
@@ -98,10 +106,53 @@ fn writeback_snapshot_stores_are_old_or_new_and_keep_notes() {
     end_all(Format::Dm(1), Durability::Writeback, 4, &[CUT, End::Kill]);
 }
 
+const UML: [Format; 3] =
+    [Format::Uml(Version::V1), Format::Uml(Version::V2), Format::Uml(Version::V3)];
+
+#[test]
+fn safe_uml_files_lose_nothing() {
+    for format in UML {
+        let ends = [CUT, End::PowerCut(Tear::Anywhere), End::Kill];
+        end_all(format, Durability::Safe, 2, &ends);
+    }
+}
+
+#[test]
+fn writeback_uml_files_are_old_or_new_and_keep_notes() {
+    for format in UML {
+        let ends = [CUT, End::PowerCut(Tear::Anywhere), End::Kill];
+        end_all(format, Durability::Writeback, 2, &ends);
+    }
+}
+
+#[test]
+fn dm_cow_layers_lose_nothing_and_keep_notes() {
+    let ends = [CUT, End::PowerCut(Tear::Anywhere), End::Kill];
+    end_all(Format::DmCow, Durability::Safe, 4, &ends);
+    end_all(Format::DmCow, Durability::Writeback, 4, &ends);
+}
+
+#[test]
+fn cowfiles_lose_nothing_and_keep_notes() {
+    for width in [Width::Bits32, Width::Bits64] {
+        end_all(Format::Cowloop(width), Durability::Safe, 2, &[CUT, End::Kill]);
+        end_all(Format::Cowloop(width), Durability::Writeback, 2, &[CUT, End::Kill]);
+    }
+}
+
 #[test]
 fn rollback_and_freeze_happen_or_do_not() {
+    let bitmaps = [
+        Format::Uml(Version::V1),
+        Format::Uml(Version::V3),
+        Format::DmCow,
+        Format::Cowloop(Width::Bits64),
+    ];
     for seed in 0..3 {
-        for format in [Format::Native, Format::Dm(8), Format::Dm(1), QCOW1[0], QCOW1[2]] {
+        let mut formats = vec![Format::Native, Format::Dm(8), Format::Dm(1), QCOW1[0], QCOW1[2]];
+        formats.push(bitmaps[usize::try_from(seed).unwrap()]);
+        formats.extend(bitmaps.get(3).filter(|_| seed == 0));
+        for format in formats {
             let story = story(format, Durability::Safe, seed);
             let recording = Recording::new(&story).unwrap();
             end_change(&recording, Change::Rollback, 12)
@@ -151,6 +202,16 @@ fn create_leaves_an_image_or_none() {
     assert!(seen.iter().all(|n| *n > 20), "old and new images: {seen:?}");
 }
 
+const CAUGHT: [Format; 7] = [
+    Format::Native,
+    Format::Dm(8),
+    QCOW1[0],
+    QCOW1[2],
+    Format::Uml(Version::V3),
+    Format::DmCow,
+    Format::Cowloop(Width::Bits64),
+];
+
 fn caught(mischief: Mischief, durability: Durability, format: Format, end: End) {
     let caught = (0..12).any(|seed| {
         is_caught(&story(format, durability, seed), mischief, end).expect("a recording")
@@ -160,7 +221,7 @@ fn caught(mischief: Mischief, durability: Durability, format: Format, end: End) 
 
 #[test]
 fn a_driver_that_drops_syncs_is_caught() {
-    for format in [Format::Native, Format::Dm(8), QCOW1[0], QCOW1[2]] {
+    for format in CAUGHT {
         caught(Mischief::DropSyncs, Durability::Safe, format, CUT);
         caught(Mischief::DropSyncs, Durability::Writeback, format, CUT);
     }
@@ -168,7 +229,7 @@ fn a_driver_that_drops_syncs_is_caught() {
 
 #[test]
 fn a_driver_that_acknowledges_early_is_caught() {
-    for format in [Format::Native, Format::Dm(8), QCOW1[0], QCOW1[2]] {
+    for format in CAUGHT {
         caught(Mischief::AcknowledgeEarly, Durability::Safe, format, CUT);
         caught(Mischief::AcknowledgeEarly, Durability::Safe, format, End::Kill);
     }
@@ -176,7 +237,7 @@ fn a_driver_that_acknowledges_early_is_caught() {
 
 #[test]
 fn a_driver_that_publishes_early_is_caught() {
-    for format in [Format::Native, Format::Dm(8), QCOW1[0], QCOW1[2]] {
+    for format in CAUGHT {
         caught(Mischief::LateSyncs, Durability::Safe, format, CUT);
         caught(Mischief::LateSyncs, Durability::Writeback, format, CUT);
     }
@@ -184,7 +245,7 @@ fn a_driver_that_publishes_early_is_caught() {
 
 #[test]
 fn a_driver_that_loses_notes_is_caught() {
-    for format in [Format::Native, Format::Dm(8), QCOW1[0], QCOW1[2]] {
+    for format in CAUGHT {
         caught(Mischief::DropNotes, Durability::Writeback, format, End::Kill);
     }
 }

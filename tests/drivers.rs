@@ -12,6 +12,8 @@ use cow_core::engine::{
     Request, RequestId,
 };
 use cow_core::fault::{Dice, FaultError, FaultyStorage, Machine};
+use cow_core::format::cowloop::Width;
+use cow_core::format::uml::Version;
 use cow_core::storage::{ReadStorage, Storage};
 use cow_core::units::{Extent, Lba};
 use system_tests::chain_model::{
@@ -21,7 +23,14 @@ use system_tests::sim_life::{Ending, Life};
 use system_tests::sim_plan::Plan;
 
 const MODES: [Durability; 3] = [Durability::Safe, Durability::Writeback, Durability::Ephemeral];
-const FORMATS: [Format; 3] = [Format::Native, Format::Dm(1), Format::Dm(8)];
+const FORMATS: [Format; 6] = [
+    Format::Native,
+    Format::Dm(1),
+    Format::Dm(8),
+    Format::Uml(Version::V1),
+    Format::Cowloop(Width::Bits64),
+    Format::DmCow,
+];
 
 /// Two layers and an empty overlay over a base of odd length.
 fn three_deep(machine: &Machine, sectors: u64, format: Format, seed: u64) -> Life {
@@ -42,13 +51,13 @@ fn the_blocking_driver_needs_two_pages() {
             for seed in 0..8 {
                 let life = three_deep(&Machine::new(), 16_200, format, seed);
                 let (disk, mut model) = (&life.disks[0], life.models[0].clone());
-                let (result, top) = disk
+                let (result, mut top) = disk
                     .with_blocking(2, durability, |blocking| {
                         random_calls(blocking, &mut model, &mut Dice::new(seed))
                     })
                     .unwrap();
                 result.unwrap_or_else(|e| panic!("{format:?}, {durability:?}, seed {seed}: {e}"));
-                disk.close(&top).unwrap();
+                disk.close(&mut top).unwrap();
                 disk.check().unwrap();
             }
         }

@@ -5,9 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cow_core::format::dm_snapshot::{self, Overflow};
+use cow_core::format::{IndexEntry, Top};
+use cow_core::units::Lba;
 use system_tests::dm_store::{Store, make_store};
 use system_tests::frames::parse_mac;
 use system_tests::guest::Finished;
+use system_tests::image_chain::{self, OVERLAY};
 use system_tests::initiator::Initiator;
 use system_tests::judge;
 use system_tests::lab::Lab;
@@ -156,6 +160,94 @@ fn kernel_to_ours(test: &'static str, chunk_sectors: u32) {
         judge_disk(&initiator.read(0, GOLDEN_SECTORS, STEP));
     });
     assert_eq!(scenario::golden_unchanged(lab.dir()), Ok(()));
+}
+
+/// Opens a store with our engine over the golden image, and runs `work` on it.
+fn ours<R>(
+    lab: &Lab,
+    store: &Path,
+    overflow: Overflow,
+    work: impl FnOnce(&mut image_chain::Driver<'_, '_>) -> R,
+) -> (R, dm_snapshot::Writable) {
+    let mut file = image_chain::file(store, true);
+    let mut scratch = vec![0; 4096];
+    let mut opened = dm_snapshot::open(&file, GOLDEN_SECTORS, &mut scratch).unwrap();
+    dm_snapshot::clear_stale(&mut file, &mut opened).unwrap();
+    let needed = dm_snapshot::index_needed(opened.geometry().capacity());
+    let mut index = vec![IndexEntry::EMPTY; usize::try_from(needed).unwrap()];
+    let loaded = dm_snapshot::load_index(&file, &opened, &mut index, &mut scratch).unwrap();
+    let top = dm_snapshot::Writable::new(OVERLAY, &loaded).unwrap().with_overflow(overflow);
+    let golden = lab.dir().join(GOLDEN);
+    let (result, top) = image_chain::with(Top::DmSnapshot(top), &mut index, file, &golden, work);
+    let Top::DmSnapshot(top) = top else { panic!("another format") };
+    (result, top)
+}
+
+/// Chunks of one sector fill many areas of the list; large ones are mostly copied.
+#[test]
+fn any_chunk_size_goes_back_and_forth() {
+    let test = "any_chunk_size_goes_back_and_forth";
+    if !require::met(test, &[KERNEL]) {
+        return;
+    }
+    let lab = Lab::new(test, DISK_WORKER);
+    scenario::make_golden(lab.dir());
+    for chunk_sectors in [1, 2, 16, 1024] {
+        let path = lab.dir().join(format!("{chunk_sectors}.cow"));
+        fs::File::create(&path).unwrap().set_len(STORE_BYTES).unwrap();
+        let mut file = image_chain::file(&path, true);
+        dm_snapshot::create(&mut file, chunk_sectors).unwrap();
+        drop(file);
+        let plans = LOAD.plans();
+        ours(&lab, &path, Overflow::Fail, |chain| image_chain::write(chain, &plans[0]));
+        let name = format!("guest{chunk_sectors}");
+        let work = [worker("write"), worker("verify")].concat();
+        in_kernel(&lab, &name, &path, chunk_sectors, &work);
+        let read =
+            |chain: &mut image_chain::Driver<'_, '_>| image_chain::read(chain, 0, GOLDEN_SECTORS);
+        judge_disk(&ours(&lab, &path, Overflow::Fail, read).0);
+        let bytes = fs::read(&path).unwrap();
+        let store = Store::parse(&bytes).unwrap();
+        assert!(chunk_sectors > 2 || store.exceptions.len() > 4 * 32 * 2);
+        judge_disk(&store.view(&bytes, &fs::read(lab.dir().join(GOLDEN)).unwrap()));
+    }
+}
+
+/// What the kernel makes of a store that we filled, with both kinds of overflow.
+#[test]
+fn the_kernel_sees_our_full_store() {
+    let test = "the_kernel_sees_our_full_store";
+    if !require::met(test, &[KERNEL]) {
+        return;
+    }
+    let lab = Lab::new(test, DISK_WORKER);
+    scenario::make_golden(lab.dir());
+    for (overflow, status) in [(Overflow::Fail, "80/80 16"), (Overflow::Invalidate, "Invalid")] {
+        let path = lab.dir().join(format!("{overflow:?}.cow"));
+        // Header, area and eight chunks.
+        fs::File::create(&path).unwrap().set_len(10 * 4096).unwrap();
+        let mut file = image_chain::file(&path, true);
+        dm_snapshot::create(&mut file, 8).unwrap();
+        let (written, top) = ours(&lab, &path, overflow, |chain| {
+            let at = |chunk: u64| Lba::new(chunk * 8).unwrap();
+            let written = (0..20).take_while(|n| chain.write(at(*n), &[7; 512]).is_ok()).count();
+            let readable = chain.read(at(0), &mut [0; 512]).is_ok();
+            assert_eq!(readable, overflow == Overflow::Fail);
+            written
+        });
+        assert_eq!(written, 8);
+        assert_eq!(top.is_to_be_invalidated(), overflow == Overflow::Invalidate);
+        if top.is_to_be_invalidated() {
+            dm_snapshot::invalidate(&mut file).unwrap();
+        }
+        drop(file);
+        let first = "dd if=/dev/mapper/snap of=/host/seen bs=512 count=1 iflag=direct || true\n";
+        let finished = in_kernel(&lab, &format!("guest{overflow:?}"), &path, 8, first);
+        let table = fs::read_to_string(finished.share.join("table")).unwrap();
+        assert!(table.trim().ends_with(status), "{overflow:?}: {table}");
+        let seen = fs::read(finished.share.join("seen")).unwrap_or_default();
+        assert_eq!(seen == [7; 512], overflow == Overflow::Fail, "{} bytes", seen.len());
+    }
 }
 
 #[test]

@@ -143,7 +143,7 @@ impl Case {
         let mut overlay = image_chain::file(cow, true);
         let top = uml::open_writable(&mut overlay, OVERLAY, &mut Page::ZERO.clone()).unwrap();
         assert_eq!(top.sectors(), self.bytes.div_ceil(SECTOR_BYTES));
-        image_chain::with(Top::Bitmap(top), overlay, &self.base(dir), |chain| {
+        image_chain::with(Top::Bitmap(top), &mut [], overlay, &self.base(dir), |chain| {
             if let Some(plan) = plan {
                 image_chain::write(chain, plan);
             }
@@ -182,20 +182,19 @@ fn assert_clean(cow: &Path) {
 
 /// The guest copies what it reads, writes a plan and copies again: `NAME.before`, `NAME.after`.
 fn guest_script(cases: &[(Case, Plan)]) -> String {
-    let mut script = String::new();
-    for ((case, plan), letter) in cases.iter().zip(NAMES.chars()) {
+    let work = cases.iter().zip(NAMES.chars()).map(|((case, plan), letter)| {
         let Case { name, first, sectors, .. } = case;
         let Plan { seed, writes, longest, .. } = plan;
         let device = format!("/dev/ubd{letter}");
         let read = format!("disk-worker read {device} first={first} sectors={sectors} step=8");
-        script += &format!(
+        format!(
             "{read} to=/host/{name}.before || fail {name} before
              disk-worker write {device} seed={seed} first={first} sectors={sectors} \
                 writes={writes} longest={longest} writers=1 || fail {name} write
              {read} to=/host/{name}.after || fail {name} after\n"
-        );
-    }
-    script
+        )
+    });
+    work.collect()
 }
 
 /// What `disk-worker` makes of a plan with one writer.

@@ -92,7 +92,7 @@ fn converse(segment: &Segment, dir: &Path) {
     let here = segment.clients();
     cowblade(here, &["discover", "-i", &interface]).assert_done();
     let file = dir.join("noise").display().to_string();
-    std::fs::write(&file, [0x5a; 20_000]).unwrap();
+    std::fs::write(&file, vec![0x5a; 20_000]).unwrap();
     cowblade(here, &["write", "--offset", "512", "-i", &interface, "0.0", &file]).assert_done();
     let copy = dir.join("copy").display().to_string();
     let window = ["--offset", "512", "--length", "20480", "-i", &interface];
@@ -344,8 +344,9 @@ fn the_linux_driver_retransmits_with_new_tags() {
     assert_eq!(heard.of_kind("resent"), 0, "Linux never uses a tag twice");
     assert!(heard.summary["lost"].as_u64().unwrap() > 0, "{}", heard.summary);
     assert_eq!(heard.summary["findings"]["must"], 0, "{:?}", heard.rules());
-    let initiator = &heard.summary["initiators"][0];
-    assert_eq!(initiator["mac"], Segment::client_mac(0), "{}", heard.summary);
+    let initiators = heard.summary["initiators"].as_array().unwrap();
+    let guest = initiators.iter().find(|one| one["mac"] == Segment::client_mac(0)).unwrap();
+    assert!(guest["lost"].as_u64().unwrap() <= damage.lost, "{guest}");
 }
 
 #[test]
@@ -373,7 +374,7 @@ fn a_file_needs_no_privileges() {
     let capture = heard.capture.display().to_string();
     let read = powerless(&["--read", &capture]).assert_done();
     assert!(read.out.contains("6 frames in "), "{read:?}");
-    assert!(read.out.contains("lba 105892453359632 count 7"), "{read:?}");
+    assert!(read.out.contains("lba 105897790545936 count 7"), "{read:?}");
     // A damaged file: what is whole is told, then the damage.
     let mut bytes = std::fs::read(&heard.capture).unwrap();
     bytes.truncate(bytes.len() - 1);

@@ -32,6 +32,8 @@ pub enum Exit {
     /// 5: refused: locked by another process, permission missing, an address already served by
     /// somebody else, a parent that is not the recorded one, a damaged image.
     Refused = 5,
+    /// 6: `compare` failed in a way that ends with 1 elsewhere: there, that means *different*.
+    NotCompared = 6,
 }
 
 impl From<Exit> for ExitCode {
@@ -152,6 +154,7 @@ pub struct HostError {
     kind: ErrorKind,
     context: Box<Context>,
     source: Option<Box<dyn Error + Send + Sync>>,
+    exit: Option<Exit>,
 }
 
 /// The result of everything in the host that may fail.
@@ -161,7 +164,7 @@ impl HostError {
     /// An error of `kind` while doing `op`, worded to follow "cannot".
     pub fn new(kind: ErrorKind, op: impl Into<String>) -> Self {
         let context = Context { op: op.into(), ..Context::default() };
-        Self { kind, context: Box::new(context), source: None }
+        Self { kind, context: Box::new(context), source: None, exit: None }
     }
 
     /// An argument or configuration error: `detail` says what is wrong with the thing named in
@@ -229,7 +232,14 @@ impl HostError {
 
     /// The code the process should end with.
     pub fn exit(&self) -> Exit {
-        self.kind.exit()
+        self.exit.unwrap_or(self.kind.exit())
+    }
+
+    /// Ends the process with this code in place of that of its kind.
+    #[must_use]
+    pub fn ending_with(mut self, exit: Exit) -> Self {
+        self.exit = Some(exit);
+        self
     }
 
     /// This error and every cause below it, one per line, for the end user.

@@ -6,6 +6,7 @@ pub mod bench;
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod conform;
 pub mod control;
 pub mod demo;
 pub mod error;

@@ -324,15 +324,22 @@ impl<'m> PagePool<'m> {
         self.set_state(id, FrameState::Free);
     }
 
-    /// Releases every frame between two reads of a load.
-    pub(crate) fn release_arrived(&mut self) {
+    /// Releases the frames between two reads of a load that nobody wants. True if there were any.
+    pub(crate) fn release_arrived(
+        &mut self,
+        unwanted: impl Fn(PageId, StorageKey) -> bool,
+    ) -> bool {
+        let mut any = false;
         for number in 0..self.frames.len() {
-            let Ok(number) = u32::try_from(number) else { return };
+            let Ok(number) = u32::try_from(number) else { break };
             let id = PageId(number);
-            if self.state(id) == FrameState::Loading && self.load_step(id).1 {
+            let arrived = self.state(id) == FrameState::Loading && self.load_step(id).1;
+            if arrived && self.holds(id).is_some_and(|(storage, _)| unwanted(id, storage)) {
                 self.release(id);
+                any = true;
             }
         }
+        any
     }
 
     /// Forgets every clean page of a storage: its bytes were changed behind the pool's back.

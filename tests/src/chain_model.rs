@@ -8,12 +8,15 @@ use std::collections::BTreeMap;
 use cow_core::blocking::Blocking;
 use cow_core::engine::{Durability, Engine, Lent};
 use cow_core::fault::{Dice, FaultyStorage, Machine};
-use cow_core::format::{IndexEntry, Layer, Map, Top, dm_snapshot, native, qcow1, raw};
+use cow_core::format::{
+    IndexEntry, Layer, Map, Top, bitmap, cowloop, dm_snapshot, native, qcow1, qcow2, raw, uml,
+};
 use cow_core::identity::{LayerId, ParentIdentity};
 use cow_core::pages::{Frame, Page, PagePool, StorageKey};
 use cow_core::storage::{ReadStorage, Storage};
 use cow_core::units::Extent;
 
+use crate::bitmap_disk;
 use crate::qcow1_image::Shape;
 
 /// Bytes in a sector.
@@ -303,9 +306,44 @@ pub enum Format {
     Dm(u32),
     /// qcow version 1, made by the harness.
     Qcow1(Shape),
+    /// A UML COW file.
+    Uml(uml::Version),
+    /// A cowfile with words of this width.
+    Cowloop(cowloop::Width),
+    /// A dm-cow layer. Its bitmap has the next key.
+    DmCow,
+    /// qcow2.
+    Qcow2(Qcow2),
+}
+
+/// What a qcow2 image is made like.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Qcow2 {
+    /// 2 or 3.
+    pub version: u32,
+    /// log2 of the bytes of a cluster.
+    pub cluster_bits: u8,
+    /// Bits of a reference count.
+    pub refcount_bits: u8,
+}
+
+impl Qcow2 {
+    fn l1_entries(self, sectors: u64) -> u64 {
+        sectors.div_ceil(1 << (2 * self.cluster_bits - 12))
+    }
 }
 
 impl Format {
+    /// A qcow2 image.
+    pub const fn qcow2(version: u32, cluster_bits: u8, refcount_bits: u8) -> Self {
+        Self::Qcow2(Qcow2 { version, cluster_bits, refcount_bits })
+    }
+
+    /// It lives in a file that grows.
+    const fn grows(self) -> bool {
+        matches!(self, Self::Qcow1(_) | Self::Qcow2(_))
+    }
+
     /// An image of qcow version 1.
     pub const fn qcow1(cluster_bits: u8, l2_bits: u8) -> Self {
         Self::Qcow1(Shape { cluster_bits, l2_bits })
@@ -316,7 +354,20 @@ impl Format {
         match self {
             // Its writers read the whole first table.
             Self::Qcow1(shape) => shape.l1_entries(sectors) <= 20_000,
-            Self::Native | Self::Dm(_) => true,
+            // Its check reads it.
+            Self::Qcow2(kind) => kind.l1_entries(sectors) <= 20_000,
+            _ => true,
+        }
+    }
+
+    /// The size closest to `sectors` that a disk of this format can have (and be tested with).
+    pub fn size(self, sectors: u64) -> u64 {
+        match self {
+            // Without a bit for some sectors there would be nothing to test.
+            Self::Uml(uml::Version::V1 | uml::Version::V2) => (sectors & !7).max(8),
+            // Opening counts all bits.
+            Self::Cowloop(_) => (sectors & !1).clamp(2, 70_000),
+            _ => sectors,
         }
     }
 }
@@ -343,6 +394,10 @@ pub enum Opened {
     Dm(StorageKey, Box<dm_snapshot::Loaded>, Vec<IndexEntry>),
     /// A qcow image.
     Qcow1(qcow1::Frozen),
+    /// One of the identity-mapped formats.
+    Bitmap(bitmap::Frozen<'static>),
+    /// A qcow2 image.
+    Qcow2(qcow2::Frozen),
 }
 
 impl Opened {
@@ -358,6 +413,8 @@ impl Opened {
                 Layer::DmSnapshot(dm_snapshot::Frozen::new(*key, loaded, index))
             }
             Self::Qcow1(frozen) => Layer::Qcow1(*frozen),
+            Self::Bitmap(frozen) => Layer::Bitmap(*frozen),
+            Self::Qcow2(frozen) => Layer::Qcow2(*frozen),
         }
     }
 }
@@ -430,7 +487,7 @@ impl Disk {
     /// Where the L1 table of a qcow overlay is; 0 for other formats.
     pub fn l1_offset(&self, (format, key): (Format, StorageKey)) -> u64 {
         let mut field = [0; 8];
-        if let Format::Qcow1(_) = format {
+        if format.grows() {
             self.storage(key).read_at(40, &mut field).expect("a header");
         }
         u64::from_be_bytes(field)
@@ -452,13 +509,16 @@ impl Disk {
                 let areas = chunks / (chunk * 32) + 2;
                 (1 + chunks + areas) * chunk * SECTOR as u64
             }
-            Format::Qcow1(_) => 0, // grows
+            Format::Qcow1(_) | Format::Qcow2(_) => 0, // grows
+            // Head, bitmap, alignment twice; a little more does no harm.
+            Format::Uml(_) | Format::Cowloop(_) => 16_384 + sectors / 8 + sectors * SECTOR as u64,
+            Format::DmCow => (sectors + bitmap_disk::DM_COW_OFFSET) * SECTOR as u64,
         }
     }
 
     /// Adds an overlay on a medium of its own, which holds garbage for some seeds.
     pub fn add_top(&mut self, format: Format, sectors: u64, seed: u64) {
-        if let Format::Qcow1(_) = format {
+        if format.grows() {
             let file = self.machine.add_file(1 << 62);
             return self.add_top_on(format, sectors, file, false);
         }
@@ -477,6 +537,7 @@ impl Disk {
         garbage: bool,
     ) {
         let layer_id = self.fresh_id();
+        let mut bitmap = None;
         match format {
             Format::Native => {
                 let options = native::CreateOptions {
@@ -503,9 +564,24 @@ impl Disk {
                 storage.write_at(0, &header).expect("create");
                 storage.sync().expect("create");
             }
+            Format::Uml(_) | Format::Cowloop(_) | Format::DmCow => {
+                bitmap = bitmap_disk::create(format, sectors, &mut storage, &self.machine, garbage);
+            }
+            Format::Qcow2(kind) => {
+                let backing = qcow2::Backing { name: b"the layer below", format: b"raw" };
+                let options = qcow2::CreateOptions {
+                    version: kind.version,
+                    disk_bytes: sectors * SECTOR as u64,
+                    cluster_bits: kind.cluster_bits,
+                    refcount_bits: kind.refcount_bits,
+                    backing: (!self.lower.is_empty()).then_some(backing),
+                };
+                qcow2::create(&mut storage, &options, &mut Page::ZERO.clone()).expect("create");
+            }
         }
         self.storages.push(storage);
         let key = u32::try_from(self.storages.len() - 1).expect("few storages");
+        self.storages.extend(bitmap);
         self.top = (format, StorageKey(key));
         self.sectors = sectors;
     }
@@ -543,6 +619,14 @@ impl Disk {
             Format::Qcow1(_) => qcow1::rollback(&mut storage, &mut Page::ZERO.clone())
                 .map(drop)
                 .map_err(|e| format!("rollback: {e}")),
+            Format::Uml(_) | Format::Cowloop(_) | Format::DmCow => {
+                bitmap_disk::rollback(format, self.sectors, &self.storages, key)
+            }
+            Format::Qcow2(_) => {
+                let opened = qcow2::open(&storage).map_err(|e| format!("rollback: {e}"))?;
+                qcow2::rollback(&mut storage, &opened, None, &mut Page::ZERO.clone())
+                    .map_err(|e| format!("rollback: {e}"))
+            }
         }
     }
 
@@ -582,6 +666,12 @@ impl Disk {
                 let opened = qcow1::open(storage).map_err(|e| e.to_string())?;
                 Ok(Opened::Qcow1(opened.frozen(lower.key)))
             }
+            Some(Format::Qcow2(_)) => {
+                let opened = qcow2::open(storage).map_err(|e| e.to_string())?;
+                Ok(Opened::Qcow2(opened.frozen(lower.key)))
+            }
+            Some(format) => bitmap_disk::open(format, lower.sectors, &self.storages, lower.key)
+                .map(Opened::Bitmap),
         }
     }
 
@@ -605,6 +695,17 @@ impl Disk {
             Format::Qcow1(_) => qcow1::open_writable(&mut storage, key, &mut Page::ZERO.clone())
                 .map(|writable| (Top::Qcow1(writable), Vec::new()))
                 .map_err(|e| format!("open: {e}")),
+            Format::Uml(_) | Format::Cowloop(_) | Format::DmCow => {
+                bitmap_disk::open_writable(format, self.sectors, &self.storages, key)
+                    .map(|writable| (Top::Bitmap(writable), Vec::new()))
+            }
+            Format::Qcow2(_) => {
+                let opened = qcow2::open(&storage).map_err(|e| format!("open: {e}"))?;
+                let (file, page) = (qcow2::Surroundings::default(), &mut Page::ZERO.clone());
+                qcow2::open_writable(&mut storage, key, &opened, &file, page)
+                    .map(|writable| (Top::Qcow2(writable), Vec::new()))
+                    .map_err(|e| format!("open: {e}"))
+            }
         }
     }
 
@@ -612,10 +713,13 @@ impl Disk {
     ///
     /// # Errors
     /// What the format says.
-    pub fn close(&self, top: &Top) -> Result<(), String> {
+    pub fn close(&self, top: &mut Top) -> Result<(), String> {
         let mut storage = self.storage(self.top.1).clone();
         match top {
             Top::Native(writable) => native::close(&mut storage, writable, &mut Page::ZERO.clone())
+                .map_err(|e| format!("close: {e}")),
+            Top::Bitmap(writable) => bitmap_disk::close(self.top.0, writable, &self.storages),
+            Top::Qcow2(writable) => qcow2::close(&mut storage, writable, &mut Page::ZERO.clone())
                 .map_err(|e| format!("close: {e}")),
             // What `Ephemeral` wrote was never synced.
             _ => storage.sync().map_err(|e| format!("close: {e}")),
@@ -641,6 +745,9 @@ impl Disk {
         let mut found = Vec::new();
         match format {
             Format::Native if sectors > 1 << 24 => {} // too many pages to look at
+            Format::Uml(_) | Format::Cowloop(_) | Format::DmCow => {
+                found = bitmap_disk::check(format, sectors, &self.storages, key)?;
+            }
             Format::Native => {
                 native::check(storage, &mut Page::ZERO.clone(), &mut |finding| {
                     if finding.is_damage() {
@@ -667,6 +774,7 @@ impl Disk {
                 })
                 .map_err(|e| format!("check: {e}"))?;
             }
+            Format::Qcow2(_) => drop(check_qcow2(storage, &mut found)?),
         }
         if found.is_empty() { Ok(()) } else { Err(format!("check finds {found:?}")) }
     }
@@ -705,6 +813,20 @@ impl Disk {
         });
         Ok((result, engine.into_overlay().expect("an overlay")))
     }
+}
+
+/// Adds damage to `found`; gives the number of leaked clusters.
+fn check_qcow2(storage: &FaultyStorage, found: &mut Vec<String>) -> Result<u64, String> {
+    let opened = qcow2::open(storage).map_err(|e| format!("check: {e}"))?;
+    let needed = usize::try_from(qcow2::check_needed(&opened)).expect("a small image");
+    let mut memory = vec![0; needed];
+    let page = &mut Page::ZERO.clone();
+    let report = qcow2::check(storage, &opened, &mut memory, page, &mut |finding| {
+        if finding.is_damage() {
+            found.push(finding.to_string());
+        }
+    });
+    Ok(report.map_err(|e| format!("check: {e}"))?.leaked_clusters)
 }
 
 fn open_dm(

@@ -93,7 +93,7 @@ impl Recording {
         let mut sim = Sim::new(&disk, vec![chain], memory.pool(), story.plan, dice);
         sim.run()?;
         let (top, model, notes) = sim.finish()?.pop().ok_or("no chain")?;
-        disk.close(&top.ok_or("no overlay")?)?;
+        disk.close(&mut top.ok_or("no overlay")?)?;
         let log = machine.log();
         Ok(Self { disk: start, log, model, notes, durability, seed: story.seed })
     }
@@ -186,7 +186,7 @@ impl Judge<'_> {
         disk.check()?;
         let pages = if self.cut.is_multiple_of(2) { 2 } else { 3 };
         let touched: Vec<_> = self.recording.model.touched().collect();
-        let (result, top) = disk.with_blocking(pages, durability, |blocking| {
+        let (result, mut top) = disk.with_blocking(pages, durability, |blocking| {
             for note in notes {
                 blocking.restore(*note).map_err(|e| format!("restoring {note:?}: {e}"))?;
             }
@@ -206,7 +206,7 @@ impl Judge<'_> {
         for (extent, bytes) in &found {
             self.judge(*extent, bytes, promise, tally)?;
         }
-        disk.close(&top)?;
+        disk.close(&mut top)?;
         disk.check().map_err(|e| format!("after the recovery: {e}"))?;
         let (again, _) = disk.with_blocking(pages, durability, |blocking| {
             for (extent, first) in &found {

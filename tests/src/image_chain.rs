@@ -5,7 +5,7 @@ use std::path::Path;
 use aoe_host::storage::{Access, FileOptions, FileStorage};
 use cow_core::blocking::{Blocking, OverBase};
 use cow_core::engine::{Durability, Engine, Lent};
-use cow_core::format::{Layer, Map, Top, raw};
+use cow_core::format::{IndexEntry, Layer, Map, Top, raw};
 use cow_core::pages::{Frame, Page, PagePool, StorageKey};
 use cow_core::storage::ReadStorage;
 use cow_core::units::Lba;
@@ -24,9 +24,10 @@ pub fn file(path: &Path, writable: bool) -> FileStorage {
 /// The chain and what is done with it.
 pub type Driver<'a, 'p> = Blocking<'a, 'p, OverBase<FileStorage, FileStorage>, 4>;
 
-/// Runs `work` on an overlay over a base; gives the overlay back to be closed.
+/// Runs `work` on an overlay with its index memory over a base; gives the overlay back to be closed.
 pub fn with<R>(
     top: Top,
+    index: &mut [IndexEntry],
     overlay: FileStorage,
     base: &Path,
     work: impl FnOnce(&mut Driver<'_, '_>) -> R,
@@ -41,7 +42,7 @@ pub fn with<R>(
     let mut pool = PagePool::new(&mut pages, &mut frames).expect("a pool");
     let result = work(&mut Blocking {
         engine: &mut engine,
-        lent: Lent { pages: &mut pool, layers: &layers, index: &mut [] },
+        lent: Lent { pages: &mut pool, layers: &layers, index },
         storages: &mut storages,
     });
     (result, engine.into_overlay().expect("an overlay"))

@@ -6,12 +6,14 @@
 //! * [`pc`] emulates a PC that boots over the segment.
 //! * [`image_chain`] drives an overlay file over a base file.
 //! * [`initiator`] is a small client of our own, [`hostile`] one that lies.
-//! * [`hostile_images`] makes images that lie.
+//! * [`hostile_images`] spoils images of every format.
+//! * [`hostile_file`] is one such image in memory, with tables instead of fields.
 //! * [`server`] runs a target in a namespace, kills it and starts it again.
 //! * [`dissector`] reads captured frames with tshark.
+//! * [`qemu`] runs QEMU's image tools, and drives chains of files beside them.
 //! * [`dm_store`] reads stores of device-mapper snapshots.
 //! * [`qcow1_image`] makes and reads qcow images by the letter.
-//! * [`qemu`] holds QEMU's image tools against our driver.
+//! * [`conformance`] runs the conformance harness against targets, and compares what comes out.
 //! * [`operator`] runs commands and reads what they print.
 //! * [`site`] is a small installation of our server.
 //! * [`wire`] listens on a segment and knows which requests nobody answered.
@@ -20,7 +22,7 @@
 //! * [`scenario`] holds whole client stories that run against any [`target`]; [`script`] holds
 //!   what the guests in them do.
 //! * [`sim`] drives engines asynchronously over simulated media, [`chain_model`] knows what they
-//!   must read as, [`sim_watch`] looks at every operation.
+//!   must read as, [`sim_watch`] looks at every operation; [`bitmap_disk`] knows some formats.
 //! * [`require`] says what a test needs and counts what had to be skipped.
 //!
 //! A harness has nobody to return an error to: it stops the test by panicking, with the reason.
@@ -31,13 +33,16 @@
     reason = "a harness fails a test by panicking; its error types say all there is to say"
 )]
 
+pub mod bitmap_disk;
 pub mod chain_model;
+pub mod conformance;
 pub mod crash;
 pub mod dissector;
 pub mod dm_store;
 pub mod frames;
 pub mod guest;
 pub mod hostile;
+pub mod hostile_file;
 pub mod hostile_images;
 pub mod image_chain;
 pub mod initiator;
@@ -67,3 +72,11 @@ pub mod site;
 pub mod target;
 pub mod wire;
 pub mod workspace;
+
+/// Our target in memory and broken ones, which belong to the tests of `aoe-proto`.
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with another crate's tests")]
+#[path = "../../aoe-proto/tests/conformance/defects.rs"]
+mod defects;
+#[allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "shared as well")]
+#[path = "../../aoe-proto/tests/conformance/world.rs"]
+mod world;

@@ -1,11 +1,11 @@
 //! The shortest way around the server loop: every storage is memory, every operation ends at once,
-//! nothing is recorded. What is counted or measured over it is the loop's own.
+//! and is only counted. What is measured over it is the loop's own.
 
 use aoe_host::server::io::{IoDriver, Job, Memory};
 use aoe_host::server::{DiskSpec, Durability, Edge, LeftOverlay, Opened, Report, Server};
 use aoe_proto::{Address, Mac, TargetState};
 use cow_core::blocking::{part, part_mut};
-use cow_core::engine::{IoFailure, Kind, Note, Operation};
+use cow_core::engine::{Buffer, IoFailure, Kind, Note, Operation};
 use cow_core::fault::Machine;
 use cow_core::format::{Layer, Top, native, raw};
 use cow_core::identity::{LayerId, ParentIdentity};
@@ -16,11 +16,49 @@ use crate::chain_model::{Disk, Format, PoolMemory};
 use crate::frames::Header;
 use crate::server_sim::{SERVER, address, client, disk, export};
 
+/// What storages were asked for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Traffic {
+    /// Reads.
+    pub reads: u64,
+    /// Writes of the data of requests.
+    pub data_writes: u64,
+    /// Bytes of these.
+    pub data_bytes: u64,
+    /// Writes of metadata.
+    pub page_writes: u64,
+    /// Bytes of these.
+    pub page_bytes: u64,
+    /// Syncs.
+    pub syncs: u64,
+    /// Everything else.
+    pub others: u64,
+}
+
+impl Traffic {
+    fn count(&mut self, operation: &Operation) {
+        match (operation.kind, operation.buffer) {
+            (Kind::Read, _) => self.reads += 1,
+            (Kind::Write, Buffer::Request { .. }) => {
+                self.data_writes += 1;
+                self.data_bytes += operation.len;
+            }
+            (Kind::Write, _) => {
+                self.page_writes += 1;
+                self.page_bytes += operation.len;
+            }
+            (Kind::Sync, _) => self.syncs += 1,
+            _ => self.others += 1,
+        }
+    }
+}
+
 /// A world of memory.
 #[derive(Debug, Default)]
 pub struct MemoryEdge {
     storages: Vec<Vec<u8>>,
     wanted: Vec<(u32, u64)>,
+    traffic: Traffic,
 }
 
 impl MemoryEdge {
@@ -63,6 +101,7 @@ impl IoDriver for MemoryEdge {
         operation: &Operation,
         memory: Memory<'_>,
     ) -> Option<Result<(), IoFailure>> {
+        self.traffic.count(operation);
         let Some(storage) = self.storages.get_mut(operation.storage.0 as usize) else {
             return Some(Err(IoFailure::Medium));
         };
@@ -131,6 +170,11 @@ impl MemoryServer {
             assert!(server.open_overlay(number.expect("a disk"), opened, &mut edge), "it fits");
         }
         Self { server, edge, now: core::time::Duration::ZERO, sent: (0, 0) }
+    }
+
+    /// What the storages were asked for since the last call.
+    pub fn take_traffic(&mut self) -> Traffic {
+        core::mem::take(&mut self.edge.traffic)
     }
 
     /// A request for disk `slot`.

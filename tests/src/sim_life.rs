@@ -124,7 +124,7 @@ impl Life {
         let ends = sim.finish()?;
         self.models.clear();
         for ((top, model, _), disk) in ends.into_iter().zip(&self.disks) {
-            disk.close(&top.ok_or("no overlay")?)?;
+            disk.close(&mut top.ok_or("no overlay")?)?;
             disk.check()?;
             self.models.push(model);
         }

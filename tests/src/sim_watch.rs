@@ -13,6 +13,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cow_core::engine::Kind;
 
+use cow_core::format::cowloop::Width;
+use cow_core::format::uml::Version;
+
+use crate::bitmap_disk::DM_COW_OFFSET;
 use crate::chain_model::Format;
 
 /// Where a format keeps what.
@@ -24,7 +28,17 @@ enum Layout {
     Dm { chunk: u64 },
     /// L1 entries between two bytes; L2 tables and clusters of so many bytes.
     Qcow1 { l1: u64, l1_end: u64, table: u64, cluster: u64 },
+    /// A bitmap between these bytes, bit n for the n-th `unit` sectors from byte `data` on of the
+    /// storage with the key `of`.
+    Bitmap { start: u64, end: u64, data: u64, unit: u64, of: u32 },
+    /// Nothing but data.
+    Data,
+    /// The same; tables of one cluster.
+    Qcow2 { l1: u64, l1_end: u64, cluster: u64 },
 }
+
+/// Bits of an entry that are a place.
+const QCOW2_OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 
 /// Sectors whose states are in a native page.
 const PAGE_SECTORS: u64 = 16_128;
@@ -57,6 +71,8 @@ struct Storage {
     tables: BTreeSet<u64>,
     /// qcow: what would be wrong with a write if it turned out to be one of a table.
     suspects: BTreeMap<u64, String>,
+    /// qcow2: what each page of an L2 table named when it was last written.
+    named_by: HashMap<u64, BTreeSet<u64>>,
 }
 
 /// See the module.
@@ -104,6 +120,31 @@ impl Watch {
                 let l1_end = l1 + 8 * shape.l1_entries(sectors);
                 Layout::Qcow1 { l1, l1_end, table: shape.table_len(), cluster }
             }
+            Format::Uml(version) => {
+                let len = sectors.div_ceil(8);
+                let (start, data) = match version {
+                    Version::V1 => (280, (280 + len).next_multiple_of(512)),
+                    Version::V2 => (4120, (4120 + len).next_multiple_of(512)),
+                    _ => (8192, (8192 + len).next_multiple_of(4096)),
+                };
+                Layout::Bitmap { start, end: start + len, data, unit: 1, of: key }
+            }
+            Format::Cowloop(Width::Bits32 | Width::Bits64) => {
+                let (start, len) = (1024, (sectors / 2).div_ceil(8));
+                let data = (1024 + len.next_multiple_of(1024)).next_multiple_of(4096);
+                Layout::Bitmap { start, end: start + len, data, unit: 2, of: key }
+            }
+            Format::DmCow => {
+                let (end, data) = (sectors.div_ceil(8), DM_COW_OFFSET * 512);
+                let layout = Layout::Bitmap { start: 0, end, data, unit: 1, of: key };
+                self.storages.entry(key + 1).or_default().layout = Some(layout);
+                Layout::Data
+            }
+            Format::Qcow2(kind) => {
+                let entries = sectors.div_ceil(1 << (2 * kind.cluster_bits - 12));
+                let l1_end = l1 + 8 * entries;
+                Layout::Qcow2 { l1, l1_end, cluster: 1 << kind.cluster_bits }
+            }
         };
         self.storages.entry(key).or_default().layout = Some(layout);
     }
@@ -120,7 +161,9 @@ impl Watch {
             return Err(format!("{seen:?} changes a frozen layer"));
         }
         let flying = Flying { start: seen.offset, end: seen.offset + seen.len, kind: seen.kind };
-        if let Some(other) = storage.flying.values().find(|f| f.conflicts(&flying)) {
+        if let Some(other) = storage.flying.values().find(|f| f.conflicts(&flying))
+            && !storage.reads_an_entry(&flying, other)
+        {
             return Err(format!("{seen:?} runs beside {other:?}"));
         }
         if seen.kind == Kind::Zero {
@@ -128,10 +171,30 @@ impl Watch {
             storage.suspects.retain(|at, _| !zeroed.contains(at));
         }
         if let (Some(bytes), true) = (seen.page, self.orders) {
-            storage.publish(seen.offset, bytes)?;
+            self.publish(seen.key, seen.offset, bytes)?;
         }
-        storage.flying.insert(clock, flying);
+        self.storages.entry(seen.key).or_default().flying.insert(clock, flying);
         Ok(clock)
+    }
+
+    fn publish(&mut self, key: u32, offset: u64, bytes: &[u8]) -> Result<(), String> {
+        let Some(storage) = self.storages.get_mut(&key) else { return Ok(()) };
+        let apart = matches!(storage.layout, Some(Layout::Bitmap { of, .. }) if of != key);
+        let (Some(page), true) = (storage.page_of(offset), apart) else {
+            return storage.publish(offset, bytes);
+        };
+        let named: Vec<u64> = storage.named(page, bytes).collect();
+        storage.once(page)?;
+        let data = self.storages.entry(self.data_of(key)).or_default();
+        named.into_iter().try_for_each(|sector| data.name_sector(sector))
+    }
+
+    /// Key of the storage that the metadata in this one are about.
+    fn data_of(&self, key: u32) -> u32 {
+        match self.storages.get(&key).and_then(|storage| storage.layout) {
+            Some(Layout::Bitmap { of, .. }) => of,
+            _ => key,
+        }
     }
 
     /// An earlier process wrote these sectors of the storage and noted them.
@@ -139,7 +202,12 @@ impl Watch {
         let storage = self.storages.entry(key).or_default();
         // What a chunk held around them was written with them.
         let unit = match storage.layout {
-            Some(Layout::Dm { chunk: bytes } | Layout::Qcow1 { cluster: bytes, .. }) => bytes / 512,
+            Some(
+                Layout::Dm { chunk: bytes }
+                | Layout::Qcow1 { cluster: bytes, .. }
+                | Layout::Qcow2 { cluster: bytes, .. },
+            ) => bytes / 512,
+            Some(Layout::Bitmap { unit, .. }) => unit,
             _ => 1,
         };
         let (start, end) = (offset / 512, offset / 512 + sectors);
@@ -152,7 +220,7 @@ impl Watch {
         storage.learn(offset, bytes);
         let Some(page) = storage.page_of(offset) else { return };
         let named: Vec<u64> = storage.named(page, bytes).collect();
-        storage.before.extend(named);
+        self.storages.entry(self.data_of(key)).or_default().before.extend(named);
     }
 
     /// It ended.
@@ -192,6 +260,14 @@ impl Flying {
 }
 
 impl Storage {
+    /// A sector of a table is read for one entry while others of it are written: with the place of
+    /// an L2 table or a refcount block, which no write beside the load changes.
+    fn reads_an_entry(&self, a: &Flying, b: &Flying) -> bool {
+        let by_entry = |f: &Flying| f.kind == Kind::Read && f.end - f.start <= 512;
+        matches!(self.layout, Some(Layout::Qcow2 { .. }))
+            && (by_entry(a) && b.kind == Kind::Write || by_entry(b) && a.kind == Kind::Write)
+    }
+
     /// The metadata page at this byte.
     fn page_of(&self, offset: u64) -> Option<u64> {
         match self.layout? {
@@ -209,6 +285,16 @@ impl Storage {
                 let l2 = self.tables.range(..=offset).next_back().and_then(of_table);
                 if (l1..l1_end).contains(&offset) { Some(offset) } else { l2 }
             }
+            Layout::Qcow2 { l1, l1_end, cluster } => {
+                let of_table =
+                    |t: &u64| (offset < t + cluster).then(|| t + (offset - t) / 4096 * 4096);
+                let l2 = self.tables.range(..=offset).next_back().and_then(of_table);
+                if (l1..l1_end).contains(&offset) { Some(offset / 4096 * 4096) } else { l2 }
+            }
+            Layout::Bitmap { start, end, .. } => {
+                (start..end).contains(&offset).then(|| (offset - start) / 4096)
+            }
+            Layout::Data => None,
         }
     }
 
@@ -233,12 +319,38 @@ impl Storage {
                 let used = entries.filter(|e| *e != 0 && e >> 63 == 0);
                 Box::new(used.flat_map(move |at| at / 512..(at.saturating_add(cluster)) / 512))
             }
+            Some(Layout::Bitmap { data, unit, .. }) => {
+                let first = data / 512 + page * 32_768 * unit;
+                let bits = (0..bytes.len() as u64 * 8).filter(|bit| {
+                    bytes[usize::try_from(bit / 8).expect("small")] >> (bit % 8) & 1 == 1
+                });
+                Box::new(bits.flat_map(move |bit| first + bit * unit..first + (bit + 1) * unit))
+            }
+            Some(Layout::Qcow2 { l1, l1_end, cluster }) if !(l1..l1_end).contains(&page) => {
+                let entries = bytes.as_chunks::<8>().0.iter().map(|e| u64::from_be_bytes(*e));
+                let at = entries.filter(|e| e & (1 | 1 << 62) == 0).map(|e| e & QCOW2_OFFSET);
+                let used = at.filter(|at| *at != 0);
+                Box::new(used.flat_map(move |at| at / 512..(at.saturating_add(cluster)) / 512))
+            }
             _ => Box::new(core::iter::empty()),
         }
     }
 
     /// These bytes of a qcow image may be an entry of its L1 table. Gives the table.
     fn learn(&mut self, offset: u64, bytes: &[u8]) -> Option<u64> {
+        if let Some(Layout::Qcow2 { l1, l1_end, .. }) = self.layout {
+            if !(l1..l1_end).contains(&offset) {
+                return None;
+            }
+            let entries = bytes.as_chunks::<8>().0.iter().map(|e| u64::from_be_bytes(*e));
+            let tables = entries.map(|e| e & QCOW2_OFFSET).filter(|at| *at != 0);
+            // A page of a commit names several; one that is suspected is enough.
+            return tables.fold(None, |found, table| {
+                let is_new = self.tables.insert(table);
+                let suspected = self.suspects.range(table..table + 4096).next().is_some();
+                if is_new && suspected { Some(table) } else { found }
+            });
+        }
         let Some(Layout::Qcow1 { l1, l1_end, .. }) = self.layout else { return None };
         if !(l1..l1_end).contains(&offset) || bytes.len() != 8 {
             return None;
@@ -250,7 +362,11 @@ impl Storage {
     /// A write that may turn out to be one of a table that is not known yet, or the entry that
     /// makes one known.
     fn suspect(&mut self, offset: u64, bytes: &[u8]) -> Result<(), String> {
-        let Some(Layout::Qcow1 { table: len, .. }) = self.layout else { return Ok(()) };
+        let len = match self.layout {
+            Some(Layout::Qcow1 { table, .. }) => table,
+            Some(Layout::Qcow2 { cluster, .. }) => cluster,
+            _ => return Ok(()),
+        };
         if let Some(table) = self.learn(offset, bytes) {
             return match self.suspects.range(table..table + len).next() {
                 Some((_, what)) => Err(what.clone()),
@@ -306,19 +422,30 @@ impl Storage {
                 .filter(|sector| !named.contains(*sector))
                 .copied()
                 .collect();
-            for sector in gone {
-                self.published.remove(&sector);
-                // A write since the previous version is for a later one: a discard that failed may
-                // be published all the same.
-                let previous = self.pages.get(&page).copied().unwrap_or(0);
-                if self.written.get(&sector).is_some_and(|ended| *ended <= previous) {
-                    self.written.remove(&sector);
-                }
-            }
+            self.forget(page, gone);
             self.before.retain(|s| !(first..first + PAGE_SECTORS).contains(s) || named.contains(s));
+        }
+        if let Some(Layout::Qcow2 { .. }) = self.layout {
+            // A cluster that reads as zeros keeps its place, and may be named again.
+            let before = self.named_by.insert(page, named.clone()).unwrap_or_default();
+            let gone = before.difference(&named).copied().collect();
+            self.forget(page, gone);
         }
         named.into_iter().try_for_each(|sector| self.name_sector(sector))?;
         self.once(page)
+    }
+
+    /// A page does not name these sectors any more.
+    fn forget(&mut self, page: u64, gone: Vec<u64>) {
+        for sector in gone {
+            self.published.remove(&sector);
+            // A write since the previous version is for a later one: a discard that failed may
+            // be published all the same.
+            let previous = self.pages.get(&page).copied().unwrap_or(0);
+            if self.written.get(&sector).is_some_and(|ended| *ended <= previous) {
+                self.written.remove(&sector);
+            }
+        }
     }
 
     /// The slot that holds the current version of a page is not the one to write.

@@ -14,15 +14,17 @@ use crate::image::{Format, FormatOptions};
 use crate::tools::{self, Gate, MapRun, Proof};
 use crate::values::ByteSize;
 
-/// Reads the word of a format in which overlays are made.
-fn format_parser() -> impl TypedValueParser<Value = Format> {
+/// Reads the word of one of these formats.
+pub(super) fn format_parser(
+    formats: impl Iterator<Item = Format>,
+) -> impl TypedValueParser<Value = Format> {
     let word = |format: Format| PossibleValue::new(format.word()).help(format.about());
-    PossibleValuesParser::new(Format::creatable().map(word))
+    PossibleValuesParser::new(formats.map(word))
         .map(|word| Format::named(&word).unwrap_or(Format::NATIVE))
 }
 
 /// Splits `KEY=VALUE`.
-fn key_value(word: &str) -> core::result::Result<(String, String), String> {
+pub(super) fn key_value(word: &str) -> core::result::Result<(String, String), String> {
     let split = word.split_once('=').ok_or("write KEY=VALUE")?;
     Ok((split.0.to_owned(), split.1.to_owned()))
 }
@@ -35,15 +37,19 @@ pub struct CreateArgs {
     pub overlay: PathBuf,
 
     /// The image below it
-    #[arg(long, value_name = "IMAGE", required_unless_present = "size")]
+    #[arg(value_name = "IMAGE", conflicts_with = "backing", required_unless_present_any = ["size", "backing"])]
+    pub base: Option<PathBuf>,
+
+    /// The image below it, in another way
+    #[arg(long, value_name = "IMAGE")]
     pub backing: Option<PathBuf>,
 
-    /// Size of the disk; without --backing a blank disk, else the size of IMAGE
+    /// Size of the disk; without IMAGE a blank disk, else the size of IMAGE
     #[arg(long, value_name = "SIZE")]
     pub size: Option<ByteSize>,
 
     /// Format of the overlay
-    #[arg(long, value_parser = format_parser(), default_value_t = Format::NATIVE)]
+    #[arg(long, value_parser = format_parser(Format::creatable()), default_value_t = Format::NATIVE)]
     pub format: Format,
 
     /// An option of the format; a wrong one lists them all
@@ -55,11 +61,11 @@ pub struct CreateArgs {
     pub chunk: Option<String>,
 
     /// Use IMAGE from this byte on, a multiple of 512 [default: 0]
-    #[arg(long, value_name = "BYTES", requires = "backing")]
+    #[arg(long, value_name = "BYTES")]
     pub offset: Option<ByteSize>,
 
     /// Use this many bytes of IMAGE [default: to its end]
-    #[arg(long, value_name = "BYTES", requires = "backing")]
+    #[arg(long, value_name = "BYTES")]
     pub length: Option<ByteSize>,
 
     /// A name to put into a native overlay, as `-o label=NAME`
@@ -86,9 +92,9 @@ pub struct InfoArgs {
     #[arg(value_name = "IMAGE")]
     pub image: PathBuf,
 
-    /// Look also at the parents that the image names
-    #[arg(long)]
-    pub parents: bool,
+    /// Which parents are looked at
+    #[command(flatten)]
+    pub parents: ParentsArgs,
 
     /// Print JSON
     #[arg(long)]
@@ -106,9 +112,9 @@ pub struct CheckArgs {
     #[arg(long)]
     pub repair: bool,
 
-    /// Look also at the parents that the image names
-    #[arg(long)]
-    pub parents: bool,
+    /// Which parents are looked at
+    #[command(flatten)]
+    pub parents: ParentsArgs,
 
     /// Print JSON
     #[arg(long)]
@@ -130,9 +136,9 @@ pub struct MapArgs {
     #[arg(long, value_name = "BYTES")]
     pub length: Option<ByteSize>,
 
-    /// Look also at the parents that the image names
-    #[arg(long)]
-    pub parents: bool,
+    /// Which parents are looked at
+    #[command(flatten)]
+    pub parents: ParentsArgs,
 
     /// Print JSON
     #[arg(long)]
@@ -192,9 +198,13 @@ pub struct RebindArgs {
 }
 
 pub(super) fn create(args: &CreateArgs) -> Result<Exit> {
+    let has_part = args.offset.is_some() || args.length.is_some();
+    if has_part && args.backing.is_none() && args.base.is_none() {
+        return Err(HostError::usage("use --offset and --length", "there is no image below"));
+    }
     let request = tools::CreateRequest {
         path: args.overlay.clone(),
-        backing: args.backing.clone(),
+        backing: args.backing.clone().or_else(|| args.base.clone()),
         window: Window {
             offset_bytes: args.offset.map_or(0, ByteSize::bytes),
             len_bytes: args.length.map(ByteSize::bytes),
@@ -217,7 +227,7 @@ fn format_options(args: &CreateArgs) -> FormatOptions {
 }
 
 pub(super) fn info(args: &InfoArgs) -> Result<Exit> {
-    tell(&tools::info(&args.image, &gate(args.parents))?, args.json)
+    tell(&tools::info(&args.image, &gate(&args.parents))?, args.json)
 }
 
 /// Checks all images, then fails with the first that could not be checked.
@@ -225,7 +235,7 @@ pub(super) fn check(args: &CheckArgs) -> Result<Exit> {
     let (mut reports, mut exit, mut failure) = (Vec::new(), Exit::Success, None);
     for image in &args.images {
         let look = if args.repair { tools::repair } else { tools::check };
-        let checked = with_bar(args.json, |progress| look(image, &gate(args.parents), progress));
+        let checked = with_bar(args.json, |progress| look(image, &gate(&args.parents), progress));
         match checked {
             Ok(report) => {
                 if report.exit() != Exit::Success {
@@ -256,7 +266,7 @@ struct MapAnswer {
 pub(super) fn map(args: &MapArgs) -> Result<Exit> {
     let request = tools::MapRequest {
         path: args.overlay.clone(),
-        gate: gate(args.parents),
+        gate: gate(&args.parents),
         offset_bytes: args.offset.bytes(),
         len_bytes: args.length.map(ByteSize::bytes),
     };
@@ -283,7 +293,9 @@ pub(super) fn map(args: &MapArgs) -> Result<Exit> {
 
 pub(super) fn rollback(args: &RollbackArgs) -> Result<Exit> {
     if !args.yes {
-        confirm(&args.overlay)?;
+        let overlay = args.overlay.display();
+        let question = format!("Forget everything that was written to `{overlay}`?");
+        confirm("roll back", &args.overlay, &question)?;
     }
     tell(&tools::rollback(&args.overlay)?, args.json)
 }
@@ -293,23 +305,39 @@ pub(super) fn freeze(args: &FreezeArgs) -> Result<Exit> {
 }
 
 pub(super) fn rebind(args: &RebindArgs) -> Result<Exit> {
-    let proof = match &args.original {
-        Some(original) => Proof::Original(original.clone()),
-        None if args.trust => Proof::Trust,
-        None => Proof::RecordedHash,
-    };
+    let proof = proof(args.original.as_deref(), args.trust);
     let request =
         tools::RebindRequest { path: args.overlay.clone(), parent: args.parent.clone(), proof };
     let rebound = with_bar(args.json, |progress| tools::rebind(&request, progress))?;
     tell(&rebound, args.json)
 }
 
-fn gate(is_open: bool) -> Gate {
-    if is_open { Gate::Open } else { Gate::Closed }
+pub(super) fn proof(original: Option<&Path>, trust: bool) -> Proof {
+    match original {
+        Some(original) => Proof::Original(original.to_owned()),
+        None if trust => Proof::Trust,
+        None => Proof::RecordedHash,
+    }
+}
+
+pub(super) fn gate(args: &ParentsArgs) -> Gate {
+    if args.parents { Gate::Open } else { Gate::Within(args.follow.clone()) }
+}
+
+/// As far as paths that images name are followed.
+#[derive(Debug, Args)]
+pub struct ParentsArgs {
+    /// Follow the paths of parents that images name wherever they lead
+    #[arg(long)]
+    pub parents: bool,
+
+    /// Follow them into this directory, besides that of the image itself (repeat for several)
+    #[arg(long, value_name = "DIR")]
+    pub follow: Vec<PathBuf>,
 }
 
 /// Prints a report for whoever asked.
-fn tell<T: Serialize + core::fmt::Display>(report: &T, json: bool) -> Result<Exit> {
+pub(super) fn tell<T: Serialize + core::fmt::Display>(report: &T, json: bool) -> Result<Exit> {
     if json {
         print_json(report)?;
     } else {
@@ -318,7 +346,7 @@ fn tell<T: Serialize + core::fmt::Display>(report: &T, json: bool) -> Result<Exi
     Ok(Exit::Success)
 }
 
-fn with_bar<T>(json: bool, work: impl FnOnce(&mut tools::Progress<'_>) -> T) -> T {
+pub(super) fn with_bar<T>(json: bool, work: impl FnOnce(&mut tools::Progress<'_>) -> T) -> T {
     let bar = progress_bar(0, !json);
     let answer = work(&mut |done, total| {
         bar.set_length(total);
@@ -329,16 +357,14 @@ fn with_bar<T>(json: bool, work: impl FnOnce(&mut tools::Progress<'_>) -> T) -> 
 }
 
 /// Asks whoever sits at the terminal.
-fn confirm(overlay: &Path) -> Result<()> {
-    let refused = |detail: &str| {
-        HostError::usage("roll back", detail).path(overlay).advice("say --yes to do it")
-    };
+pub(super) fn confirm(op: &str, overlay: &Path, question: &str) -> Result<()> {
+    let refused =
+        |detail: &str| HostError::usage(op, detail).path(overlay).advice("say --yes to do it");
     if !stdin().is_terminal() || !stderr().is_terminal() {
         return Err(refused("nobody is there to confirm it"));
     }
     let failed = |e| HostError::io(e, "ask");
-    let question = format!("Forget everything that was written to `{}`? [y/N] ", overlay.display());
-    stderr().write_all(question.as_bytes()).map_err(failed)?;
+    stderr().write_all(format!("{question} [y/N] ").as_bytes()).map_err(failed)?;
     let mut answer = String::new();
     stdin().read_line(&mut answer).map_err(failed)?;
     if answer.trim().eq_ignore_ascii_case("y") || answer.trim().eq_ignore_ascii_case("yes") {

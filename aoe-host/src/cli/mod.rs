@@ -5,8 +5,10 @@ use clap::{Parser, Subcommand};
 use crate::error::{Exit, Result};
 
 pub mod bench;
+pub mod chain;
 pub mod clients;
 pub mod completion;
+pub mod conform;
 pub mod demo;
 pub mod image;
 pub mod initiator;
@@ -24,7 +26,8 @@ Exit codes:
   2  the arguments or the configuration file make no sense; nothing was touched
   3  a check or a comparison ran to its end and found problems
   4  a file, interface, target or client does not exist or does not answer
-  5  refused: locked, in use, not permitted, damaged, or not the recorded parent";
+  5  refused: locked, in use, not permitted, damaged, or not the recorded parent
+  6  `compare` could not compare; there 1 means that the disks differ";
 
 /// Serve one golden disk image to many diskless machines over ATA-over-Ethernet, each with a
 /// private copy-on-write overlay.
@@ -57,6 +60,16 @@ pub enum Command {
     Rollback(image::RollbackArgs),
     /// Make an overlay a read-only layer for others
     Freeze(image::FreezeArgs),
+    /// Copy a disk, or a whole chain, into a new image of any format
+    Convert(chain::ConvertArgs),
+    /// Write an overlay into its parent, or a chain into one new image
+    Merge(chain::MergeArgs),
+    /// Put another parent under an overlay whose disk stays the same
+    Rebase(chain::RebaseArgs),
+    /// Keep an overlay as it is, and make a new one on it
+    Snapshot(chain::SnapshotArgs),
+    /// Tell whether two disks are the same
+    Compare(chain::CompareArgs),
     /// Accept another file of the same content as an overlay's parent
     Rebind(image::RebindArgs),
 
@@ -83,6 +96,9 @@ pub enum Command {
     /// Put a load on targets and measure them
     #[command(after_help = bench::NOTES)]
     Bench(Box<bench::BenchArgs>),
+    /// Examine a target: does it keep to the protocol?
+    #[command(after_help = conform::NOTES)]
+    Conform(Box<conform::ConformArgs>),
 
     /// Listen to AoE traffic and point out what is wrong with it
     #[command(after_help = watch::EXAMPLES)]
@@ -109,6 +125,11 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Map(args) => image::map(&args),
         Command::Rollback(args) => image::rollback(&args),
         Command::Freeze(args) => image::freeze(&args),
+        Command::Convert(args) => chain::convert(&args),
+        Command::Merge(args) => chain::merge(&args),
+        Command::Rebase(args) => chain::rebase(&args),
+        Command::Snapshot(args) => chain::snapshot(&args),
+        Command::Compare(args) => chain::compare(&args),
         Command::Rebind(args) => image::rebind(&args),
         Command::Status(args) => status::run(&args),
         Command::Clients(args) => clients::run(&args),
@@ -121,6 +142,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Write(args) => initiator::write(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Watch(args) => watch::run(&args),
+        Command::Conform(args) => conform::run(&args),
         Command::Completions(args) => completion::completions(&args),
         Command::Man(args) => completion::man(&args),
     }
@@ -153,13 +175,28 @@ mod tests {
         lines
     }
 
+    /// The words of a line as a shell takes it: quotes keep spaces together.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut quote = None;
+        for character in line.chars() {
+            match (quote, character) {
+                (None, '\'' | '"') => quote = Some(character),
+                (Some(open), close) if open == close => quote = None,
+                (None, ' ') => words.push(String::new()),
+                _ => words.last_mut().unwrap().push(character),
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
     #[test]
     fn every_command_line_of_the_document_is_understood() {
         let lines = fenced("console");
         for line in &lines {
-            let unquoted = line.replace('"', "");
-            let cli = Cli::try_parse_from(unquoted.split_whitespace())
-                .unwrap_or_else(|error| panic!("{line}: {error}"));
+            let cli =
+                Cli::try_parse_from(words(line)).unwrap_or_else(|error| panic!("{line}: {error}"));
             if let Command::Serve(args) = cli.command
                 && args.config.is_none()
             {

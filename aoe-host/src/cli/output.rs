@@ -107,6 +107,17 @@ pub(super) fn progress_bar(len_bytes: u64, wanted: bool) -> ProgressBar {
     ProgressBar::new(len_bytes).with_style(style)
 }
 
+/// A progress bar over `count` things on standard error, with the name of the present one, if
+/// somebody watches and `wanted`.
+pub(super) fn count_bar(count: usize, wanted: bool) -> ProgressBar {
+    if !wanted || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {pos} of {len}  {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(count as u64).with_style(style)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,7 +28,7 @@ mod words;
 
 pub use chain::{ExportWord, LayerWord};
 pub use names::{ClientWord, NAME_LEN_MAX, check_name};
-pub(crate) use resolve::{default_control, default_overlays};
+pub(crate) use resolve::{backing_of, default_control, default_overlays};
 pub use words::{BindWord, ServeWords};
 
 /// Smallest buffer count with which the Linux initiator works at all. [AoE 4.2]

@@ -331,7 +331,7 @@ pub(crate) fn default_control(overlays: &Path) -> PathBuf {
 }
 
 /// The read-only layers; `blank:` may only be the base.
-fn backing_of(words: &[LayerWord]) -> core::result::Result<Vec<Layer>, String> {
+pub(crate) fn backing_of(words: &[LayerWord]) -> core::result::Result<Vec<Layer>, String> {
     let mut backing = Vec::new();
     for (at, word) in words.iter().enumerate() {
         backing.push(match word {

@@ -10,6 +10,7 @@ use cow_core::storage::ReadStorage;
 use cow_core::units::SECTOR_BYTES;
 
 use super::identity::mtime_of;
+use super::merging::refuse_merging;
 use super::name::{ImageFile, ImageKeys, ImageName};
 use super::parent::{Below, Candidate};
 use crate::config::{self, Window};
@@ -136,6 +137,7 @@ impl Stack {
             window,
         };
         let (file, format) = name.open(&options)?;
+        refuse_merging(&file)?;
         let mut below_files = self.below.as_ref().map_or_else(Vec::new, |b| b.files.clone());
         for key in file.keys()? {
             if below_files.contains(&key) {

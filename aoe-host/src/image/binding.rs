@@ -98,7 +98,8 @@ impl ParentRecord {
         }
     }
 
-    fn identity(&self) -> Option<ParentIdentity> {
+    /// The identity, if every number in the record has the right length.
+    pub(crate) fn identity(&self) -> Option<ParentIdentity> {
         Some(match self {
             Self::None => ParentIdentity::None,
             Self::Layer { id, .. } => ParentIdentity::Layer(LayerId(unhex(id)?)),

@@ -16,6 +16,7 @@ mod backing;
 mod binding;
 mod formats;
 mod identity;
+mod merging;
 mod name;
 mod notes;
 mod overlay;
@@ -31,14 +32,18 @@ pub use backing::{Backing, open_backing};
 pub use binding::{Binding, ParentRecord, binding_path};
 pub use formats::{Format, FormatOptions, detect};
 pub use identity::{full_hash, same_content};
+pub use merging::KeepOverlay;
 pub use name::{ImageFile, ImageKeys, ImageName};
 pub use notes::{NoteId, NoteLog, default_notes_directory};
 pub use overlay::{Core, OpenedOverlay, OverlayOptions, create_overlay, open_overlay};
 pub use report::{CheckReport, Finding, Progress};
 
 pub(crate) use formats::Creation;
-pub(crate) use identity::identity_of;
-pub(crate) use overlay::{NewOverlay, make_overlay, overlay_options, with_content};
+pub(crate) use identity::{identity_of, mtime_of};
+pub(crate) use merging::{
+    Journal, NewJournal, merging_words, refuse_marked, refuse_merging, unmark,
+};
+pub(crate) use overlay::{NewOverlay, begin_image, make_overlay, overlay_options, with_content};
 pub(crate) use parent::{Below, Candidate, Known, Recorded, mismatch_words};
 pub(crate) use report::Facts;
 pub(crate) use text::{bytes as bytes_text, line};

@@ -1,6 +1,6 @@
 //! What images are called, and the file or files that a name stands for.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -64,6 +64,20 @@ impl ImageName {
     pub(crate) fn hint(&self) -> Option<PathBuf> {
         let absolute = || std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         self.metadata.is_none().then(absolute)
+    }
+
+    /// A name that means this image from everywhere and never anything else: absolute, with its format.
+    pub(crate) fn settled(&self, format: Format) -> PathBuf {
+        let absolute =
+            |path: &PathBuf| std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        let mut name = OsString::from(format.word());
+        name.push(":");
+        name.push(absolute(&self.path));
+        if let Some(metadata) = &self.metadata {
+            name.push(OsStr::from_bytes(&[AND]));
+            name.push(absolute(metadata));
+        }
+        PathBuf::from(name)
     }
 
     /// The forced format, or what the content says.

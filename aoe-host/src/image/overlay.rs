@@ -10,10 +10,11 @@ use cow_core::identity::ParentIdentity;
 use super::backing::Backing;
 use super::binding::{Binding, binding_path};
 use super::formats::{Format, FormatOptions, NewImage, TopImage};
+use super::merging::refuse_merging;
 use super::name::{ImageFile, ImageKeys, ImageName};
 use super::notes::NoteId;
 use super::parent::Below;
-use super::staged::Staged;
+use super::staged::{Staged, StagedOptions};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::storage::{Access, FileKey, FileOptions, FileStorage, FileTable, LockMode};
 
@@ -170,6 +171,7 @@ pub fn open_overlay(
     let below = backing.below();
     refuse_itself(name, below)?;
     let (mut file, format) = name.open(&overlay_options(options.direct))?;
+    refuse_merging(&file)?;
     let image = format.ops().open_overlay(&mut file, keys, below)?;
     Ok(OpenedOverlay::new(file, keys, format, image))
 }
@@ -198,6 +200,7 @@ pub fn create_overlay(
         options: &FormatOptions::default().with("label", &*options.label),
         direct: options.direct,
         onto_device: false,
+        replace: false,
     };
     let mut file = make_overlay(name, below, &new)?;
     let image = format.ops().open_overlay(&mut file, keys, below)?;
@@ -213,6 +216,8 @@ pub(crate) struct NewOverlay<'a> {
     pub(crate) direct: bool,
     /// The target is an existing block device; whatever it holds is given up.
     pub(crate) onto_device: bool,
+    /// A file of that name is replaced by the finished image.
+    pub(crate) replace: bool,
 }
 
 /// Makes an overlay and leaves it open and locked.
@@ -221,6 +226,34 @@ pub(crate) fn make_overlay(
     below: &Below,
     new: &NewOverlay<'_>,
 ) -> Result<ImageFile> {
+    let image = begin_image(name, below, new)?;
+    let file = image.file.clone();
+    image.finish()?;
+    Ok(file)
+}
+
+/// An image that was made and is still without its name, so that it can be filled first. Removed when
+/// dropped unfinished; a block device stays as it is.
+#[derive(Debug)]
+pub(crate) struct NewImageFile {
+    /// Open and locked.
+    pub(crate) file: ImageFile,
+    staged: Vec<Staged>,
+}
+
+impl NewImageFile {
+    /// Gives it its name, durably. Its content is durable already.
+    pub(crate) fn finish(self) -> Result<()> {
+        self.staged.into_iter().try_for_each(Staged::finish)
+    }
+}
+
+/// Makes an image that has its name only when it is finished.
+pub(crate) fn begin_image(
+    name: &ImageName,
+    below: &Below,
+    new: &NewOverlay<'_>,
+) -> Result<NewImageFile> {
     let ops = new.format.ops();
     let refused = |detail: &str| {
         HostError::usage(format!("create a {} overlay", new.format), detail).path(&name.path)
@@ -243,25 +276,24 @@ pub(crate) fn make_overlay(
             return Err(error.path(regular.path()));
         }
         ops.create(&mut file, &image)?;
-        return Ok(file);
+        return Ok(NewImageFile { file, staged: Vec::new() });
     }
-    let (main, file) = stage(&name.path, new.direct)?;
-    let metadata = name.metadata.as_ref().map(|path| stage(path, new.direct)).transpose()?;
+    let how = StagedOptions { direct: new.direct, replace: new.replace };
+    let (main, file) = stage(&name.path, how)?;
+    let metadata = name.metadata.as_ref().map(|path| stage(path, how)).transpose()?;
     let (metadata, metadata_file) = metadata.unzip();
     let mut file = ImageFile { main: file, metadata: metadata_file };
     ops.create(&mut file, &image)?;
     if ops.binds_parent() && below.parent.identity != ParentIdentity::None {
         Binding::new(below)?.save(&file.main)?;
     }
-    main.finish()?;
-    metadata.map_or(Ok(()), Staged::finish)?;
-    Ok(file)
+    Ok(NewImageFile { file, staged: core::iter::once(main).chain(metadata).collect() })
 }
 
 /// A new file that has its name only when it is finished.
-fn stage(path: &Path, direct: bool) -> Result<(Staged, FileStorage)> {
-    let (staged, file) = Staged::create(path, direct)?;
-    Ok((staged, FileStorage::from_file(file, path, &overlay_options(direct))?))
+fn stage(path: &Path, how: StagedOptions) -> Result<(Staged, FileStorage)> {
+    let (staged, file) = Staged::create(path, how)?;
+    Ok((staged, FileStorage::from_file(file, path, &overlay_options(how.direct))?))
 }
 
 /// Reading and writing, and nobody else.

@@ -1,6 +1,8 @@
-//! A file that appears under its name only when it is complete, and never in place of another.
+//! A file that appears under its name only when it is complete, and in place of another only if that is
+//! wanted.
 
-use std::fs::{self, File, OpenOptions};
+use std::borrow::Cow;
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -17,18 +19,28 @@ use crate::error::{ErrorKind, HostError, Result};
 pub(super) struct Staged {
     path: PathBuf,
     target: PathBuf,
+    replaces: bool,
     is_finished: bool,
 }
 
+/// How a file is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StagedOptions {
+    /// Bypass the page cache.
+    pub(super) direct: bool,
+    /// A regular file of the final name goes when this is finished; its permissions stay.
+    pub(super) replace: bool,
+}
+
 impl Staged {
-    /// Makes an empty file that only its owner may read.
+    /// Makes an empty file that only its owner may read, or whoever may read the one that it replaces.
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] if the final name is taken; the system's.
-    pub(super) fn create(target: &Path, direct: bool) -> Result<(Self, File)> {
-        if target.symlink_metadata().is_ok() {
-            return Err(taken(target));
-        }
+    pub(super) fn create(target: &Path, how: StagedOptions) -> Result<(Self, File)> {
+        let old = old_file(target, how.replace)?;
+        // A link goes on to be one: what it leads to is replaced.
+        let target = &*old.as_ref().map_or(target.into(), |(path, _)| Cow::from(path.as_path()));
         let failed = |e| HostError::io(e, "create").path(target);
         let name = target.file_name().ok_or_else(|| {
             HostError::usage("create", "the name of the file is missing").path(target)
@@ -40,17 +52,22 @@ impl Staged {
         let path = target.with_file_name(hidden);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
-        if direct {
+        if how.direct {
             options.custom_flags(libc::O_DIRECT);
         }
         let file = options.open(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => failed(error).advice("create its directory first"),
-            io::ErrorKind::InvalidInput if direct => {
+            io::ErrorKind::InvalidInput if how.direct => {
                 failed(error).advice("leave --direct out for this file system")
             }
             _ => failed(error),
         })?;
-        Ok((Self { path, target: target.to_owned(), is_finished: false }, file))
+        let staged =
+            Self { path, target: target.to_owned(), replaces: old.is_some(), is_finished: false };
+        if let Some((_, permissions)) = &old {
+            file.set_permissions(permissions.clone()).map_err(failed)?;
+        }
+        Ok((staged, file))
     }
 
     /// Gives the file, whose content is durable, its final name, durably.
@@ -59,11 +76,11 @@ impl Staged {
     /// [`ErrorKind::AlreadyExists`] if somebody took the name meanwhile; the system's.
     pub(super) fn finish(mut self) -> Result<()> {
         let failed = |errno| HostError::io(io::Error::from(errno), "create").path(&self.target);
-        let flags = RenameFlags::NOREPLACE;
+        let flags = if self.replaces { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
         match rustix::fs::renameat_with(CWD, &self.path, CWD, &self.target, flags) {
             Ok(()) => self.is_finished = true,
             Err(Errno::EXIST) => return Err(taken(&self.target)),
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if !self.replaces => {
                 // This file system cannot refuse to replace by renaming, but linking always does.
                 match rustix::fs::link(&self.path, &self.target) {
                     Ok(()) => {} // the first name goes when this is dropped
@@ -86,8 +103,24 @@ impl Drop for Staged {
     }
 }
 
+/// The regular file that is to be replaced, where links lead, and who may read it.
+///
+/// # Errors
+/// [`ErrorKind::AlreadyExists`] if there is anything else, or it is to stay.
+fn old_file(target: &Path, replace: bool) -> Result<Option<(PathBuf, Permissions)>> {
+    if target.symlink_metadata().is_err() {
+        return Ok(None);
+    }
+    let about = fs::metadata(target).ok().filter(|about| replace && about.is_file());
+    let path = fs::canonicalize(target).ok();
+    match about.zip(path) {
+        Some((about, path)) => Ok(Some((path, about.permissions()))),
+        None => Err(taken(target)),
+    }
+}
+
 /// Makes the names in the directory of `path` durable.
-fn sync_directory(path: &Path) -> Result<()> {
+pub(super) fn sync_directory(path: &Path) -> Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));
     let synced = File::open(directory).and_then(|handle| handle.sync_all());
@@ -97,11 +130,13 @@ fn sync_directory(path: &Path) -> Result<()> {
 fn taken(target: &Path) -> HostError {
     HostError::new(ErrorKind::AlreadyExists, "create")
         .path(target)
-        .advice("choose another name, or remove it first; nothing is ever overwritten")
+        .advice("choose another name, or remove it first; nothing is overwritten unasked")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn names(dir: &Path) -> Vec<String> {
@@ -113,12 +148,12 @@ mod tests {
     fn appears_only_when_finished() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("a.cow");
-        let (staged, _file) = Staged::create(&target, false).unwrap();
+        let (staged, _file) = Staged::create(&target, StagedOptions::default()).unwrap();
         assert!(!target.exists());
         assert_eq!(names(dir.path()).len(), 1);
         drop(staged);
         assert_eq!(names(dir.path()).len(), 0);
-        let (staged, _file) = Staged::create(&target, false).unwrap();
+        let (staged, _file) = Staged::create(&target, StagedOptions::default()).unwrap();
         staged.finish().unwrap();
         assert_eq!(names(dir.path()), ["a.cow"]);
     }
@@ -127,15 +162,40 @@ mod tests {
     fn never_replaces_anything() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("a.cow");
-        let (staged, _file) = Staged::create(&target, false).unwrap();
+        let (staged, _file) = Staged::create(&target, StagedOptions::default()).unwrap();
         fs::write(&target, b"precious").unwrap();
         let error = staged.finish().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-        assert_eq!(Staged::create(&target, false).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(
+            Staged::create(&target, StagedOptions::default()).unwrap_err().kind(),
+            ErrorKind::AlreadyExists
+        );
         assert_eq!(fs::read(&target).unwrap(), b"precious");
         assert_eq!(names(dir.path()), ["a.cow"]);
         std::os::unix::fs::symlink("nowhere", dir.path().join("b.cow")).unwrap();
-        let dangling = Staged::create(&dir.path().join("b.cow"), false).unwrap_err();
+        let dangling =
+            Staged::create(&dir.path().join("b.cow"), StagedOptions::default()).unwrap_err();
         assert_eq!(dangling.kind(), ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn replaces_a_regular_file_on_demand_and_only_when_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, link) = (dir.path().join("a.img"), dir.path().join("link.img"));
+        fs::write(&target, b"old").unwrap();
+        fs::set_permissions(&target, Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink("a.img", &link).unwrap();
+        let how = StagedOptions { replace: true, ..StagedOptions::default() };
+        drop(Staged::create(&link, how).unwrap());
+        assert_eq!(fs::read(&target).unwrap(), b"old");
+        let (staged, file) = Staged::create(&link, how).unwrap();
+        io::Write::write_all(&mut &file, b"new").unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"old");
+        staged.finish().unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        let directory = Staged::create(dir.path(), how).unwrap_err();
+        assert_eq!(directory.kind(), ErrorKind::AlreadyExists);
     }
 }

@@ -403,6 +403,7 @@ fn a_new_store_takes_every_chunk_of_the_disk() {
             options: &FormatOptions::default().with("chunk", (chunk_sectors * 512).to_string()),
             direct: false,
             onto_device: false,
+            replace: false,
         };
         drop(make_overlay(&ImageName::new_in(format, &path), backing.below(), &new).unwrap());
         let mut chain = Chain::open(&[layer(&base)], &path).unwrap();

@@ -35,13 +35,16 @@ const VLAN_ID_MASK: u32 = 0x0FFF;
 const ACCEPT: u32 = u32::MAX;
 const DROP: u32 = 0;
 
-/// Which AoE frames for this station are wanted.
+/// Which AoE frames are wanted.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) enum Wanted {
-    /// All of them.
+    /// Whatever arrives, for whomever, in any VLAN.
+    Anything,
+    /// All for this station.
     #[default]
     All,
-    /// Requests, and answers that claim an address in one of these ranges, first and last.
+    /// Of those for this station requests, and answers that claim an address in one of these
+    /// ranges, first and last.
     Server(Vec<(u32, u32)>),
 }
 
@@ -93,6 +96,11 @@ pub(super) fn program(wanted: &Wanted) -> Vec<libc::sock_filter> {
     let mut steps = vec![
         load(libc::BPF_H, ETHERTYPE_AT),
         jump(libc::BPF_JEQ, u32::from(ETHERTYPE), To::Skip(0), To::Drop),
+    ];
+    if *wanted == Wanted::Anything {
+        return assemble(&steps);
+    }
+    steps.extend([
         load(libc::BPF_W, ancillary(libc::SKF_AD_PKTTYPE)),
         jump(libc::BPF_JEQ, PACKET_HOST, To::Skip(1), To::Skip(0)),
         jump(libc::BPF_JEQ, PACKET_BROADCAST, To::Skip(0), To::Drop),
@@ -100,7 +108,7 @@ pub(super) fn program(wanted: &Wanted) -> Vec<libc::sock_filter> {
         jump(libc::BPF_JEQ, 0, To::Skip(2), To::Skip(0)),
         load(libc::BPF_W, ancillary(libc::SKF_AD_VLAN_TAG)),
         jump(libc::BPF_JSET, VLAN_ID_MASK, To::Drop, To::Skip(0)),
-    ];
+    ]);
     if let Wanted::Server(ranges) = wanted {
         steps.push(load(libc::BPF_B, FLAGS_AT));
         steps.push(jump(libc::BPF_JSET, FLAG_RESPONSE, To::Skip(0), To::Accept));
@@ -258,6 +266,18 @@ mod tests {
         assert!(!verdict(0x88A2, OUTGOING));
         assert!(!verdict(0x88A2, MULTICAST));
         assert!(!run(&program, &[2; 13], PLAIN));
+    }
+
+    #[test]
+    fn a_prober_hears_everything_of_aoe() {
+        let program = program(&Wanted::Anything);
+        for packet_type in [PACKET_HOST, PACKET_BROADCAST, MULTICAST, OTHER_HOST] {
+            for tag in [None, Some(0), Some(5)] {
+                assert!(run(&program, &aoe(0x18, 7, 3), Beside { packet_type, tag }));
+            }
+        }
+        assert!(!run(&program, &[2; 60], PLAIN), "no AoE");
+        assert!(!run(&program, &[2; 13], PLAIN), "cut");
     }
 
     #[test]

@@ -3,11 +3,15 @@
 //! ```text
 //!   packet.rs  packet socket of Linux, read through a ring or by recvmmsg  (the fast ones)
 //!   pnet.rs    raw socket of the operating system, through libpnet         (portable)
-//!   tap.rs     listens to everything that passes an interface              (`cowblade watch`; no link)
 //!   memory.rs  an in-memory Ethernet switch; each port is a link           (demo, tests)
 //!
-//!   open.rs    which of them            packet_socket.rs  the socket under the first two
+//!   tap.rs     listens to everything that passes an interface              (`cowblade watch`; no link)
+//!   probe.rs   says and hears everything, from and to anybody              (`cowblade conform`; no link)
+//!   beside.rs  what the kernel tells beside a frame, for both
+//!
+//!   open.rs    which of them            packet_socket.rs  the socket under all but memory.rs
 //!   filter.rs  what the kernel lets in  ring.rs, mapping.rs, messages.rs  frames, many at a time
+//!   wait.rs    sleeping until something comes
 //!   watch.rs, state.rs  what happens to an interface      sending.rs  what becomes of frames
 //! ```
 //!
@@ -20,13 +24,13 @@
 //! 3. A link never fails for good: what goes wrong is counted, and seen as a [`LinkEvent`].
 
 use core::time::Duration;
-use std::io;
 use std::os::fd::BorrowedFd;
 
 use serde::{Deserialize, Serialize};
 
 use crate::values::{Address, Mac};
 
+mod beside;
 mod filter;
 mod mapping;
 pub mod memory;
@@ -35,14 +39,17 @@ mod open;
 pub mod packet;
 mod packet_socket;
 pub mod pnet;
+pub mod probe;
 mod ring;
 mod sending;
 mod state;
 pub mod tap;
+mod wait;
 mod watch;
 
 pub use open::{Room, open};
 pub use state::InterfaceState;
+pub use wait::{WAITED_FEW, wait, wait_for_any, wait_for_frames};
 
 /// Raw Ethernet, reduced to the frames an AoE station should see. See the module's invariants.
 pub trait Link {
@@ -153,66 +160,4 @@ pub struct LinkCounters {
     pub send_too_long: u64,
     /// Frames not sent for any other reason.
     pub send_other: u64,
-}
-
-/// Descriptors that [`wait_for_any`] watches without allocating: a server with a few interfaces.
-pub const WAITED_FEW: usize = 8;
-
-/// Waits until one of `fds` is readable or `timeout` has passed; `None` waits for ever.
-///
-/// # Errors
-/// When the system refuses to wait; an interruption by a signal is not an error.
-pub fn wait(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
-    wait_for_any(&mut fds.iter().copied(), timeout)
-}
-
-/// As [`wait`], without a list; up to [`WAITED_FEW`] descriptors cost no memory.
-///
-/// # Errors
-/// When the system refuses to wait; an interruption by a signal is not an error.
-pub fn wait_for_any(
-    fds: &mut dyn Iterator<Item = BorrowedFd<'_>>,
-    timeout: Option<Duration>,
-) -> io::Result<()> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-    let mut polled = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-    // A wait longer than any clock can count is a wait for ever.
-    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-    let waited = if let Some(first) = polled.next() {
-        let mut few: [PollFd<'_>; WAITED_FEW] = core::array::from_fn(|_| first.clone());
-        let mut count = 1;
-        for (place, next) in few.iter_mut().skip(1).zip(&mut polled) {
-            *place = next;
-            count += 1;
-        }
-        match polled.next() {
-            Some(another) => {
-                let mut all: Vec<PollFd<'_>> = few.into_iter().chain([another]).collect();
-                all.extend(polled);
-                poll(&mut all, timeout.as_ref())
-            }
-            None => poll(few.get_mut(..count).unwrap_or_default(), timeout.as_ref()),
-        }
-    } else {
-        poll(&mut [], timeout.as_ref())
-    };
-    match waited {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-/// Waits until frames may be there, or something happened to the link, or `timeout` has passed.
-/// A link that gives no descriptor is to be asked again after a moment.
-///
-/// # Errors
-/// When the system refuses to wait.
-pub fn wait_for_frames(link: &dyn Link, timeout: Duration) -> io::Result<()> {
-    const MOMENT: Duration = Duration::from_millis(1);
-    if let Some(fd) = link.poll_fd() {
-        return wait(&[fd], Some(timeout));
-    }
-    std::thread::sleep(timeout.min(MOMENT));
-    Ok(())
 }

@@ -212,6 +212,32 @@ impl PacketSocket {
         unsafe { self.set_option(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &handle) }
     }
 
+    /// Hears whatever passes the interface of number `index`, for as long as the socket lives.
+    pub(super) fn hear_everything(&self, index: u32) -> io::Result<()> {
+        let membership = libc::packet_mreq {
+            mr_ifindex: i32::try_from(index).map_err(io::Error::other)?,
+            mr_type: constant_u16(libc::PACKET_MR_PROMISC),
+            mr_alen: 0,
+            mr_address: [0; 8],
+        };
+        // SAFETY: the option takes a `packet_mreq`, which holds no pointers.
+        unsafe { self.set_option(libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership) }
+    }
+
+    /// Has the VLAN tag told beside each frame that the kernel took it out of.
+    pub(super) fn tell_tags(&self) -> io::Result<()> {
+        let on: c_int = 1;
+        // SAFETY: the option takes an integer.
+        unsafe { self.set_option(libc::SOL_PACKET, libc::PACKET_AUXDATA, &on) }
+    }
+
+    /// Has the time told beside each frame at which the kernel saw it.
+    pub(super) fn tell_times(&self) -> io::Result<()> {
+        let on: c_int = 1;
+        // SAFETY: the option takes an integer.
+        unsafe { self.set_option(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &on) }
+    }
+
     /// Gives the socket a receive ring, or takes it away (`None`). It must not be mapped, and the
     /// kernel forgets the frames in it.
     pub(super) fn set_ring(&self, layout: Option<RingLayout>) -> io::Result<()> {
@@ -289,12 +315,12 @@ pub(super) fn socklen_of<T>() -> io::Result<libc::socklen_t> {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "address families are small positive constants"
+    reason = "they are small positive constants"
 )]
 pub(super) const fn constant_u16(value: c_int) -> u16 {
     value as u16
 }
 
-pub(super) fn check(result: c_int) -> io::Result<()> {
+fn check(result: c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -2,31 +2,22 @@
 //!
 //! Unlike a [`Link`](super::Link) it hears what other machines say to each other, and never sends.
 
-#![allow(
-    unsafe_code,
-    reason = "no safe wrapper exists for the data that the kernel delivers beside a frame"
-)]
-
-use core::ffi::c_int;
-use core::mem;
-use core::ptr;
 use core::time::Duration;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::SystemTime;
 
 use aoe_proto::wire::ETHERNET_LEN;
 
 use super::InterfaceState;
+use super::beside::receive_one;
 use super::filter::tap_program;
-use super::packet_socket::{PacketSocket, check, constant_u16, socklen_of};
+use super::packet_socket::{PacketSocket, constant_u16};
 use crate::capture::{Tagged, strip_tag};
 use crate::error::{ErrorKind, HostError, Result};
 
 /// Largest frame taken whole: the loopback interface's MTU, a header and two VLAN tags.
 const FRAME_LEN_MAX: usize = 65_536 + ETHERNET_LEN + 8;
-/// Room for what the kernel tells beside a frame: VLAN tag and time, some 80 bytes.
-const CONTROL_LEN: usize = 256;
 
 /// A frame that was heard.
 #[derive(Clone, Copy, Debug)]
@@ -81,30 +72,15 @@ impl Tap {
     }
 
     fn prepare(&self, state: &InterfaceState, promiscuous: bool) -> io::Result<()> {
-        self.set_option(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)?;
-        self.set_option(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1_i32)?;
+        self.socket.tell_tags()?;
+        self.socket.tell_times()?;
         if promiscuous {
-            let membership = libc::packet_mreq {
-                mr_ifindex: i32::try_from(state.index).map_err(io::Error::other)?,
-                mr_type: constant_u16(libc::PACKET_MR_PROMISC),
-                mr_alen: 0,
-                mr_address: [0; 8],
-            };
-            self.set_option(libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership)?;
+            self.socket.hear_everything(state.index)?;
         }
         // Only who is bound to every `EtherType` sees what leaves.
         self.socket.bind_protocol(state.index, constant_u16(libc::ETH_P_ALL))?;
         drop(self.socket.take_error());
         Ok(())
-    }
-
-    fn set_option<T>(&self, level: c_int, name: c_int, value: &T) -> io::Result<()> {
-        let len = socklen_of::<T>()?;
-        let fd = self.socket.as_fd().as_raw_fd();
-        // SAFETY: the pointer and `len` describe `value`, which outlives the call; the kernel only
-        // reads.
-        let result = unsafe { libc::setsockopt(fd, level, name, ptr::from_ref(value).cast(), len) };
-        check(result)
     }
 
     /// Becomes readable when frames wait.
@@ -151,97 +127,6 @@ impl Tap {
             return Ok(true);
         }
     }
-}
-
-/// What came beside a frame.
-struct Received {
-    wire_len: usize,
-    outgoing: bool,
-    tci: Option<u16>,
-    at: Option<Duration>,
-}
-
-/// Memory for control messages, aligned for their headers.
-#[repr(C, align(8))]
-struct Control([u8; CONTROL_LEN]);
-
-fn receive_one(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
-    // SAFETY: `sockaddr_ll` consists of integers only; all zero is a valid value.
-    let mut from: libc::sockaddr_ll = unsafe { mem::zeroed() };
-    let mut control = Control([0; CONTROL_LEN]);
-    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    // SAFETY: `msghdr` consists of integers and pointers; all zero is a valid value.
-    let mut message: libc::msghdr = unsafe { mem::zeroed() };
-    message.msg_name = ptr::from_mut(&mut from).cast();
-    message.msg_namelen = socklen_of::<libc::sockaddr_ll>()?;
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = control_len(CONTROL_LEN);
-    // MSG_TRUNC: the length of the whole frame, even if it does not fit.
-    // SAFETY: every pointer in `message` describes memory that lives through the call, with its
-    // length beside it.
-    let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_TRUNC) };
-    let wire_len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
-    let (tci, at) = control_data(&message);
-    let outgoing = from.sll_pkttype == libc::PACKET_OUTGOING;
-    Ok(Received { wire_len, outgoing, tci, at })
-}
-
-/// The type of the lengths in control messages, about which C libraries disagree.
-#[cfg(target_env = "musl")]
-type ControlLen = libc::socklen_t;
-#[cfg(not(target_env = "musl"))]
-type ControlLen = libc::size_t;
-
-/// A length of some hundred octets at most.
-#[allow(clippy::cast_possible_truncation, reason = "it is small")]
-const fn control_len(len: usize) -> ControlLen {
-    len as ControlLen
-}
-
-/// The VLAN tag that the kernel took out of the frame, and the time.
-fn control_data(message: &libc::msghdr) -> (Option<u16>, Option<Duration>) {
-    let (mut tci, mut at) = (None, None);
-    // SAFETY: `message` was filled by `recvmsg`; its control memory is alive and as long as it says.
-    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
-    while !next.is_null() {
-        // SAFETY: not null, so it points to a header inside the control memory.
-        let header = unsafe { &*next };
-        match (header.cmsg_level, header.cmsg_type) {
-            (libc::SOL_PACKET, libc::PACKET_AUXDATA) => {
-                let aux: Option<libc::tpacket_auxdata> = payload(header);
-                let tagged =
-                    |aux: &libc::tpacket_auxdata| aux.tp_status & libc::TP_STATUS_VLAN_VALID != 0;
-                tci = aux.filter(tagged).map(|aux| aux.tp_vlan_tci);
-            }
-            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
-                let time: Option<libc::timespec> = payload(header);
-                at = time.and_then(|time| {
-                    let seconds = u64::try_from(time.tv_sec).ok()?;
-                    Some(Duration::new(seconds, u32::try_from(time.tv_nsec).ok()?))
-                });
-            }
-            _ => {}
-        }
-        // SAFETY: as for the first header; `next` is one that it returned.
-        next = unsafe { libc::CMSG_NXTHDR(message, next) };
-    }
-    (tci, at)
-}
-
-/// The payload of a control message, if it is long enough. `T` is a plain C structure.
-fn payload<T: Copy>(header: &libc::cmsghdr) -> Option<T> {
-    let size = u32::try_from(size_of::<T>()).ok()?;
-    // SAFETY: arithmetic on a number only.
-    let needed = unsafe { libc::CMSG_LEN(size) };
-    if header.cmsg_len < control_len(usize::try_from(needed).ok()?) {
-        return None;
-    }
-    // SAFETY: the header lies in control memory that `recvmsg` filled; its data follow it.
-    let data = unsafe { libc::CMSG_DATA(header) };
-    // SAFETY: the message is long enough for a `T`, whose fields are integers of any value.
-    Some(unsafe { data.cast::<T>().read_unaligned() })
 }
 
 #[cfg(test)]

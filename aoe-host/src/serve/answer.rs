@@ -104,7 +104,7 @@ impl Running<'_> {
             if numbers.iter().all(|n| self.server.is_settled(*n)) {
                 return Ok(());
             }
-            self.wait(SETTLE_WAIT, None);
+            let _came = self.wait(SETTLE_WAIT, None);
         }
         Err(HostError::new(ErrorKind::InUse, op)
             .detail("it has requests under way, or data that are being made durable")

@@ -83,6 +83,11 @@ impl HostedEdge {
         }
     }
 
+    /// Whether [`next_ready`](Self::next_ready) has something.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// An overlay that has become ready, if any.
     pub(super) fn next_ready(&self) -> Option<Ready> {
         self.ready.try_recv().ok()

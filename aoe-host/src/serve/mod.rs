@@ -17,6 +17,7 @@ mod log;
 mod setup;
 mod upkeep;
 
+use core::num::NonZero;
 use core::time::Duration;
 use std::time::Instant;
 
@@ -105,6 +106,17 @@ fn outstanding(config: &ServeConfig) -> usize {
     windows.fold(0, usize::saturating_add).saturating_mul(usize::from(config.buffer_count))
 }
 
+/// What came of one pass of the loop.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Progress {
+    /// Nothing had happened.
+    None,
+    /// Something had, and that was all of it.
+    Some,
+    /// Something had, and there may be more to do.
+    More,
+}
+
 /// The memory of a metadata pool.
 #[derive(Debug)]
 pub struct PoolMemory {
@@ -177,7 +189,9 @@ impl<'m> Running<'m> {
         let upkeep = Upkeep::new(config);
         let started = Instant::now();
         let config = config.clone();
-        let (idle, next_attention) = (Idle::default(), Duration::ZERO);
+        // Unknown is as good as one: sleeping is never wrong.
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let (idle, next_attention) = (Idle::new(processors), Duration::ZERO);
         Ok(Self {
             server,
             edge,
@@ -206,7 +220,7 @@ impl<'m> Running<'m> {
                 self.stop_soon();
                 return Ok(false);
             }
-            self.wait(left.min(IDLE_WAIT), None);
+            let _came = self.wait(left.min(IDLE_WAIT), None);
             if let Some((address, mac)) = self.upkeep.listen(&self.server, &mut self.links) {
                 return Err(HostError::new(ErrorKind::InUse, "serve").export(address).detail(
                     format!(
@@ -230,9 +244,10 @@ impl<'m> Running<'m> {
     /// server has been told to stop and has come to rest. What fails is reported and survived.
     pub fn round(&mut self, mut signals: Option<&mut Signals>) -> bool {
         let now = self.started.elapsed();
-        let busy = self.step_at(now);
+        let mut progress = self.step_at(now);
         if now >= self.next_attention {
             self.next_attention = now.saturating_add(ATTENTION_INTERVAL);
+            progress = Progress::More;
             if let Some(signals) = signals.as_deref_mut() {
                 self.obey(signals);
             }
@@ -241,12 +256,22 @@ impl<'m> Running<'m> {
         if self.is_at_rest() {
             return true;
         }
-        if !busy && !self.stay_awake() {
-            self.wait(IDLE_WAIT, signals.as_deref());
-            // It may have been a signal or a control request that ended the sleep.
+        let again = progress == Progress::More
+            // What ends does so in several turns.
+            || progress == Progress::Some && self.stopping.is_some()
+            || self.stay_awake()
+            || self.has_work();
+        if !again && self.wait(IDLE_WAIT, signals.as_deref()) {
             self.next_attention = Duration::ZERO;
         }
         false
+    }
+
+    /// Whether something has come that sleeping would not end for, or would end for at once.
+    fn has_work(&self) -> bool {
+        self.edge.has_ready()
+            || self.stopping.is_none()
+                && self.links.iter().any(|link| link.has_frames() == Some(true))
     }
 
     fn obey(&mut self, signals: &mut Signals) {
@@ -286,17 +311,19 @@ impl<'m> Running<'m> {
 
     /// One pass over everything that may have happened. True if something had.
     pub fn step(&mut self) -> bool {
-        self.step_at(self.started.elapsed())
+        self.step_at(self.started.elapsed()) != Progress::None
     }
 
-    fn step_at(&mut self, now: Duration) -> bool {
-        let mut busy = self.link_events(now);
+    fn step_at(&mut self, now: Duration) -> Progress {
+        let mut more = self.link_events(now);
+        let mut busy = false;
         if self.stopping.is_none() {
             for (number, link) in self.links.iter_mut().enumerate() {
                 let (server, edge) = (&mut self.server, &mut self.edge);
                 let taken =
                     link.receive(BATCH_FRAMES, &mut |frame| server.receive(number, frame, edge));
                 busy |= taken > 0;
+                more |= taken >= BATCH_FRAMES;
             }
         }
         if busy {
@@ -304,18 +331,22 @@ impl<'m> Running<'m> {
         }
         let server = &mut self.server;
         self.edge.driver.drain(&mut |completion| {
-            busy = true;
+            more = true;
             server.complete(&completion);
         });
         while let Some(ready) = self.edge.next_ready() {
-            busy = true;
+            more = true;
             self.overlay_ready(ready);
         }
         self.server.tick(now, &mut self.edge);
         self.edge.write_states(now, false);
         self.transmit();
         self.upkeep.look(now, &mut self.server, &mut self.edge, &mut self.links);
-        busy
+        match (more, busy) {
+            (true, _) => Progress::More,
+            (false, true) => Progress::Some,
+            (false, false) => Progress::None,
+        }
     }
 
     fn link_events(&mut self, now: Duration) -> bool {
@@ -391,15 +422,23 @@ impl<'m> Running<'m> {
         self.server.is_drained() && self.edge.driver.under_way() == 0
     }
 
-    fn wait(&self, most: Duration, signals: Option<&Signals>) {
+    /// Sleeps until something comes. True if it was perhaps a signal or a control request.
+    fn wait(&self, most: Duration, signals: Option<&Signals>) -> bool {
+        let control = self.control.as_ref().map(ControlServer::poll_fd);
+        let signals = signals.map(Signals::poll_fd);
+        let rare = usize::from(control.is_some()) + usize::from(signals.is_some());
         // A stopping server takes no frames: they would only keep it awake.
         let links = self.links.iter().filter(|_| self.stopping.is_none());
-        let mut fds = core::iter::once(self.edge.driver.poll_fd())
-            .chain(self.control.as_ref().map(ControlServer::poll_fd))
-            .chain(signals.map(Signals::poll_fd))
+        let mut fds = control
+            .into_iter()
+            .chain(signals)
+            .chain([self.edge.driver.poll_fd()])
             .chain(links.filter_map(|link| link.poll_fd()));
         // If the system refuses to wait, the loop only turns faster.
-        let _waited = link::wait_for_any(&mut fds, Some(most));
+        match link::wait_for_any(&mut fds, Some(most)) {
+            Ok(Some(first)) => first < rare,
+            Ok(None) | Err(_) => true,
+        }
     }
 
     fn log_serving(&self) {

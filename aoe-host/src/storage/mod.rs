@@ -23,6 +23,6 @@ mod workers;
 pub use driver::{HostedDriver, WorkerCounts};
 pub use error::StorageError;
 pub use file::{Access, FileKey, FileOptions, FileStorage, LockMode};
-pub use space::{DiskUse, FreeSpace, free_space};
+pub use space::{DiskUse, FreeSpace, Stretch, free_space};
 pub use table::FileTable;
 pub use watch::{Change, ChangeWatch};

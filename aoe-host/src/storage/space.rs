@@ -4,6 +4,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::FileStorage;
@@ -27,7 +29,34 @@ pub struct FreeSpace {
     pub total_bytes: u64,
 }
 
+/// A maximal part of a file that has room of its own, or none.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Stretch {
+    /// It has no room and reads as zeros.
+    pub is_hole: bool,
+    /// Byte behind its last one.
+    pub end: u64,
+}
+
 impl FileStorage {
+    /// Where byte `offset` lies. What cannot be told counts as data, to the end.
+    pub fn stretch(&self, offset: u64) -> Stretch {
+        let start = self.window().offset_bytes;
+        let at = start.saturating_add(offset);
+        let rest = Stretch { is_hole: false, end: u64::MAX };
+        let behind = |end: u64| end.saturating_sub(start).max(offset.saturating_add(1));
+        match rustix::fs::seek(self.file(), SeekFrom::Data(at)) {
+            Ok(data) if data > at => Stretch { is_hole: true, end: behind(data) },
+            Ok(_) => match rustix::fs::seek(self.file(), SeekFrom::Hole(at)) {
+                Ok(hole) if hole > at => Stretch { is_hole: false, end: behind(hole) },
+                _ => rest,
+            },
+            // Nothing but a hole up to the end, and nothing behind it.
+            Err(Errno::NXIO) => Stretch { is_hole: true, end: u64::MAX },
+            Err(_) => rest,
+        }
+    }
+
     /// Room that the whole file takes. A block device takes all it has.
     ///
     /// # Errors
@@ -62,7 +91,13 @@ pub fn free_space(path: &Path) -> Result<FreeSpace> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Window;
     use crate::storage::FileOptions;
+
+    fn storage_with_data(path: &Path) {
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[7; 512], 1 << 20).unwrap();
+    }
 
     #[test]
     fn holes_are_seen() {
@@ -72,6 +107,15 @@ mod tests {
         let used = storage.disk_use().unwrap();
         assert_eq!(used.apparent_bytes, 64 << 20);
         assert!(used.allocated_bytes < 1 << 20, "{used:?}");
+        assert_eq!(storage.stretch(5), Stretch { is_hole: true, end: u64::MAX });
+        storage_with_data(file.path());
+        assert_eq!(storage.stretch(0), Stretch { is_hole: true, end: 1 << 20 });
+        let data = storage.stretch(1 << 20);
+        assert!(!data.is_hole && data.end >= (1 << 20) + 512, "{data:?}");
+        let window = Window { offset_bytes: 512 << 10, len_bytes: None };
+        let options = FileOptions { window, ..FileOptions::default() };
+        let part = FileStorage::open(file.path(), &options).unwrap();
+        assert_eq!(part.stretch(512), Stretch { is_hole: true, end: 512 << 10 });
         let free = free_space(file.path()).unwrap();
         assert!(0 < free.free_bytes && free.free_bytes <= free.total_bytes);
     }

@@ -12,7 +12,9 @@ use serde::Serialize;
 
 use crate::config::{Layer, Window};
 use crate::error::{ErrorKind, HostError, Result};
-use crate::image::{Below, Format, ImageFile, ImageName, Known, Recorded, detect, mismatch_words};
+use crate::image::{
+    Below, Format, ImageFile, ImageName, Known, Recorded, detect, mismatch_words, refuse_merging,
+};
 use crate::storage::{FileKey, FileOptions, FileStorage};
 
 /// Whether paths that an image names are followed. They are opened for reading only.
@@ -131,11 +133,18 @@ fn layer(recorded: &Recorded, path: &Path, format: Format) -> Layer {
 pub(super) fn below_of(path: &Path, window: Window) -> Result<Below> {
     let name = ImageName::parse(path);
     let (file, format) = name.open(&FileOptions { window, ..FileOptions::default() })?;
+    refuse_merging(&file)?;
+    below_of_open(&name, &file, format)
+}
+
+/// As [`below_of`], of an image that is open already; the part of it that is used is that of its file.
+pub(super) fn below_of_open(name: &ImageName, file: &ImageFile, format: Format) -> Result<Below> {
+    let window = file.main.window();
     let refused = |kind, detail: &str| {
         HostError::new(kind, "use the image as parent").path(&name.path).detail(detail)
     };
-    format.ops().check_as_parent(&file)?;
-    let parent = format.candidate(&file)?;
+    format.ops().check_as_parent(file)?;
+    let parent = format.candidate(file)?;
     let len = match parent.size_bytes {
         Some(0) => return Err(refused(ErrorKind::Usage, "it is empty")),
         Some(len) => len,

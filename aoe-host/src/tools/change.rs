@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::image::{ImageName, overlay_options};
+use crate::image::{ImageName, overlay_options, refuse_merging};
 use crate::values::human_bytes;
 
 /// What [`rollback`] did.
@@ -37,6 +37,7 @@ impl fmt::Display for RolledBack {
 /// It is in use, frozen, or no overlay. A damaged overlay can be emptied as long as its header is whole.
 pub fn rollback(path: impl AsRef<Path>) -> Result<RolledBack> {
     let (mut file, format) = ImageName::parse(path).open(&overlay_options(false))?;
+    refuse_merging(&file)?;
     let before = file.disk_use()?.allocated_bytes;
     let discarded_bytes = format.ops().rollback(&mut file)?;
     let after = file.disk_use()?.allocated_bytes;
@@ -66,6 +67,7 @@ impl fmt::Display for Frozen {
 /// acknowledged writes that are only in its notes.
 pub fn freeze(path: impl AsRef<Path>) -> Result<Frozen> {
     let (mut file, format) = ImageName::parse(path).open(&overlay_options(false))?;
+    refuse_merging(&file)?;
     let layer_id = format.ops().freeze(&mut file)?;
     Ok(Frozen { path: file.path().to_owned(), layer_id: layer_id.to_string() })
 }

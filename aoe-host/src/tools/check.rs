@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::chain::{Gate, parents};
 use crate::error::Result;
-use crate::image::{CheckReport, ImageFile, ImageName, Progress, overlay_options};
+use crate::image::{
+    CheckReport, ImageFile, ImageName, Progress, merging_words, overlay_options, refuse_merging,
+};
 use crate::storage::{FileOptions, LockMode};
 
 /// Checks an image. With [`Gate::Open`] also whether what lies below is what was recorded.
@@ -22,6 +24,9 @@ pub fn check(
     let (file, format) = name.open(&options)?;
     let mut report = CheckReport::new(name.path, format);
     format.ops().check(&file, &mut report, progress)?;
+    if let Some(merging) = merging_words(&file)? {
+        report.found(true, merging);
+    }
     check_parents(&file, &mut report, gate)?;
     Ok(report)
 }
@@ -38,6 +43,7 @@ pub fn repair(
 ) -> Result<CheckReport> {
     let name = ImageName::parse(path);
     let (mut file, format) = name.open(&overlay_options(false))?;
+    refuse_merging(&file)?;
     let mut report = CheckReport::new(name.path, format);
     format.ops().repair(&mut file, &mut report, progress)?;
     file.sync_data()?;

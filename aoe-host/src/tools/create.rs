@@ -70,7 +70,8 @@ pub struct Created {
 impl fmt::Display for Created {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let size = bytes_text(self.disk_bytes);
-        write!(f, "created {} overlay `{}`, a disk of {size}", self.format, self.path.display())?;
+        let what = if self.format.ops().is_plain() { "image" } else { "overlay" };
+        write!(f, "created {} {what} `{}`, a disk of {size}", self.format, self.path.display())?;
         match &self.parent {
             Some(parent) => write!(f, " over `{}`", parent.display()),
             None => f.write_str(", blank"),
@@ -93,15 +94,15 @@ pub fn create(request: &CreateRequest, progress: &mut Progress<'_>) -> Result<Cr
         Some(len) => sectors_of(len)?,
         None => below.sectors,
     };
-    if let Some(creation) = request.format.ops().creation() {
-        request.options.check(request.format, creation.options)?;
-        check_expressible(request, creation, sectors, &below)?;
-    }
-    for path in core::iter::once(&name.path).chain(&name.metadata) {
-        if !request.onto_device && path.symlink_metadata().is_ok() {
-            return Err(already_there(path));
-        }
-    }
+    let new = NewOverlay {
+        format: request.format,
+        sectors,
+        options: &request.options,
+        direct: false,
+        onto_device: request.onto_device,
+        replace: false,
+    };
+    refuse_impossible(&name, &below, &new)?;
     if request.full_hash
         && let (ParentIdentity::File(_), Some(parent)) = (below.parent.identity, below.path.clone())
     {
@@ -110,13 +111,6 @@ pub fn create(request: &CreateRequest, progress: &mut Progress<'_>) -> Result<Cr
         let content = full_hash(&parent, &mut |done| progress(done, total))?;
         below = with_content(&below, content);
     }
-    let new = NewOverlay {
-        format: request.format,
-        sectors,
-        options: &request.options,
-        direct: false,
-        onto_device: request.onto_device,
-    };
     let file = make_overlay(&name, &below, &new)?;
     Ok(Created {
         path: name.path,
@@ -147,22 +141,42 @@ fn sectors_of(len: u64) -> Result<u64> {
     Ok(sectors)
 }
 
-/// Refuses what the format cannot express.
-fn check_expressible(
-    request: &CreateRequest,
-    creation: &Creation,
-    sectors: u64,
+/// Refuses what is there already, and what the format cannot express.
+pub(super) fn refuse_impossible(
+    name: &ImageName,
     below: &Below,
+    new: &NewOverlay<'_>,
+) -> Result<()> {
+    if let Some(creation) = new.format.ops().creation() {
+        new.options.check(new.format, creation.options)?;
+        check_expressible(name, below, new, creation)?;
+    }
+    for path in core::iter::once(&name.path).chain(&name.metadata) {
+        if !new.onto_device && !new.replace && path.symlink_metadata().is_ok() {
+            return Err(already_there(path));
+        }
+    }
+    Ok(())
+}
+
+fn check_expressible(
+    name: &ImageName,
+    below: &Below,
+    new: &NewOverlay<'_>,
+    creation: &Creation,
 ) -> Result<()> {
     let refused = |detail: &str| {
-        Err(HostError::usage(format!("create a {} overlay", request.format), detail)
-            .path(&request.path)
+        Err(HostError::usage(format!("create a {} image", new.format), detail)
+            .path(&name.path)
             .advice("use the native format"))
     };
-    if request.backing.is_none() && !creation.blank {
+    if below.is_blank() && !creation.blank {
         return refused("it needs an image below it");
     }
-    if sectors != below.sectors && !creation.other_size {
+    if !below.is_blank() && new.format.ops().is_plain() {
+        return refused("it would hide what is below it");
+    }
+    if new.sectors != below.sectors && !creation.other_size {
         return refused("its disk is always as large as the image below it");
     }
     if below.window.is_some() && !creation.part {

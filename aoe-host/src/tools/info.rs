@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::chain::{Gate, ParentReport, parents};
 use crate::error::Result;
-use crate::image::{Facts, Format, ImageName, Recorded, bytes_text, line};
+use crate::image::{Facts, Format, ImageName, Recorded, bytes_text, line, merging_words};
 use crate::storage::{DiskUse, FileOptions, FileStorage};
 use crate::values::human_bytes;
 
@@ -65,6 +65,7 @@ pub fn info(path: impl AsRef<Path>, gate: &Gate) -> Result<Info> {
     if !facts.json.is_null() {
         info.facts.insert(format.word().replace('-', "_"), facts.json);
     }
+    info.problems.extend(merging_words(&file)?);
     match format.ops().parent(&file) {
         Ok(recorded) => {
             // Of a format that does not say it, the disk is as large as what lies below.

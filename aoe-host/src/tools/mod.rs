@@ -11,10 +11,21 @@
 mod chain;
 mod change;
 mod check;
+mod compare;
+mod convert;
+#[cfg(test)]
+mod copy_tests;
 mod create;
+mod disk;
 mod info;
 mod map;
+mod merge;
+mod parts;
+mod pump;
+mod rebase;
 mod rebind;
+mod snapshot;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -22,9 +33,15 @@ pub(crate) use chain::parents;
 pub use chain::{Gate, ParentReport, ParentState};
 pub use change::{Frozen, RolledBack, freeze, rollback};
 pub use check::{check, repair};
+pub use compare::{CompareRequest, Compared, compare};
+pub use convert::{ConvertRequest, Converted, convert};
 pub use create::{CreateRequest, Created, create};
 pub use info::{Info, info};
 pub use map::{MapKind, MapRequest, MapRun, MapSummary, map};
+pub use merge::{MergeRequest, Merged, is_merge_cut, merge};
+pub use rebase::{RebaseRequest, Rebased, rebase};
 pub use rebind::{Proof, RebindRequest, Rebound, rebind};
+pub use snapshot::{Snapshot, SnapshotRequest, snapshot};
+pub use source::ChainName;
 
-pub use crate::image::{CheckReport, Finding, Progress};
+pub use crate::image::{CheckReport, Finding, KeepOverlay, Progress};

@@ -11,7 +11,7 @@ use super::chain::below_of;
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{
     Below, Candidate, ImageName, Known, Progress, full_hash, identity_of, overlay_options,
-    same_content,
+    refuse_merging, same_content,
 };
 use crate::storage::{FileKey, FileOptions, FileStorage, LockMode};
 
@@ -65,6 +65,7 @@ impl fmt::Display for Rebound {
 pub fn rebind(request: &RebindRequest, progress: &mut Progress<'_>) -> Result<Rebound> {
     let name = ImageName::parse(&request.path);
     let (mut file, format) = name.open(&overlay_options(false))?;
+    refuse_merging(&file)?;
     let recorded = format.ops().parent(&file)?.ok_or_else(|| {
         HostError::new(ErrorKind::Unsupported, "rebind")
             .path(&name.path)

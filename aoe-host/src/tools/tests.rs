@@ -115,7 +115,7 @@ fn create_refuses_and_leaves_nothing() {
         (with(&|r| (r.format = dm, with_option(r, "chunk", "2G")).1), "power of two"),
         (with(&|r| (r.format = dm, with_option(r, "label", "x")).1), "its options are: chunk"),
         (with(&|r| with_option(r, "chunk", "32K")), "its options are: label"),
-        (with(&|r| r.format = Format::RAW), "only read"),
+        (with(&|r| r.format = Format::RAW), "hide what is below"),
         (with(&|r| (r.format, r.size_bytes) = (dm, Some(512))), "as large"),
         (with(&|r| (r.format, r.backing, r.size_bytes) = (dm, None, Some(512))), "needs an image"),
     ] {

@@ -247,13 +247,13 @@ impl Test {
         }
     }
 
-    const fn value(self) -> Value {
+    pub(super) const fn value(self) -> Value {
         let (Self::Is(value) | Self::Not(value) | Self::AtLeast(value) | Self::AtMost(value)) =
             self;
         value
     }
 
-    const fn word(self) -> &'static str {
+    pub(super) const fn word(self) -> &'static str {
         match self {
             Self::Is(_) => "",
             Self::Not(_) => "not ",
@@ -333,11 +333,17 @@ impl fmt::Display for Mismatch {
             Check::Original { .. } => f.write_str("the data from before")?,
             Check::Where { what, .. } => f.write_str(what)?,
         }
+        // What is said of a number ends with a space already.
+        let number = matches!(
+            self.check,
+            Check::Number { .. } | Check::Words { .. } | Check::Word { .. } | Check::Length(_)
+        );
+        let space = if number { "" } else { " " };
         match (self.wanted, self.found) {
             (Some(wanted), Some(found)) => {
-                write!(f, " 0x{wanted:02x} ({wanted}), found 0x{found:02x} ({found})")
+                write!(f, "{space}0x{wanted:02x} ({wanted}), found 0x{found:02x} ({found})")
             }
-            (Some(wanted), None) => write!(f, " 0x{wanted:02x} ({wanted}), found nothing"),
+            (Some(wanted), None) => write!(f, "{space}0x{wanted:02x} ({wanted}), found nothing"),
             (None, Some(found)) => write!(f, ", found 0x{found:02x}"),
             (None, None) => Ok(()),
         }

@@ -80,6 +80,7 @@ mod runner;
 mod select;
 mod stimulus;
 mod value;
+mod words;
 
 pub use case::{Action, Case, Exchange, Needs, Proof, Severity, Step, Topic};
 pub use cases::ALL;

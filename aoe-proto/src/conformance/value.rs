@@ -108,6 +108,11 @@ impl Value {
         Self { plus: self.plus.saturating_add(distance), ..self }
     }
 
+    /// Something about the target, and the distance from it.
+    pub(super) const fn parts(self) -> (Base, i64) {
+        (self.base, self.plus)
+    }
+
     /// The number. `None` if the target has not told it, or if it is below 0.
     pub fn resolve(self, facts: &Facts) -> Option<u64> {
         let window = || facts.window.map(|window| window.lba);

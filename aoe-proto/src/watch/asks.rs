@@ -33,6 +33,7 @@ impl Watch<'_> {
             asked: verdict.asked,
             content: content(header, argument),
             flaw: verdict.flaw,
+            target_known: known.is_some_and(|record| record.answerers().next().is_some()),
             version: header.version,
             sent_first_ns: captured.at_ns,
             sent_last_ns: captured.at_ns,

@@ -49,6 +49,8 @@ pub(super) struct Exchange {
     pub(super) content: u64,
     /// Why a target has to refuse it, or to be silent.
     pub(super) flaw: Option<Rule>,
+    /// Whether the target had ever answered before.
+    pub(super) target_known: bool,
     pub(super) version: u8,
     pub(super) sent_first_ns: u64,
     pub(super) sent_last_ns: u64,
@@ -67,7 +69,10 @@ impl Exchange {
             self.asked,
             Asked::Config { command: ConfigCommand::TestExact | ConfigCommand::TestPrefix, .. }
         );
-        self.address.exact().is_some() && !silent && self.flaw.is_none()
+        // To everybody, before the target was ever heard: the question whether it exists.
+        let search =
+            self.command == Command::Config && !self.dst.is_unicast() && !self.target_known;
+        self.address.exact().is_some() && !silent && !search && self.flaw.is_none()
     }
 
     /// Transmissions that were not answered.

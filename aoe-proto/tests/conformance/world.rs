@@ -4,9 +4,10 @@ use aoe_proto::conformance::{
     Action, Event, Evidence, Failure, Memory, Originals, Outcome, Record, Restore, RestoreEvent,
     RestoreResult, Restored, RunConfig, Runner, Selection, Summary, Why, Window, fields,
 };
+use aoe_proto::target::AtaText;
 use aoe_proto::{
-    Address, AtaError, Disk, Incoming, LinkLimits, Mac, SectorRange, Target, TargetConfig,
-    TrimSupport, serve,
+    Address, AtaError, Disk, Identity, Incoming, LinkLimits, Mac, SectorRange, Target,
+    TargetConfig, TrimSupport, serve,
 };
 
 use crate::defects::Defect;
@@ -67,8 +68,14 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(mtu: usize, defect: &'static Defect) -> Self {
-        let mut config =
-            TargetConfig { trim: TrimSupport::Zeroing, ..TargetConfig::new(address(), SECTORS) };
+        let identity = Identity {
+            serial: AtaText::new("CONFORMANCE-1").unwrap(),
+            revision: AtaText::new("1").unwrap(),
+            model: AtaText::new("in-process target").unwrap(),
+            wwn: Some(0x5000_0000_0000_0001),
+        };
+        let trim = TrimSupport::Zeroing;
+        let mut config = TargetConfig { trim, identity, ..TargetConfig::new(address(), SECTORS) };
         (defect.configure)(&mut config);
         let disk = (0..SECTORS)
             .flat_map(|lba| (0..512).map(move |at| aoe_proto::conformance::pattern(0xd1, lba, at)));

@@ -15,7 +15,11 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         lent: &mut Lent<'_, '_>,
     ) -> Option<Output> {
         let Some(id) = lent.pages.find(storage, index) else {
-            let Some(id) = lent.pages.claim(storage, index) else {
+            let mut claimed = lent.pages.claim(storage, index);
+            if claimed.is_none() && self.give_up_own_loads(lent) {
+                claimed = lent.pages.claim(storage, index);
+            }
+            let Some(id) = claimed else {
                 self.table.park(at, Park::Starved);
                 return None;
             };
@@ -86,8 +90,46 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         }
         let (step, _) = lent.pages.load_step(id);
         lent.pages.set_load(id, step, true);
-        // The first to go on asks the format for the next step.
-        self.table.wake(|park| park == Park::Page(id));
+        self.arrived = true;
+    }
+
+    /// Goes on with loads whose bytes have arrived. Whoever waits for them is asked only when the
+    /// page is there: a request that needs another page by then would leave a frame that nobody
+    /// completes and nobody may take.
+    pub(super) fn continue_loads(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        for at in Table::<SLOTS>::numbers() {
+            let Some(Park::Page(id)) = self.table.get(at).map(|slot| slot.park) else { continue };
+            let (step, arrived) = lent.pages.load_step(id);
+            let loading = lent.pages.state(id) == FrameState::Loading && arrived;
+            // The frame may meanwhile be another engine's.
+            if !loading || !self.is_ours(id, lent) {
+                continue;
+            }
+            if let Some(output) = self.load_next(id, step.saturating_add(1), lent) {
+                return Some(output);
+            }
+        }
+        self.arrived = false;
+        None
+    }
+
+    fn is_ours(&self, id: PageId, lent: &Lent<'_, '_>) -> bool {
+        let Some((storage, _)) = lent.pages.holds(id) else { return false };
+        self.overlay.as_ref().is_some_and(|o| o.metadata() == storage)
+            || lent.layers.iter().any(|l| l.metadata() == storage)
+    }
+
+    /// Gives up loads of the overlay's pages between two reads that nobody waits for any more:
+    /// whoever did was woken early and needed something else. True if there were any.
+    fn give_up_own_loads(&mut self, lent: &mut Lent<'_, '_>) -> bool {
+        let (table, key) = (&self.table, self.metadata_key());
+        lent.pages.release_arrived(|id, storage| storage == key && !table.waits_for(id))
+    }
+
+    /// Gives up loads between two reads that nobody here waits for.
+    pub(super) fn give_up_loads(&mut self, lent: &mut Lent<'_, '_>) {
+        let table = &self.table;
+        let _any = lent.pages.release_arrived(|id, _| !table.waits_for(id));
     }
 
     /// Fails the requests that wait for the page.

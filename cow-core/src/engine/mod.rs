@@ -297,6 +297,8 @@ pub struct Engine<const SLOTS: usize> {
     durability: Durability,
     table: Table<SLOTS>,
     commit: Commit,
+    /// The bytes of a load have arrived.
+    arrived: bool,
     /// Sectors with space of their own in the overlay, and the most there may be.
     used: u64,
     limit: u64,
@@ -319,6 +321,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             durability,
             table: Table::new(grain),
             commit: Commit::new(),
+            arrived: false,
             used: 0,
             limit: u64::MAX,
         })
@@ -438,6 +441,11 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             return Some(output);
         }
         loop {
+            if self.arrived
+                && let Some(output) = self.continue_loads(lent)
+            {
+                return Some(output);
+            }
             while let Some(at) = self.table.pop_ready() {
                 if let Some(output) = self.step(at, lent) {
                     return Some(output);
@@ -515,7 +523,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         let slot = self.table.remove(at)?;
         if slot.failure.is_some() {
             // It may have been loading a page that nobody else wants. Who does begins anew.
-            lent.pages.release_arrived();
+            self.give_up_loads(lent);
             self.table.retry_starved();
         }
         Some(Output::Done { id: slot.id, result: slot.failure.map_or(Ok(()), Err) })

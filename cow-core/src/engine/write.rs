@@ -38,6 +38,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
                 }
                 self.used = self.used.saturating_add(fresh);
                 let slot = self.table.get_mut(at)?;
+                slot.failures_seen = None;
                 slot.charged = slot.charged.saturating_add(fresh);
                 slot.publish |= publish;
                 self.put_out(at, part, kind, offset, fill)
@@ -50,6 +51,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
                 self.pause(at);
                 None
             }
+            Placed::AfterCommit => self.wait_for_commit(at, Park::Progress, lent),
             Placed::Load(page) => self.need_page(at, storage, page, lent),
             Placed::Full => self.fail(at, Failure::Full),
             Placed::Unsupported => self.fail(at, Failure::Unsupported),
@@ -183,10 +185,13 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         }
         let slot = self.table.get_mut(at)?;
         if slot.failure.is_some() {
-            let placed = slot.extent.take(slot.placed);
+            let (extent, placed) = (slot.extent, slot.extent.take(slot.placed));
             self.used = self.used.saturating_sub(slot.charged);
-            if let Some(overlay) = self.overlay.as_mut().filter(|_| !placed.is_empty()) {
-                overlay.abandon(placed, lent.index);
+            if let Some(overlay) = self.overlay.as_mut() {
+                if !placed.is_empty() {
+                    overlay.abandon(placed, lent.index);
+                }
+                overlay.forsake(extent);
             }
             self.table.advance(at, Phase::Done);
         } else if publish {

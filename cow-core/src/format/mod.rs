@@ -18,6 +18,7 @@ pub mod dm_snapshot;
 mod memory;
 pub mod native;
 pub mod qcow1;
+pub mod qcow2;
 pub mod raw;
 pub mod uml;
 
@@ -176,6 +177,8 @@ pub enum Placed {
     /// No more placements can be remembered: what this request has placed so far is to be applied
     /// first; ask again then, or, if that is nothing, when another request has ended.
     Enough,
+    /// As [`Applied::AfterCommit`].
+    AfterCommit,
     /// The metadata page with this index is needed.
     Load(u64),
     /// The storage has no room.
@@ -395,6 +398,10 @@ pub trait Overlay: Map {
     /// `extent` is not used.
     fn abandon(&mut self, extent: Extent, index: &mut [IndexEntry]);
 
+    /// A request that changes `extent` has failed: whatever [`apply`](Self::apply) prepared for it
+    /// may not be asked for again.
+    fn forsake(&mut self, _extent: Extent) {}
+
     /// Takes up again an allocation that an earlier process made for `extent` at `offset` but did
     /// not publish (a [note](crate::engine::Note) of it survived); [`apply`](Self::apply) follows.
     fn adopt(&mut self, extent: Extent, offset: u64, index: &mut [IndexEntry]) -> Adopted;
@@ -432,6 +439,8 @@ pub enum Layer<'m> {
     Bitmap(bitmap::Frozen<'m>),
     /// A qcow image of version 1.
     Qcow1(qcow1::Frozen),
+    /// A qcow2 image, or an internal snapshot of one.
+    Qcow2(qcow2::Frozen),
 }
 
 macro_rules! each_layer {
@@ -442,6 +451,10 @@ macro_rules! each_layer {
                 $call
             }
             Layer::Native($format) => {
+                let $index: &[IndexEntry] = &[];
+                $call
+            }
+            Layer::Qcow2($format) => {
                 let $index: &[IndexEntry] = &[];
                 $call
             }
@@ -509,6 +522,8 @@ pub enum Top {
     Bitmap(bitmap::Writable),
     /// A qcow image of version 1.
     Qcow1(qcow1::Writable),
+    /// A qcow2 image.
+    Qcow2(qcow2::Writable),
 }
 
 macro_rules! each_top {
@@ -518,6 +533,7 @@ macro_rules! each_top {
             Top::DmSnapshot($format) => $call,
             Top::Bitmap($format) => $call,
             Top::Qcow1($format) => $call,
+            Top::Qcow2($format) => $call,
         }
     };
 }
@@ -591,6 +607,9 @@ impl Overlay for Top {
     }
     fn abandon(&mut self, extent: Extent, index: &mut [IndexEntry]) {
         each_top!(self, f => f.abandon(extent, index));
+    }
+    fn forsake(&mut self, extent: Extent) {
+        each_top!(self, f => f.forsake(extent));
     }
     fn adopt(&mut self, extent: Extent, offset: u64, index: &mut [IndexEntry]) -> Adopted {
         each_top!(self, f => f.adopt(extent, offset, index))

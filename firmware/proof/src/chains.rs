@@ -2,6 +2,7 @@
 
 use core::hint::black_box;
 
+use crate::bitmaps;
 use crate::stack::Depth;
 use cow_core::engine::{
     Buffer, Durability, Engine, IoFailure, Kind, Lent, Note, Operation, Output, Request, RequestId,
@@ -18,13 +19,25 @@ use cow_core::units::Extent;
 pub static ENGINE: Depth = Depth::new();
 
 /// Sectors of the disk: two metadata pages of the native format.
-const SECTORS: u64 = 20_000;
+pub const SECTORS: u64 = 20_000;
 
 /// Bytes of the overlay's storage that exist; beyond, it is full.
 const STORE_LEN: usize = 64 << 10;
 
 /// A storage in memory that is as long as asked for and full from [`STORE_LEN`] on.
-struct Ram([u8; STORE_LEN]);
+pub struct Ram([u8; STORE_LEN]);
+
+impl Ram {
+    /// All zeros.
+    pub const fn new() -> Self {
+        Self([0; STORE_LEN])
+    }
+
+    /// Makes all of it zeros again.
+    pub fn clear(&mut self) {
+        self.0.fill(0);
+    }
+}
 
 impl embedded_io::ErrorType for Ram {
     type Error = embedded_io::ErrorKind;
@@ -41,7 +54,7 @@ impl ReadStorage for Ram {
     }
 
     fn len_bytes(&self) -> Result<u64, Self::Error> {
-        Ok(black_box(1 << 40))
+        Ok(black_box(1 << 26))
     }
 }
 
@@ -67,17 +80,20 @@ impl Storage for Ram {
 
 /// A chain of each kind takes one request of each kind. True if all were answered.
 pub fn run() -> bool {
-    let mut store = Ram([0; STORE_LEN]);
+    let mut store = Ram::new();
     let mut page = Page::ZERO;
     let native = read_only() && over_native(&mut store, &mut page);
-    store.0.fill(0);
-    let dm = over_store(&mut store);
-    store.0.fill(0);
-    native && dm && over_qcow1(&mut store)
+    store.clear();
+    let snapshot = over_store(&mut store);
+    store.clear();
+    let qcow1 = over_qcow1(&mut store);
+    store.clear();
+    let mut pages = [const { Page::ZERO }; 2];
+    native && snapshot && qcow1 && bitmaps::run(&mut store, &mut pages)
 }
 
 fn read_only() -> bool {
-    drive(None, &mut [], &mut Ram([0; STORE_LEN]))
+    drive(None, &mut [], &mut Ram::new())
 }
 
 fn over_native(store: &mut Ram, page: &mut Page) -> bool {
@@ -142,7 +158,8 @@ fn over_qcow1(store: &mut Ram) -> bool {
     answered && runs_end && checked.is_ok() && black_box(repaired).is_ok()
 }
 
-fn drive(overlay: Option<Top>, index: &mut [IndexEntry], store: &mut Ram) -> bool {
+/// Takes one request of each kind over a small base. True if all were answered.
+pub fn drive(overlay: Option<Top>, index: &mut [IndexEntry], store: &mut Ram) -> bool {
     let mut pages = [const { Page::ZERO }; 2];
     let mut frames = [const { Frame::EMPTY }; 2];
     let Some(mut pool) = PagePool::new(&mut pages, &mut frames) else { return false };

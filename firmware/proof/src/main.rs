@@ -10,6 +10,7 @@
 #![no_std]
 #![no_main]
 
+mod bitmaps;
 mod chains;
 mod conformance;
 mod cores;

@@ -13,7 +13,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
-use session::{Frame, Options, Session, WatchMemory};
+use session::{Frame, Options, Session, TICK, WatchMemory};
 
 use super::initiator::parse_seconds;
 use crate::capture::{CaptureFile, CaptureWriter};
@@ -31,9 +31,7 @@ Examples:
   cowblade watch -i eth0 --for 60 --json --promiscuous
   tcpdump -i eth0 -U -w - ether proto 0x88a2 | cowblade watch --read -";
 
-/// Longest time between two looks for lost answers and at the interface.
-const TICK: Duration = Duration::from_millis(250);
-/// Frames taken between two such looks.
+/// Frames taken between two looks at signals and clocks.
 const BATCH: usize = 256;
 
 /// `cowblade watch`.
@@ -167,10 +165,13 @@ fn listen(
         wait(&[tap.poll_fd(), signals.poll_fd()], Some(left.min(TICK)))
             .map_err(|error| HostError::io(error, "wait for frames"))?;
         failure = hear(&mut tap, args, &mut session).err();
-        missed += u64::from(tap.take_drops());
-        session.set_mtu(tap.mtu());
-        session.tick(now())?;
+        session.flush()?;
+        if session.tick(now())? {
+            missed += u64::from(tap.take_drops());
+            session.set_mtu(tap.mtu());
+        }
     }
+    missed += u64::from(tap.take_drops());
     let (broken, closed) = (session.broken(), session.is_closed());
     if !closed {
         session.end(missed)?;

@@ -23,6 +23,9 @@ const TARGETS: usize = 4096;
 /// Initiators on the segment.
 const INITIATORS: usize = 1024;
 
+/// Time between two looks for what was lost: each goes through all the requests remembered.
+pub(super) const TICK: Duration = Duration::from_millis(250);
+
 /// The memory of the listener.
 #[derive(Debug)]
 pub(super) struct WatchMemory {
@@ -77,6 +80,7 @@ pub(super) struct Session<'m, W> {
     start: Option<Duration>,
     /// Of the newest frame; the listener's time never runs backwards.
     now: Duration,
+    next_tick: Duration,
     told: u64,
     broken: u64,
     lost: u64,
@@ -109,6 +113,7 @@ impl<'m, W: Write> Session<'m, W> {
             writer,
             start: None,
             now: Duration::ZERO,
+            next_tick: Duration::ZERO,
             told: 0,
             broken: 0,
             lost: 0,
@@ -171,16 +176,22 @@ impl<'m, W: Write> Session<'m, W> {
         self.tell_frame(since, frame, &observation)
     }
 
-    /// Tells of what was lost until `now`, a time since 1970.
+    /// Tells of what was lost until `now`, a time since 1970, and lets the reader see everything.
+    /// Does so a few times a second, however often it is called; says whether it did.
     ///
     /// # Errors
     /// When nothing can be printed.
-    pub(super) fn tick(&mut self, now: Duration) -> Result<()> {
+    pub(super) fn tick(&mut self, now: Duration) -> Result<bool> {
         self.now = self.now.max(now);
+        if self.now < self.next_tick {
+            return Ok(false);
+        }
+        self.next_tick = self.now + TICK;
         while let Some(lost) = self.watch.poll(nanos(self.now)) {
             self.tell_lost(&lost)?;
         }
-        self.flush()
+        self.flush()?;
+        Ok(true)
     }
 
     /// No more frames will come: tells of what is still missing, and the summary.
@@ -205,7 +216,10 @@ impl<'m, W: Write> Session<'m, W> {
     }
 
     /// What was told reaches the reader.
-    fn flush(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// When nothing can be printed.
+    pub(super) fn flush(&mut self) -> Result<()> {
         self.tell(W::flush)
     }
 

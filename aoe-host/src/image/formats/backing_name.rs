@@ -34,11 +34,12 @@ pub(super) fn resolve(name: &[u8], image: &Path) -> Result<PathBuf> {
 /// What is below has no single file.
 pub(super) fn name_of(below: &Below, image: &Path, op: &str) -> Result<Vec<u8>> {
     let Some(path) = below.path.as_deref() else {
-        return Err(HostError::usage(
-            op,
-            "an image of two files has no name that could be recorded",
-        )
-        .path(image));
+        let detail = if below.is_blank() {
+            "the format cannot give up its parent"
+        } else {
+            "an image of two files has no name that could be recorded"
+        };
+        return Err(HostError::new(ErrorKind::Unsupported, op).path(image).detail(detail));
     };
     let here = std::fs::canonicalize(directory(image)).ok();
     let short = path.file_name().filter(|_| here.is_some() && path.parent() == here.as_deref());

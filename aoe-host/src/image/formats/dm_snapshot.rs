@@ -175,6 +175,18 @@ impl ImageFormat for DmSnapshot {
         })
     }
 
+    fn grow_index(&self, index: &mut Vec<IndexEntry>, needed: u64) -> bool {
+        // Twice the memory each time, so that the copying stays rare.
+        let entries = needed.max((index.len() as u64).saturating_mul(2));
+        let Ok(entries) = usize::try_from(entries) else { return false };
+        let mut larger = vec![IndexEntry::EMPTY; entries];
+        let moved = dm_snapshot::move_index(index, &mut larger).is_ok();
+        if moved {
+            *index = larger;
+        }
+        moved
+    }
+
     fn creation(&self) -> Option<&'static Creation> {
         Some(&CREATION)
     }

@@ -139,6 +139,17 @@ pub(crate) trait ImageFormat: fmt::Debug + Sync {
         file.sync_data()
     }
 
+    /// Under which acknowledged writes are noted that are not in the image yet. `None`: none can be.
+    fn note_id(&self, file: &ImageFile) -> Result<Option<NoteId>> {
+        Ok(Binding::load(&file.main)?.and_then(|binding| binding.note_id(&file.main)))
+    }
+
+    /// Index memory with room for `needed` entries in place of one that has become too small. False:
+    /// the format has none, or the two do not fit together.
+    fn grow_index(&self, _index: &mut Vec<IndexEntry>, _needed: u64) -> bool {
+        false
+    }
+
     /// How images are made in it. `None`: they are not.
     fn creation(&self) -> Option<&'static Creation> {
         None
@@ -181,6 +192,17 @@ pub(crate) trait ImageFormat: fmt::Debug + Sync {
             .path(file.path())
             .detail(format!("the format {} cannot say that an image is frozen", self.word()))
             .advice("use it as a layer as it is, and do not write it any more"))
+    }
+
+    /// It says of itself that it never changes again.
+    fn is_frozen(&self, _file: &ImageFile) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Makes a frozen layer an overlay again, under a new identity: what lies on it is refused from
+    /// then on. Where layers and overlays are the same, there is nothing to do.
+    fn thaw(&self, _file: &mut ImageFile) -> Result<()> {
+        Ok(())
     }
 
     /// This format has no such thing.

@@ -169,6 +169,10 @@ impl ImageFormat for Native {
         Ok(())
     }
 
+    fn note_id(&self, file: &ImageFile) -> Result<Option<NoteId>> {
+        Ok(Some(NoteId::of(open(file, "read the image")?.header())))
+    }
+
     fn creation(&self) -> Option<&'static Creation> {
         Some(&CREATION)
     }
@@ -244,6 +248,16 @@ impl ImageFormat for Native {
         native::freeze(&mut file.main, layer_id, &mut scratch_page())
             .map_err(|e| update_failed(e, op, file.path()))?;
         Ok(layer_id)
+    }
+
+    fn is_frozen(&self, file: &ImageFile) -> Result<bool> {
+        Ok(open(file, "read the image")?.header().mode == Mode::Frozen)
+    }
+
+    fn thaw(&self, file: &mut ImageFile) -> Result<()> {
+        native::thaw(&mut file.main, random_layer_id()?, &mut scratch_page())
+            .map_err(|e| update_failed(e, "write to the layer", file.path()))?;
+        Ok(())
     }
 }
 

@@ -5,19 +5,22 @@ use std::path::Path;
 use cow_core::format::raw;
 use cow_core::format::{IndexEntry, Layer};
 use cow_core::identity::LayerId;
-use cow_core::storage::ReadStorage;
+use cow_core::storage::{ReadStorage, Storage};
 use cow_core::units::SECTOR_BYTES;
 
-use super::{Facts, ImageFormat, OpenedLayer, TopImage};
+use super::{Creation, Facts, ImageFormat, NewImage, OpenedLayer, TopImage};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::identity::identity_of;
 use crate::image::name::{ImageFile, ImageKeys};
+use crate::image::notes::NoteId;
 use crate::image::parent::{Below, Recorded};
 use crate::image::report::{CheckReport, Progress};
 use crate::storage::FileStorage;
 
 #[derive(Debug)]
 pub(super) struct Raw;
+
+static CREATION: Creation = Creation { options: &[], blank: true, other_size: true, part: false };
 
 impl ImageFormat for Raw {
     fn word(&self) -> &'static str {
@@ -100,6 +103,30 @@ impl ImageFormat for Raw {
             .path(file.path())
             .detail(detail)
             .advice("overlays are made by `cowblade create`, or by the server on demand"))
+    }
+
+    fn note_id(&self, _file: &ImageFile) -> Result<Option<NoteId>> {
+        Ok(None)
+    }
+
+    fn creation(&self) -> Option<&'static Creation> {
+        Some(&CREATION)
+    }
+
+    fn create(&self, file: &mut ImageFile, new: &NewImage<'_>) -> Result<()> {
+        let len = new.sectors.saturating_mul(SECTOR_BYTES);
+        if !new.is_fresh {
+            let have = file.main.len_bytes()?;
+            if have < len {
+                let detail = format!("it has {have} bytes, and the disk {len}");
+                return Err(HostError::new(ErrorKind::Full, "create a raw image")
+                    .path(file.path())
+                    .detail(detail));
+            }
+            file.main.zero(0, len)?;
+        }
+        file.main.extend(len)?;
+        Ok(file.main.sync_data()?)
     }
 
     fn check(

@@ -32,4 +32,42 @@ pub(super) const CASES: &[Case] = &[
             action: Action::Restart,
             accept: &[plain().with(&[Check::Bits { at: 14, mask: 0xf0, is: 0x10 }])],
         }]),
+    case("advertisement.content", Should, "AoE 4.3")
+        .shows("the announcement tells the same as an answer to a query, with CCmd 0")
+        .otherwise("Linux, which learns from it, uses other frames than after its next query")
+        .needs(Needs::ACTION)
+        .steps(&[
+            keep(query(), &[plain()]),
+            Step::Advertisement {
+                action: Action::Restart,
+                accept: &[plain().with(&[
+                    Check::Kept { at: 24, len: 5 },
+                    Check::Bits { at: 29, mask: 0x0f, is: 0 },
+                ])],
+            },
+        ]),
+    case("advertisement.after-crash", Should, "AoE 9")
+        .shows("a target that was killed announces itself when it is started again")
+        .otherwise("Linux waits for its next discovery, up to 60 s, while its requests time out")
+        .needs(Needs::ACTION)
+        .steps(&[Step::Advertisement {
+            action: Action::Crash,
+            accept: &[plain().with(&[RESPONSE, TAG_ZERO, OWN])],
+        }]),
+    case("advertisement.link-up", Should, "AoE 4.3")
+        .shows("a target announces itself when its interface comes up again")
+        .otherwise("a moved cable costs up to 60 s")
+        .needs(Needs::ACTION)
+        .steps(&[Step::Advertisement {
+            action: Action::LinkDownUp,
+            accept: &[plain().with(&[RESPONSE, TAG_ZERO, OWN])],
+        }]),
+    case("advertisement.length", Should, "AoE 2.7")
+        .shows("the announcement has at least 60 bytes")
+        .otherwise("a network card that does not pad sends a frame that switches drop")
+        .needs(Needs::ACTION)
+        .steps(&[Step::Advertisement {
+            action: Action::Restart,
+            accept: &[plain().with(&[Check::Length(Test::AtLeast(n(60)))])],
+        }]),
 ];

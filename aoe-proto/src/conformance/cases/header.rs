@@ -35,4 +35,34 @@ pub(super) const CASES: &[Case] = &[
         .shows("without the E flag the error byte of an answer is 0")
         .otherwise("clients that look at the byte alone see an error")
         .steps(&[ask(query(), &[plain().with(&[Check::Bits { at: 15, mask: 0xff, is: 0 }])])]),
+    case("header.tag.error", Must, "AoE 2.6")
+        .shows("an answer that tells a failure repeats the tag, too")
+        .otherwise("the client does not learn of the failure and waits")
+        .steps(&[
+            ask(read(Value::SECTORS, n(1)).tag(0x8000_0001), &[anything().with(&[TAG])]),
+            ask(raw(4, &[0; 12]).tag(0x8000_0002), &[anything().with(&[TAG])]),
+        ]),
+    case("header.tag.lists", Should, "AoE 2.6")
+        .shows("answers about the mask list and the reservation repeat the tag")
+        .otherwise("cluster tools wait for ever")
+        .steps(&[
+            ask(mask_read().tag(0x0000_0001), &[plain().with(&[TAG])]),
+            ask(reserve_read().tag(0xffff_0000), &[plain().with(&[TAG])]),
+        ]),
+    case("header.address", Must, "AoE 2.4")
+        .shows("every kind of answer carries the target's own shelf and slot")
+        .otherwise("iPXE rejects the answer; Linux takes it for another disk")
+        .steps(&[
+            ask(identify(), &[anything().with(&[Check::OwnAddress])]),
+            ask(mask_read(), &[anything().with(&[Check::OwnAddress])]),
+            ask(reserve_read(), &[anything().with(&[Check::OwnAddress])]),
+            ask(raw(4, &[0; 12]), &[anything().with(&[Check::OwnAddress])]),
+        ]),
+    case("header.ethertype", Must, "AoE 2")
+        .shows("an answer has the Ethernet type 0x88A2")
+        .otherwise("no client sees it")
+        .steps(&[ask(
+            query(),
+            &[anything().with(&[Check::Number { at: 12, len: 2, test: Test::is(0x88a2) }])],
+        )]),
 ];

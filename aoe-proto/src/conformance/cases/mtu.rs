@@ -26,4 +26,25 @@ pub(super) const CASES: &[Case] = &[
             ),
             ask(read(n(0), Value::MAX), &[done()]),
         ]),
+    case("mtu.write", Must, "AoE 4.2")
+        .shows("a write of the most sectors, which fills the link's frames, is executed")
+        .otherwise("every full-sized write is lost on the wire, without a message")
+        .needs(Needs::WRITES)
+        .steps(&[ask(write(1, Value::WINDOW, Value::MAX), &[done()])]),
+    case("mtu.not-more", Should, "AoE 4.2")
+        .shows("no more sectors are advertised than fit the frames of our link")
+        .otherwise("clients with smaller frames see the disk and cannot read")
+        .steps(&[ask(
+            query(),
+            &[plain().with(&[Check::Where {
+                what: "at most as many sectors as fit the MTU",
+                at: 28,
+                len: 1,
+                holds: |frame, facts| {
+                    let count = frame.get(28).copied().unwrap_or(0);
+                    usize::from(count).saturating_mul(512).saturating_add(22)
+                        <= usize::from(facts.mtu)
+                },
+            }])],
+        )]),
 ];

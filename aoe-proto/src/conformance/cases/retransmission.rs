@@ -6,6 +6,9 @@ const fn case(id: &'static str, severity: Severity, section: &'static str) -> Ca
     Case::new(Topic::Retransmission, id, severity, section)
 }
 
+const LISTED: &[Check] =
+    &[Check::Bits { at: 26, mask: 0xff, is: 0 }, Check::MaskList(Group::Of(&[Who::Own]))];
+
 pub(super) const CASES: &[Case] = &[
     case("retransmission.same-tag", Must, "AoE 9")
         .shows("a request that arrives twice with the same tag is answered twice")
@@ -36,4 +39,43 @@ pub(super) const CASES: &[Case] = &[
                 ],
             ),
         ]),
+    case("retransmission.new-tag", Must, "AoE 8.1")
+        .shows("a write that arrives again with another tag is answered, and stands once")
+        .otherwise("Linux, which gives every retransmission a new tag, loses the disk")
+        .needs(Needs::WRITES)
+        .steps(&[
+            burst(&[
+                exchange(write(1, Value::WINDOW, n(1)).tag(0x0001_0001), &[done()]),
+                exchange(write(1, Value::WINDOW, n(1)).tag(0x0001_0002), &[done()]),
+            ]),
+            ask(
+                read(Value::WINDOW, n(1)),
+                &[done().with(&[Check::Pattern { seed: 1, lba: Value::WINDOW, sectors: n(1) }])],
+            ),
+        ]),
+    case("retransmission.write.same-tag", Must, "AoE 9")
+        .shows("a write that arrives twice with the same tag is answered twice")
+        .otherwise("iPXE and WinAoE, whose first answer was lost, wait for ever")
+        .needs(Needs::WRITES)
+        .steps(&[
+            ask(write(1, Value::WINDOW, n(1)).tag(0x18ae_0011), &[done()]),
+            ask(write(1, Value::WINDOW, n(1)).tag(0x18ae_0011), &[done()]),
+        ]),
+    case("retransmission.mask", Must, "AoE 9")
+        .shows("an edit of the mask that arrives twice has the same answer twice")
+        .otherwise("a tool whose first answer was lost believes that its edit failed")
+        .needs(Needs::MASK)
+        .steps(&[
+            ask(mask_edit(&[(ADD, Who::Own)]).tag(0x18ae_0012), &[plain().with(LISTED)]),
+            ask(mask_edit(&[(ADD, Who::Own)]).tag(0x18ae_0012), &[plain().with(LISTED)]),
+        ]),
+    case("retransmission.one-answer.read", Must, "AoE 1")
+        .shows("a read is answered once")
+        .otherwise("two servers have one address: clients write to both in turn")
+        .steps(&[Step::Ask(exchange(read(n(0), n(1)), &[done()]).exactly_once())]),
+    case("retransmission.one-answer.broadcast", Must, "AoE 2.4")
+        .shows("a broadcast query to the exact shelf and slot is answered once")
+        .otherwise("two servers have one address: clients write to both in turn")
+        .needs(Needs::BROADCAST)
+        .steps(&[Step::Ask(exchange(query().to(Who::Broadcast), &[plain()]).exactly_once())]),
 ];

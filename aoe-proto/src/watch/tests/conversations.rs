@@ -76,8 +76,9 @@ fn lost_replies_are_told_once() {
             (800, read(3, 6)),
             (801, data(3, 6)),
             (900, write(4, 9, 9)),
-            // Silence is an answer to these.
+            // Silence is an answer to these, and to the search for a target that is not there.
             (901, ask(1, 5, &query(1, b"other"))),
+            (901, elsewhere(ask(1, 7, &query(0, b"")))),
             (902, with_wildcard(identify(6))),
         ],
     );
@@ -94,6 +95,11 @@ fn lost_replies_are_told_once() {
     assert_eq!((target.traffic().lost, target.outstanding()), (3, 0));
     let late = watch.observe(&Captured::whole(61_000 * MS, &written(4, 9))).kind;
     assert_eq!(late, Kind::LateAnswer { after_ns: 60_100 * MS });
+}
+
+fn elsewhere(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[18] = 4;
+    frame
 }
 
 fn with_wildcard(mut frame: Vec<u8>) -> Vec<u8> {

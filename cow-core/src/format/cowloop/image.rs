@@ -383,7 +383,9 @@ fn empty<S: Storage>(
     storage.zero_at(UNIT, geometry.bitmap_len())?;
     // Not punched: see `unlisted`.
     let data = geometry.data_offset();
-    storage.zero_at(data, len.saturating_sub(data))?;
+    if let Some(len) = len.checked_sub(data) {
+        storage.zero_at(data, len)?;
+    }
     storage.sync()?;
     put_head(storage, &head.clean(0))?;
     storage.sync()

@@ -287,9 +287,10 @@ operation_error! {
 }
 
 operation_error! {
-    /// Why [`rollback`](super::rollback) failed. Unless the storage failed, nothing was written.
+    /// Why [`rollback`](super::rollback) or [`invalidate`](super::invalidate) failed. Unless the
+    /// storage failed, nothing was written.
     RollbackError {
-        /// There is no store to empty.
+        /// There is no store.
         Header {
             /// What is wrong.
             reason: HeaderFault

@@ -37,10 +37,10 @@ pub use error::{
 };
 pub use geometry::{Geometry, MAX_CHUNK_SECTORS};
 pub use index::{index_needed, move_index};
-pub use overlay::Writable;
+pub use overlay::{Overflow, Writable};
 pub use store::{
-    Loaded, Opened, SCRATCH_MIN_LEN, Usage, clear_stale, create, is_store, load_index, open,
-    open_even_invalidated, rollback, unmark,
+    Loaded, Opened, SCRATCH_MIN_LEN, Usage, clear_stale, create, invalidate, is_store, load_index,
+    open, open_even_invalidated, rollback, unmark,
 };
 pub use walk::{Exception, Exceptions};
 

@@ -8,6 +8,7 @@
 use super::error::RefuseWriting;
 use super::geometry::{ENTRY_BYTES, FIRST_DATA_CHUNK, Geometry, SECTOR_ENTRIES_SHIFT};
 use super::index::{self, Mapped, index_needed};
+use super::store::VALID_OFFSET;
 use super::{Loaded, MERGE_CHUNKS, Runs, locate, runs};
 use crate::format::{
     Adopted, Applied, Cleared, Fill, IndexEntry, Load, Located, Map, Overlay, Placed, Sealed, State,
@@ -27,11 +28,19 @@ const _: () = assert!(ENTRY_BYTES << SECTOR_ENTRIES_SHIFT == SECTOR_BYTES);
 /// Chunks that one [`Overlay::apply`] looks at: bounds the work of a call.
 const APPLY_CHUNKS: u64 = MERGE_CHUNKS;
 
+/// What happens when a write needs a new chunk and the store has none.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Overflow {
+    /// That write fails and everything else goes on: the kernel's `PO`.
+    #[default]
+    Fail,
+    /// From then on every request fails, and the store is to be marked invalid: the kernel's `P`.
+    /// It loses whatever was written since the snapshot was made, and is here for those who want to
+    /// be told in that way that it is incomplete.
+    Invalidate,
+}
+
 /// A store that takes writes.
-///
-/// When the store is full, writes that need a new chunk fail ([`Placed::Full`]) and everything else
-/// goes on, as with the kernel's `PO`. The kernel's `P` marks the store invalid then, which loses
-/// all of it; we never do that.
 #[derive(Debug)]
 pub struct Writable {
     storage: StorageKey,
@@ -47,6 +56,8 @@ pub struct Writable {
     published: u64,
     /// Areas below this are zeroed behind the end of the list.
     areas_ready: u64,
+    overflow: Overflow,
+    overflowed: bool,
 }
 
 impl Writable {
@@ -75,7 +86,21 @@ impl Writable {
             sealed: listed,
             published: listed,
             areas_ready: geometry.area_of(listed).saturating_add(1),
+            overflow: Overflow::Fail,
+            overflowed: false,
         })
+    }
+
+    /// With another way to deal with a full store than [`Overflow::Fail`].
+    #[must_use]
+    pub const fn with_overflow(self, overflow: Overflow) -> Self {
+        Self { overflow, ..self }
+    }
+
+    /// A write found the store full, and [`Overflow::Invalidate`] was asked for: the driver is to
+    /// call [`invalidate`](super::invalidate). Requests fail as corrupt at the header's valid word.
+    pub const fn is_to_be_invalidated(&self) -> bool {
+        self.overflowed
     }
 
     /// Sizes of the store and the disk.
@@ -308,6 +333,9 @@ impl Map for Writable {
     }
 
     fn locate(&self, extent: Extent, _pages: &PagePool<'_>, index: &[IndexEntry]) -> Located {
+        if self.overflowed {
+            return Located::Corrupt { offset: VALID_OFFSET };
+        }
         Located::Run(locate(&self.geometry, extent, index))
     }
 
@@ -328,8 +356,15 @@ impl Overlay for Writable {
     }
 
     fn place(&mut self, extent: Extent, _pages: &PagePool<'_>, index: &mut [IndexEntry]) -> Placed {
+        if self.overflowed {
+            return Placed::Corrupt { offset: VALID_OFFSET };
+        }
         match index::find(index, self.geometry.chunk_of(extent.start())) {
-            None => self.allocate(extent, index),
+            None => {
+                let placed = self.allocate(extent, index);
+                self.overflowed = placed == Placed::Full && self.overflow == Overflow::Invalidate;
+                placed
+            }
             Some(mapped) if mapped.pending => Placed::Busy,
             Some(mapped) => Placed::Write {
                 sectors: self.span(extent, mapped, index),
@@ -350,6 +385,9 @@ impl Overlay for Writable {
         _pages: &PagePool<'_>,
         index: &[IndexEntry],
     ) -> Cleared {
+        if self.overflowed {
+            return Cleared::Corrupt { offset: VALID_OFFSET };
+        }
         match index::find(index, self.geometry.chunk_of(extent.start())) {
             Some(mapped) if mapped.pending => Cleared::Busy,
             // Zeros in place would be acknowledged although the chunk may still fall back.

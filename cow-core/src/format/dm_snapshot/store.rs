@@ -16,6 +16,8 @@ pub const SCRATCH_MIN_LEN: usize = SECTOR_LEN;
 /// `SnAp`
 const MAGIC: u32 = 0x7041_6e53;
 const VERSION: u32 = 1;
+/// Byte of the header with the word that says whether the store is valid.
+pub(super) const VALID_OFFSET: u64 = 4;
 
 /// The four words of the header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -364,6 +366,21 @@ pub(super) fn fill_index<S: ReadStorage>(
         let _always_fits = index::put(index, disk_chunk, Mapped::listed(store_chunk, number));
         Ok(())
     })
+}
+
+/// Marks a store invalid, as the kernel does when a store of persistence `P` is full: neither the
+/// kernel nor [`open`] takes it any more. What it holds stays readable with
+/// [`open_even_invalidated`], and [`rollback`] makes it usable again.
+///
+/// # Errors
+/// See [`RollbackError`].
+pub fn invalidate<S: Storage>(storage: &mut S) -> Result<(), RollbackError<S::Error>> {
+    let mut sector = [0; SECTOR_LEN];
+    let (header, len) = read_header(storage, &mut sector).map_err(RollbackError::Storage)?;
+    header.geometry(len, 1, false).map_err(|reason| RollbackError::Header { reason })?;
+    Header { valid: 0, ..header }.emit(&mut sector);
+    storage.write_at(0, &sector).map_err(RollbackError::Storage)?;
+    storage.sync().map_err(RollbackError::Storage)
 }
 
 /// Empties a store: everything reads from below again, and all its room is free. Also a store that

@@ -554,15 +554,41 @@ pub fn freeze<S: Storage>(
 ) -> Result<Opened, UpdateError<S::Error>> {
     update(storage, scratch, |header| {
         writable(header)?;
-        let used = layer_id == header.layer_id || layer_id == header.page_id;
-        if used || layer_id == LayerId::NONE {
-            return Err(UpdateError::NotFresh);
-        }
-        if header.parent.identity == ParentIdentity::Layer(layer_id) {
-            return Err(UpdateError::NotFresh);
-        }
-        header.layer_id = layer_id;
+        header.rename(layer_id)?;
         header.mode = Mode::Frozen;
+        Ok(())
+    })
+}
+
+impl Header {
+    /// Gives the layer another identity, which nobody else has.
+    fn rename<E>(&mut self, layer_id: LayerId) -> Result<(), UpdateError<E>> {
+        let used = layer_id == self.layer_id || layer_id == self.page_id;
+        let is_parent = self.parent.identity == ParentIdentity::Layer(layer_id);
+        if used || is_parent || layer_id == LayerId::NONE {
+            return Err(UpdateError::NotFresh);
+        }
+        self.layer_id = layer_id;
+        Ok(())
+    }
+}
+
+/// Makes a frozen layer an overlay again, under an identity of its own: images that lie on it do not
+/// recognise it any more, from before its first change on [FORMAT 7.3].
+///
+/// # Errors
+/// [`UpdateError`]; [`ModeError::NotFrozen`] if it is an overlay already.
+pub fn thaw<S: Storage>(
+    storage: &mut S,
+    layer_id: LayerId,
+    scratch: &mut Page,
+) -> Result<Opened, UpdateError<S::Error>> {
+    update(storage, scratch, |header| {
+        if header.mode == Mode::Writable {
+            return Err(UpdateError::Mode(ModeError::NotFrozen));
+        }
+        header.rename(layer_id)?;
+        header.mode = Mode::Writable;
         Ok(())
     })
 }

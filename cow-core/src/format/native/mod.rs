@@ -29,6 +29,6 @@ pub use geometry::{Geometry, SECTORS_PER_PAGE};
 pub use header::{HINT_LEN, Header, LABEL_LEN, Mode, Parent, VERSION, Window};
 pub use image::{
     CreateError, CreateOptions, Fresh, ModeError, OpenError, Opened, UpdateError, close, create,
-    freeze, is_native, open, open_writable, rollback, set_label, set_parent,
+    freeze, is_native, open, open_writable, rollback, set_label, set_parent, thaw,
 };
 pub use layer::{Frozen, Writable};

@@ -323,7 +323,7 @@ fn empty<S: Storage>(storage: &mut S, opened: &Opened) -> Result<(), S::Error> {
     header.write_version(storage, 0)?;
     storage.sync()?;
     let data = geometry.data_offset();
-    storage.punch(data, opened.len.saturating_sub(data))
+    opened.len.checked_sub(data).map_or(Ok(()), |len| storage.punch(data, len))
 }
 
 /// Judges header, path and bitmap, and tells `found` what is not in order. Nobody may write

@@ -11,7 +11,7 @@ use crate::format::IndexEntry;
 use crate::format::dm_snapshot::{
     CheckError, CreateError, Exception, Exceptions, Fault, Geometry, HeaderFault, LoadError,
     OpenError, RefuseWriting, RollbackError, Usage, Writable, check, create, index_needed,
-    is_store, load_index, open, open_even_invalidated, rollback, unmark,
+    invalidate, is_store, load_index, open, open_even_invalidated, rollback, unmark,
 };
 
 const DISK: u64 = 6400;
@@ -153,6 +153,20 @@ fn an_invalidated_store_is_read_only_and_only_on_request() {
     rollback(&mut medium).unwrap();
     assert_eq!(tags_on(&medium, DISK).0.exceptions(), 0);
     assert_eq!(medium.bytes(0, 16), b"SnAp\x01\0\0\0\x01\0\0\0\x40\0\0\0");
+}
+
+#[test]
+fn a_store_is_marked_invalid_where_the_kernel_marks_it() {
+    let mut medium = literal(8000);
+    let before = medium.bytes(0, 4096);
+    invalidate(&mut medium).unwrap();
+    let mut expected = before;
+    expected[4] = 0;
+    assert_eq!(medium.bytes(0, 4096), expected);
+    assert_eq!(findings(&medium), [Fault::Invalidated]);
+    invalidate(&mut medium).unwrap();
+    let reason = HeaderFault::Blank;
+    assert_eq!(invalidate(&mut Medium::new(8000)), Err(RollbackError::Header { reason }));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::{Medium, Random, Rig, content, extent, load, pool, tags_on};
-use crate::format::dm_snapshot::{create, index_needed};
+use crate::format::dm_snapshot::{Overflow, create, index_needed};
 use crate::format::{
     Adopted, Applied, Cleared, Fill, IndexEntry, Load, Located, Map, Overlay, Place, Placed, Run,
     State,
@@ -24,6 +24,28 @@ fn clear(rig: &mut Rig, start: u64, sectors: u64, discard: bool) -> Cleared {
 
 fn run(sectors: u64, place: Place) -> Located {
     Located::Run(Run { sectors, place })
+}
+
+/// The kernel's `P`: everything fails from the first write on that finds no room.
+#[test]
+fn a_full_store_can_fail_as_a_whole() {
+    let mut rig = Rig::create(8, 4, 100, 2);
+    rig.top = rig.top.with_overflow(Overflow::Invalidate);
+    assert!(rig.write(extent(0, 8), 1) && rig.write(extent(8, 8), 1));
+    rig.commit();
+    assert!(!rig.top.is_to_be_invalidated());
+    assert_eq!(place(&mut rig, 64, 1), Placed::Full);
+    assert!(rig.top.is_to_be_invalidated());
+    let offset = 4;
+    assert_eq!(locate(&rig, 0, 8), Located::Corrupt { offset });
+    assert_eq!(place(&mut rig, 0, 8), Placed::Corrupt { offset });
+    assert_eq!(clear(&mut rig, 0, 8, true), Cleared::Corrupt { offset });
+    // By default only that write fails.
+    let mut rig = Rig::create(8, 4, 100, 2);
+    assert!(rig.write(extent(0, 16), 1));
+    assert_eq!(place(&mut rig, 64, 1), Placed::Full);
+    assert!(!rig.top.is_to_be_invalidated());
+    assert!(matches!(locate(&rig, 0, 8), Located::Run(_)));
 }
 
 #[test]

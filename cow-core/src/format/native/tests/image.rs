@@ -259,7 +259,7 @@ fn rollback_empties_and_counts_on() {
 }
 
 #[test]
-fn freezing_gives_a_new_identity_and_no_way_back() {
+fn freezing_gives_a_new_identity() {
     let mut drive = Drive::new(made(100));
     drive.write(extent(10, 1), 9);
     let mut storage = drive.close();
@@ -389,4 +389,28 @@ fn map_lengths() {
     assert_eq!(map_len(16_129), Some(8064));
     assert_eq!(map_len(MAX_SECTORS), Some(17_452_565_521 * 4032));
     assert_eq!(map_len(MAX_SECTORS + 1), None);
+}
+
+#[test]
+fn thawing_gives_another_identity_first() {
+    let mut drive = Drive::new(made(100));
+    drive.write(extent(10, 1), 9);
+    let mut storage = drive.close();
+    let other = LayerId([9; 16]);
+    let refused = Err(UpdateError::Mode(ModeError::NotFrozen));
+    assert_eq!(thaw(&mut storage, other, &mut page()).map(|_| ()), refused);
+    freeze(&mut storage, NEW_ID, &mut page()).unwrap();
+    for id in [ID, NEW_ID, LayerId::NONE] {
+        assert_eq!(thaw(&mut storage, id, &mut page()).map(|_| ()), Err(UpdateError::NotFresh));
+    }
+    thaw(&mut storage, other, &mut page()).unwrap();
+    for slot in 0..2 {
+        assert_eq!(storage.page_at(slot * 4096)[40..56], other.0, "both headers say it");
+    }
+    assert_eq!(opened(&storage).unwrap().frozen(KEY).unwrap_err(), ModeError::NotFrozen);
+    let mut drive = Drive::new(storage);
+    drive.write(extent(11, 1), 8);
+    assert_eq!((drive.read(10), drive.read(11)), (Ok([9; 512]), Ok([8; 512])));
+    let report = check(&drive.close(), &mut page(), &mut |f| panic!("{f}")).unwrap();
+    assert_eq!((report.data, report.zero, report.absent), (2, 0, 98));
 }

@@ -5,6 +5,10 @@
 //! and alter the answer ([`altered`]), or alter the request before the honest target sees it: write
 //! down the mistake that a programmer would make, not the symptom that the case looks for.
 
+mod disk;
+mod ether;
+mod lists;
+
 use aoe_proto::TargetConfig;
 
 use crate::world::{SERVER, Server};
@@ -62,13 +66,60 @@ fn opcode(frame: &[u8]) -> Option<u8> {
     frame.get(27).copied().filter(|_| command(frame) == Some(0))
 }
 
-/// Makes an ATA answer an AoE error 2, as vblade does.
-fn bad_argument(answer: &mut [u8]) {
-    answer[14] |= 0x04;
-    answer[15] = 2;
+fn is_ata(frame: &[u8]) -> bool {
+    command(frame) == Some(0)
 }
 
-pub(crate) const DEFECTS: &[Defect] = &[
+/// Nothing, if `drops`.
+fn dropping(server: &mut Server, frame: &[u8], drops: bool) -> Vec<Vec<u8>> {
+    if drops { Vec::new() } else { server.honest(frame) }
+}
+
+/// What the honest target does with another request, if `bends`.
+fn bent(
+    server: &mut Server,
+    frame: &[u8],
+    bends: bool,
+    bend: impl Fn(&mut Vec<u8>),
+) -> Vec<Vec<u8>> {
+    let mut frame = frame.to_vec();
+    if bends {
+        bend(&mut frame);
+    }
+    server.honest(&frame)
+}
+
+/// The honest answers, altered if the request is one of those.
+fn on_request(
+    server: &mut Server,
+    frame: &[u8],
+    alters: bool,
+    alter: impl Fn(&mut Vec<u8>),
+) -> Vec<Vec<u8>> {
+    altered(server, frame, |answer| {
+        if alters {
+            alter(answer);
+        }
+    })
+}
+
+/// Makes an answer an AoE error.
+fn aoe_error(answer: &mut [u8], code: u8) {
+    answer[14] |= 0x04;
+    answer[15] = code;
+}
+
+/// Makes an ATA answer an AoE error 2, as vblade does.
+fn bad_argument(answer: &mut [u8]) {
+    aoe_error(answer, 2);
+}
+
+/// All of them.
+pub(crate) fn all() -> impl Iterator<Item = &'static Defect> {
+    [DEFECTS, ether::DEFECTS, lists::DEFECTS, disk::DEFECTS].into_iter().flatten()
+}
+
+const DEFECTS: &[Defect] = &[
     defect("answers for every shelf", "addressing.other.shelf").serve(|server, frame| {
         let mut frame = frame.to_vec();
         if frame.get(12..14) == Some(&[0x88, 0xa2]) && frame.len() > 17 {

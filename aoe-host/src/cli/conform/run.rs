@@ -1,0 +1,175 @@
+//! `cowblade conform SHELF.SLOT`: one run, from the arguments to the exit code.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aoe_proto::conformance::Facts;
+use indicatif::ProgressBar;
+
+use super::setup::{choose, config, permitted, window};
+use super::{ConformArgs, OutputArgs};
+use crate::cli::output::{count_bar, print_bytes, print_line};
+use crate::conform::{
+    Commands, Ended, Head, Journal, Ledger, Plan, ProbeWire, Progress, RunReport, Sides, Tester,
+    conduct, default_directory, journal_path, journals_of, junit, render, scout,
+};
+use crate::error::{ErrorKind, Exit, HostError, Result};
+use crate::link::probe::Probe;
+use crate::signals::Signals;
+use crate::values::{Address, parse_address};
+
+/// Distance of the tags of the first questions from those of the cases.
+const SCOUT_TAGS: u32 = 1 << 12;
+
+pub(super) fn run(args: &ConformArgs) -> Result<Exit> {
+    let address = address(args)?;
+    check_output(&args.output)?;
+    let choice = choose(&args.choice)?;
+    let mut signals = Signals::install()?;
+    let mut interrupted = || signals.take().drain;
+    let probe = Probe::open(args.interface()?)?;
+    let mut config = config(args, address, &probe)?;
+    let permitted = permitted(&args.permit, &probe);
+    let (interface, mtu) = (probe.name().to_owned(), probe.mtu());
+    let mut wire = ProbeWire::new(probe);
+
+    let directory = args.journal_dir.clone().unwrap_or_else(default_directory);
+    let Some(facts) = scout(&config, &mut wire, &mut interrupted)? else {
+        if interrupted() {
+            return Ok(Exit::Failure);
+        }
+        return Err(nobody(address, &interface, &directory));
+    };
+    refuse_second_run(&directory, &facts)?;
+    config.tag_seed = config.tag_seed.wrapping_add(SCOUT_TAGS);
+    config.window = window(args.permit.write_window, &facts)?;
+
+    let macs = [config.own_mac].into_iter().chain(config.second_mac).collect();
+    let head = Head { format: Head::FORMAT.to_owned(), interface, macs };
+    let mut journal = Journal::new(&directory, head);
+    let tester = args.permit.interactive.then(Tester::at_the_terminal).transpose()?;
+    let commands = args.permit.action.clone();
+    let mut stage =
+        Commands::new(commands, address, mtu, args.timing.action_time).with_tester(tester);
+    let plan = Plan { config, choice, permitted };
+    let bar = count_bar(plan.choice.cases().len(), !args.permit.interactive);
+    let report = conduct(
+        &plan,
+        &mut Sides {
+            wire: &mut wire,
+            stage: &mut stage,
+            ledger: &mut journal,
+            watcher: &mut |progress| show(&bar, progress),
+            interrupted: &mut interrupted,
+        },
+    );
+    bar.finish_and_clear();
+    let report = report?;
+    tell(&report, &args.output)?;
+    conclude(&report, &journal, args.output.strict)
+}
+
+fn address(args: &ConformArgs) -> Result<Address> {
+    let Some(text) = &args.target else {
+        return Err(HostError::usage("examine a target", "nothing says which")
+            .advice("name it as SHELF.SLOT; `cowblade discover -i IFACE` finds them"));
+    };
+    parse_address(text).map_err(|error| HostError::usage("examine the target", error.to_string()))
+}
+
+fn is_stdout(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+fn check_output(output: &OutputArgs) -> Result<()> {
+    let both = [&output.json, &output.junit];
+    if both.iter().all(|path| path.as_deref().is_some_and(is_stdout)) {
+        return Err(HostError::usage("print both reports", "there is one standard output"));
+    }
+    Ok(())
+}
+
+/// Nobody answers: perhaps because an earlier run was killed while a mask was set.
+fn nobody(address: Address, interface: &str, directory: &Path) -> HostError {
+    let error = HostError::new(ErrorKind::Timeout, "examine the target")
+        .export(address)
+        .interface(interface);
+    let left = journals_of(directory, Some(address)).unwrap_or_default();
+    match left.first() {
+        Some(path) => error.advice(undo_advice(path)),
+        None => error.advice("`cowblade discover` shows who answers on an interface"),
+    }
+}
+
+fn undo_advice(path: &Path) -> String {
+    format!(
+        "an earlier run left {}; `cowblade conform --restore {}` undoes it",
+        path.display(),
+        path.display()
+    )
+}
+
+fn refuse_second_run(directory: &Path, facts: &Facts) -> Result<()> {
+    let path = journal_path(directory, facts.address, facts.target_mac);
+    if !path.exists() {
+        return Ok(());
+    }
+    Err(HostError::new(ErrorKind::InUse, "examine the target")
+        .export(facts.address)
+        .detail("an earlier run did not put it back, or still goes on")
+        .advice(undo_advice(&path)))
+}
+
+fn show(bar: &ProgressBar, progress: Progress<'_>) {
+    match progress {
+        Progress::Started(case, number, _) => {
+            bar.set_position(number.saturating_sub(1) as u64);
+            bar.set_message(case.id);
+        }
+        Progress::Acting(action) => bar.set_message(action.instruction()),
+        Progress::Undoing => bar.set_message("interrupted: putting everything back"),
+        Progress::Ended(_) => bar.inc(1),
+        Progress::Sent(_) => {}
+    }
+}
+
+fn tell(report: &RunReport, output: &OutputArgs) -> Result<()> {
+    let mut stdout_taken = false;
+    if let Some(path) = &output.json {
+        let mut text = serde_json::to_string_pretty(report)
+            .map_err(|error| HostError::new(ErrorKind::Io, "write the report").source(error))?;
+        text.push('\n');
+        stdout_taken |= put(path, &text)?;
+    }
+    if let Some(path) = &output.junit {
+        stdout_taken |= put(path, &junit(report, output.strict))?;
+    }
+    if stdout_taken {
+        return Ok(());
+    }
+    print_line(&render(report, output.verbose))
+}
+
+/// Tells whether the text went to standard output.
+fn put(path: &PathBuf, text: &str) -> Result<bool> {
+    if is_stdout(path) {
+        print_bytes(text.as_bytes())?;
+        return Ok(true);
+    }
+    fs::write(path, text).map_err(|error| HostError::io(error, "write the report").path(path))?;
+    Ok(false)
+}
+
+fn conclude(report: &RunReport, journal: &Journal, strict: bool) -> Result<Exit> {
+    if let (Some(_), Some(path)) = (journal.pending(), journal.path()) {
+        return Err(HostError::new(ErrorKind::Protocol, "put the target back")
+            .export(report.target.address)
+            .advice(format!("`cowblade conform --restore {}` tries again", path.display())));
+    }
+    Ok(match report.ended {
+        Ended::Interrupted => Exit::Failure,
+        Ended::NoAnswer => Exit::NotFound,
+        Ended::Finished if report.has_failed(strict) => Exit::Problems,
+        Ended::Finished => Exit::Success,
+    })
+}

@@ -1,0 +1,147 @@
+//! The report of a run for people: topic by topic, with the frames behind each failure.
+
+use aoe_proto::conformance::{Severity, Topic};
+use aoe_proto::print::PrintFrame;
+
+use super::hex::dump;
+use super::report::{CaseReport, Counts, Ended, Result, RunReport};
+
+/// The whole report. With `verbose` every case is listed, else failures and remarks.
+pub fn render(report: &RunReport, verbose: bool) -> String {
+    let mut text = head(report);
+    for topic in Topic::ALL {
+        let cases: Vec<&CaseReport> = report.of_topic(*topic).collect();
+        if cases.is_empty() {
+            continue;
+        }
+        let counts = Counts::of(cases.iter().copied());
+        push(&mut text, &format!("{:<36} {}", topic.title(), counts_text(&counts)));
+        for case in cases {
+            if verbose || case.result == Result::Failed {
+                push(&mut text, &case_line(case));
+            }
+            if case.result == Result::Failed {
+                text.push_str(&failure_text(case));
+            }
+        }
+    }
+    push(&mut text, "");
+    for warning in &report.warnings {
+        push(&mut text, &format!("warning: {warning}"));
+    }
+    text.push_str(&conclusion(report));
+    text
+}
+
+fn push(text: &mut String, line: &str) {
+    text.push_str(line);
+    text.push('\n');
+}
+
+fn head(report: &RunReport) -> String {
+    let (target, runner) = (&report.target, &report.runner);
+    let told = [
+        target.sectors.map(|count| format!("{count} sectors")),
+        target.buffer_count.map(|count| format!("{count} buffers")),
+        target.sectors_max.map(|count| format!("{count} sectors per command")),
+        target.firmware.map(|version| format!("firmware 0x{version:04x}")),
+    ];
+    let told: Vec<String> = told.into_iter().flatten().collect();
+    format!(
+        "{} at {}: {}\nexamined from {}, MTU {}; permitted: {}\n\n",
+        target.address,
+        target.mac,
+        told.join(", "),
+        runner.mac,
+        runner.mtu,
+        runner.permitted
+    )
+}
+
+fn counts_text(counts: &Counts) -> String {
+    let mut parts = Vec::new();
+    let mut add = |count: usize, words: &str| {
+        if count > 0 {
+            parts.push(format!("{count} {words}"));
+        }
+    };
+    add(counts.failed_must, "FAILED (must)");
+    add(counts.failed_should, "failed (should)");
+    add(counts.failed_note, "failed (note)");
+    add(counts.passed, "passed");
+    add(counts.skipped, "skipped");
+    parts.join(", ")
+}
+
+/// One line about a case, and its remarks.
+pub fn case_line(case: &CaseReport) -> String {
+    let result = match case.result {
+        Result::Passed => "ok  ",
+        Result::Failed => "FAIL",
+        Result::Skipped => "skip",
+    };
+    let mut text = format!("  {result} {:<6} {:<34} {}", case.severity, case.id, case.purpose);
+    if let (Result::Skipped, Some(because)) = (case.result, &case.because) {
+        text.push_str("\n              ");
+        text.push_str(because);
+    }
+    for remark in &case.remarks {
+        text.push_str("\n              remark: ");
+        text.push_str(remark);
+    }
+    text
+}
+
+/// What is behind a failure: why, what it leads to, and the frames.
+pub fn failure_text(case: &CaseReport) -> String {
+    let mut text = String::new();
+    let because = case.because.as_deref().unwrap_or_default();
+    let Some(evidence) = &case.evidence else {
+        push(&mut text, &format!("      {because} [{}]", case.section));
+        return text;
+    };
+    push(&mut text, &format!("      step {}: {because} [{}]", evidence.step, case.section));
+    push(&mut text, &format!("      otherwise: {}", case.consequence));
+    if !evidence.accepted.is_empty() {
+        push(&mut text, &format!("      accepted: {}", evidence.accepted.join("; or ")));
+    }
+    if case.restored == Some(false) {
+        push(&mut text, "      what the case altered could not be put back");
+    }
+    let wrong = evidence.wrong.map(|(start, len)| start..start + len);
+    for (what, frame, wrong) in
+        [("sent", &evidence.sent.0, None), ("received", &evidence.received.0, wrong)]
+    {
+        if frame.is_empty() {
+            push(&mut text, &format!("      nothing {what}"));
+            continue;
+        }
+        push(&mut text, &format!("      {what}, {} bytes: {}", frame.len(), PrintFrame(frame)));
+        for row in dump(frame, wrong) {
+            push(&mut text, &format!("      {row}"));
+        }
+    }
+    text
+}
+
+fn conclusion(report: &RunReport) -> String {
+    let counts = &report.counts;
+    let seconds = report.elapsed_ms / 1000;
+    let tenths = report.elapsed_ms % 1000 / 100;
+    let ended = match report.ended {
+        Ended::Finished => "",
+        Ended::Interrupted => "interrupted; ",
+        Ended::NoAnswer => "nobody answered; ",
+    };
+    let cases = report.cases.len();
+    let remarks = match counts.passed_with_remarks {
+        0 => String::new(),
+        some => format!(", {some} of the passed with remarks"),
+    };
+    format!("{ended}{cases} cases in {seconds}.{tenths} s: {}{remarks}", counts_text(counts))
+}
+
+/// Whether a failure of this severity counts.
+pub(super) fn counts_as_failure(case: &CaseReport, strict: bool) -> bool {
+    case.failed(Severity::Must) || strict && case.failed(Severity::Should)
+}

@@ -1,0 +1,380 @@
+//! `cowblade conform` on a real wire: against our server, against vblade, killed and interrupted.
+#![allow(clippy::unwrap_used, reason = "a failed preparation fails the test")]
+
+use core::time::Duration;
+use std::fs;
+use std::path::Path;
+use std::process::Child;
+
+use aoe_proto::conformance::{ALL, Case};
+use aoe_proto::wire::{AtaArg, Header};
+use system_tests::conformance::compare::{Explanation, Run, check};
+use system_tests::conformance::document::{Column, cell_text, cells_of, defects_part, row_front};
+use system_tests::conformance::site::{ADDRESS, ConformSite, Which};
+use system_tests::conformance::{explained, in_process};
+use system_tests::dissector::{self, Dissected};
+use system_tests::frames::{command, config, parse_mac};
+use system_tests::initiator::Initiator;
+use system_tests::lab::Lab;
+use system_tests::net::Segment;
+use system_tests::operator::{self, Said};
+use system_tests::require::{self, Need};
+use system_tests::rng::Rng;
+use system_tests::wire::Wire;
+
+const ROOT: &[Need] = &[Need::Root, Need::Program("ip")];
+const VBLADE: &[Need] = &[Need::Program("vblade")];
+const TSHARK: &[Need] = &[Need::Program("tshark")];
+const DOCUMENT: &str = include_str!("../docs/CONFORMANCE.md");
+/// Topics whose cases alter every kind of state, and need nobody to act.
+const ALTERING: [&str; 10] = [
+    "--topic", "config", "--topic", "mask", "--topic", "reserve", "--topic", "write", "--topic",
+    "ordering",
+];
+
+fn cases() -> impl Iterator<Item = &'static Case> {
+    ALL.iter().copied().flatten()
+}
+
+/// A lab for a test that needs no guest.
+fn lab(test: &'static str) -> Lab {
+    Lab::new(test, "")
+}
+
+/// The committed document says of a target what was found.
+fn assert_documented(name: &'static str, runs: [&Run; 2], explanations: &[Explanation]) {
+    if let Err(gaps) = check(explanations, &runs) {
+        panic!("{name}: {gaps}; see tests/src/conformance/explained.rs");
+    }
+    let column = Column { name, runs, explanations };
+    let written = cells_of(DOCUMENT, name);
+    for case in cases() {
+        let found = cell_text(case, &column);
+        assert_eq!(
+            written.get(case.id),
+            Some(&found.as_str()),
+            "{name}, {}: docs/CONFORMANCE.md is old; tests/conformance-report makes it",
+            case.id
+        );
+    }
+}
+
+#[test]
+fn the_document_names_every_case_and_every_defect() {
+    for case in cases() {
+        assert!(
+            DOCUMENT.contains(&row_front(case)),
+            "{}: docs/CONFORMANCE.md is old; tests/conformance-report makes it",
+            case.id
+        );
+    }
+    assert!(
+        DOCUMENT.contains(&defects_part(&in_process::defects())),
+        "the table of defects is old"
+    );
+    let runs = [1500, 9000].map(in_process::run);
+    let [low, high] = &runs;
+    assert_documented("in process", [low, high], &explained::in_process());
+}
+
+#[test]
+fn our_server_keeps_to_the_protocol() {
+    let test = "our_server_keeps_to_the_protocol";
+    if !require::met(test, &[ROOT]) {
+        return;
+    }
+    let lab = lab(test);
+    let runs = [1500, 9000].map(|mtu| {
+        let site = ConformSite::new(&lab, Which::Cowblade, mtu);
+        let before = site.snapshot();
+        let junit = site.file("junit.xml");
+        let found = site.examine(&["--junit", &junit.display().to_string()]);
+        println!("MTU {mtu}: {}", found.said.out.lines().last().unwrap_or_default());
+        assert_eq!(found.said.code, 0, "{:?}", found.said);
+        assert_eq!(found.report["counts"]["failed_must"], 0, "{}", found.said.out);
+        assert_eq!(found.report["ended"], "finished");
+        assert_eq!(found.report["warnings"].as_array().map(Vec::len), Some(0));
+        assert_eq!(found.run.cells.len(), cases().count());
+        assert_is_junit(&junit, &found.run);
+        assert!(site.snapshot() == before, "the target is as before");
+        assert!(site.journals_left().is_empty());
+        found.run
+    });
+    let [low, high] = &runs;
+    assert_documented("cowblade serve", [low, high], &explained::cowblade());
+}
+
+#[test]
+fn vblade_fails_where_it_is_known_to() {
+    let test = "vblade_fails_where_it_is_known_to";
+    if !require::met(test, &[ROOT, VBLADE]) {
+        return;
+    }
+    let lab = lab(test);
+    let runs = [1500, 9000].map(|mtu| {
+        let site = ConformSite::new(&lab, Which::Vblade, mtu);
+        let before = site.snapshot();
+        let junit = site.file("junit.xml");
+        // It dies some twenty times, and every time silence has to be waited for.
+        let words = ["--answer-time", "0.25", "--junit", &junit.display().to_string()];
+        let found = site.examine(&words);
+        println!("MTU {mtu}: {}", found.said.out.lines().last().unwrap_or_default());
+        assert_eq!(found.said.code, 3, "{:?}", found.said);
+        assert_is_junit(&junit, &found.run);
+        // The frames behind a failure are shown, and the wrong byte is pointed at.
+        assert!(found.said.out.contains("[1c]") && found.said.out.contains("version and flags"));
+        assert!(site.snapshot() == before, "the target is as before");
+        assert!(site.journals_left().is_empty());
+        found.run
+    });
+    let [low, high] = &runs;
+    assert_documented("vblade 25", [low, high], &explained::vblade());
+}
+
+fn assert_is_junit(path: &Path, run: &Run) {
+    let text = fs::read_to_string(path).unwrap();
+    let document = roxmltree::Document::parse(&text).unwrap();
+    let tests = document.descendants().filter(|node| node.has_tag_name("testcase"));
+    assert_eq!(tests.count(), run.cells.len());
+    let failures = document.descendants().filter(|node| node.has_tag_name("failure"));
+    let failures: Vec<_> = failures.filter_map(|node| node.parent()?.attribute("name")).collect();
+    assert!(failures.iter().all(|id| run.failures().contains(id)), "{failures:?}");
+}
+
+/// Gives the target a string, a mask and holders, all of which admit the harness.
+fn prepare(site: &ConformSite) {
+    let (shelf, slot) = ADDRESS;
+    let (address, interface) = (format!("{shelf}.{slot}"), Segment::client(0));
+    let mac_of = |name: &str| {
+        let text = site.segment.clients().ip(&["-o", "link", "show", name]);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let at = words.iter().position(|word| *word == "link/ether").unwrap();
+        words[at + 1].to_owned()
+    };
+    let (own, other) = (mac_of(&interface), Segment::client_mac(0));
+    let say = |words: &[&str]| {
+        let words = [words, &["-i", &interface]].concat();
+        operator::cowblade(site.segment.clients(), &words).assert_done();
+    };
+    say(&["config", "force", &address, "mine"]);
+    say(&["reserve", "set", &address, &own, &other]);
+    say(&["mask", "add", &address, &own, &other]);
+}
+
+/// What can be seen of the state at a glance: a mask that shuts us out gives nothing.
+fn glance(site: &ConformSite) -> Option<[Vec<u8>; 3]> {
+    let mac = parse_mac(&Segment::client_mac(0));
+    let (namespace, interface) = (site.segment.clients(), Segment::client(0));
+    let everybody = system_tests::frames::BROADCAST;
+    let mut initiator = Initiator::at(namespace, &interface, mac, ADDRESS, everybody);
+    let mut ask = |command, argument: &[u8]| {
+        let answer = initiator.request_once(command, argument, Duration::from_millis(300))?;
+        Some(answer.argument().to_vec())
+    };
+    Some([
+        ask(command::CONFIG, &config(0, 0, &[]))?,
+        ask(command::MAC_MASK, &[0; 4])?,
+        ask(command::RESERVE, &[0; 2])?,
+    ])
+}
+
+/// Starts a run and waits until it is about to alter something, and a while longer.
+fn altering_run(site: &ConformSite, rng: &mut Rng) -> Child {
+    let mut child = site
+        .everything(&ALTERING)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    for _ in 0..1000 {
+        if !site.journals_left().is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::thread::sleep(Duration::from_millis(rng.below(5000)));
+    assert!(child.try_wait().unwrap().is_none(), "the run is over already");
+    child
+}
+
+#[test]
+fn a_killed_run_is_undone() {
+    let test = "a_killed_run_is_undone";
+    if !require::met(test, &[ROOT]) {
+        return;
+    }
+    let lab = lab(test);
+    let site = ConformSite::new(&lab, Which::Cowblade, 1500);
+    prepare(&site);
+    let (before, seen) = (site.snapshot(), glance(&site));
+    assert!(seen.is_some());
+    let mut rng = Rng::new(19);
+    let mut altered = 0;
+    for round in 0..10 {
+        let mut child = altering_run(&site, &mut rng);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        altered += usize::from(glance(&site) != seen);
+        assert_eq!(site.journals_left().len(), 1, "round {round}");
+        let (shelf, slot) = ADDRESS;
+        let address = format!("{shelf}.{slot}");
+        let again = site.conform(&[&address, "-i", &Segment::client(0), "--answer-time", "0.1"]);
+        // A mask that the killed run left may keep everybody out.
+        assert!(matches!(again.code, 4 | 5), "{again:?}");
+        assert!(again.err.contains("--restore"), "{again:?}");
+        site.conform(&["--restore"]).assert_done();
+        assert!(site.snapshot() == before, "round {round}");
+        assert!(site.journals_left().is_empty(), "round {round}");
+    }
+    assert!(altered > 0, "no kill left anything to put back");
+    println!("{altered} of 10 kills left lists or the string altered");
+    let nothing = site.conform(&["--restore"]).assert_done();
+    assert!(nothing.out.contains("nothing is to be put back"), "{nothing:?}");
+}
+
+#[test]
+fn an_interrupted_run_puts_everything_back() {
+    let test = "an_interrupted_run_puts_everything_back";
+    if !require::met(test, &[ROOT]) {
+        return;
+    }
+    let lab = lab(test);
+    let site = ConformSite::new(&lab, Which::Cowblade, 1500);
+    prepare(&site);
+    let before = site.snapshot();
+    let mut rng = Rng::new(23);
+    for round in 0..4 {
+        let mut child = altering_run(&site, &mut rng);
+        let pid = libc::pid_t::try_from(child.id()).unwrap();
+        // SAFETY: kill takes plain numbers; the child is ours and not reaped yet.
+        assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(1), "round {round}");
+        assert!(site.snapshot() == before, "round {round}");
+        assert!(site.journals_left().is_empty(), "round {round}");
+    }
+}
+
+#[test]
+fn exit_codes_and_the_lists_of_cases() {
+    let test = "exit_codes_and_the_lists_of_cases";
+    if !require::met(test, &[ROOT]) {
+        return;
+    }
+    let lab = lab(test);
+    let site = ConformSite::new(&lab, Which::Cowblade, 1500);
+    let said = |line: &str, code: i32| -> Said {
+        let said = site.conform(&line.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(said.code, code, "{line}: {said:?}");
+        said
+    };
+    let harmless = said("7.3 -i cli0 --json -", 0).json();
+    let cases = harmless["cases"].as_array().unwrap();
+    assert!(cases.iter().all(|case| case["restored"].is_null()), "nothing was altered");
+    assert!(harmless["counts"]["passed"].as_u64().unwrap() > 90, "{}", harmless["counts"]);
+    let some = said("7.3 -i cli0 --case header.* --except *.tag --severity must -v", 0);
+    assert!(some.out.contains("header.flags") && !some.out.contains("header.tag"), "{some:?}");
+    said("7.3", 2);
+    said("-i cli0", 2);
+    said("7.3 -i cli0 --case no.such.case", 2);
+    said("7.3 -i cli0 --topic header --case config.*", 2);
+    said("7.3 -i cli0 --write-window 2000+100", 2);
+    said("7.3 -i cli0 --json - --junit -", 2);
+    let nobody = said("9.9 -i cli0 --answer-time 0.05", 4);
+    assert!(nobody.err.contains("no answer") && nobody.err.contains("discover"), "{nobody:?}");
+    said("7.3 -i nowhere0", 4);
+    let listed = said("--list --topic vlan", 0);
+    assert!(
+        listed.out.contains("vlan.foreign")
+            && listed.out.contains("forge") | listed.out.contains("vlan")
+    );
+    let explained = said("--explain vlan.foreign", 0);
+    assert!(explained.out.contains("in VLAN") && explained.out.contains("[AoE "), "{explained:?}");
+    let unknown = said("--explain vlan.foreig", 4);
+    assert!(unknown.err.contains("is it vlan.foreign"), "{unknown:?}");
+    assert!(site.journals_left().is_empty());
+}
+
+/// A frame of a capture file as [`Wire::record`] writes it.
+fn frames_of(capture: &[u8]) -> Vec<&[u8]> {
+    let mut rest = &capture[24..];
+    let mut frames = Vec::new();
+    while let Some((head, behind)) = rest.split_first_chunk::<16>() {
+        let len = usize::try_from(u32::from_le_bytes(head[8..12].try_into().unwrap())).unwrap();
+        let (frame, next) = behind.split_at(len);
+        frames.push(frame);
+        rest = next;
+    }
+    frames
+}
+
+/// As tshark prints it: decimal or hexadecimal.
+fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// Shelf, slot, command, tag, version, and the R and E flags.
+fn common(frame: &[u8], theirs: &Dissected) -> Option<([u64; 7], [Option<u64>; 7])> {
+    let (header, _) = Header::parse(frame).ok()?;
+    let ours = [
+        u16::from_be_bytes([frame[16], frame[17]]).into(),
+        frame[18].into(),
+        u8::from(header.command).into(),
+        u32::from_be_bytes(header.tag.0).into(),
+        header.version.into(),
+        u64::from(header.response),
+        u64::from(frame[14] & 4 != 0),
+    ];
+    let flag = |text: &str| number(text).or(Some(u64::from(text == "True")));
+    let theirs = [
+        number(&theirs.shelf),
+        number(&theirs.slot),
+        number(&theirs.command),
+        number(&theirs.tag),
+        number(&theirs.version),
+        flag(&theirs.response),
+        flag(&theirs.error_flag),
+    ];
+    Some((ours, theirs))
+}
+
+#[test]
+fn tshark_reads_the_stimuli_as_we_do() {
+    let test = "tshark_reads_the_stimuli_as_we_do";
+    if !require::met(test, &[ROOT, TSHARK]) {
+        return;
+    }
+    let lab = lab(test);
+    let site = ConformSite::new(&lab, Which::Cowblade, 1500);
+    let capture = lab.dir().join("run.pcap");
+    let wire = Wire::record(site.segment.clients(), &Segment::client(0), &capture);
+    let found = site.examine(&[]);
+    assert_eq!(found.said.code, 0, "{:?}", found.said);
+    std::thread::sleep(Duration::from_millis(300));
+    drop(wire);
+    let bytes = fs::read(&capture).unwrap();
+    let frames = frames_of(&bytes);
+    let dissected = dissector::dissect(&capture);
+    assert_eq!(frames.len(), dissected.len(), "tshark takes every frame for AoE");
+    let (mut requests, mut ata) = (0, 0);
+    for (frame, theirs) in frames.iter().zip(&dissected) {
+        assert_eq!(number(&theirs.length), Some(frame.len() as u64));
+        let Some((ours, told)) = common(frame, theirs) else { continue };
+        assert_eq!(ours.map(Some), told, "{theirs:?}");
+        requests += u32::from(ours[5] == 0);
+        // A request with the R flag is taken for an answer.
+        if ours[2] != 0 || ours[5] == 1 {
+            continue;
+        }
+        let Some((arg, _)) = AtaArg::parse(&frame[24..]) else { continue };
+        ata += 1;
+        let ours = [u64::from(arg.command_status), arg.count.into(), arg.lba48()];
+        let told = [&theirs.operation, &theirs.count, &theirs.lba].map(|text| number(text));
+        assert_eq!(ours.map(Some), told, "{theirs:?}");
+    }
+    println!("{requests} requests, {ata} of them ATA, read alike");
+    assert!(requests > 500 && ata > 200, "{requests} {ata}");
+}

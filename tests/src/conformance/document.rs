@@ -1,0 +1,243 @@
+//! `docs/CONFORMANCE.md`: three targets side by side, made from runs.
+
+use core::fmt::Write;
+use std::collections::BTreeMap;
+
+use aoe_proto::conformance::{ALL, Case, Topic};
+
+use super::compare::{Cell, Explanation, Run};
+
+/// What is known about one target.
+#[derive(Clone, Copy, Debug)]
+pub struct Column<'c> {
+    /// Its name, for headings.
+    pub name: &'static str,
+    /// Runs at MTU 1500 and at MTU 9000.
+    pub runs: [&'c Run; 2],
+    /// Why it fails what it fails.
+    pub explanations: &'c [Explanation],
+}
+
+/// A defect and the case that catches it.
+#[derive(Clone, Copy, Debug)]
+pub struct Defect {
+    /// What is wrong.
+    pub name: &'static str,
+    /// The case.
+    pub caught_by: &'static str,
+}
+
+const HEAD: &str = "\
+# Conformance
+
+Made by `tests/conformance-report`, which runs the harness and writes this file; do not edit it. A test compares it with what
+the harness finds (`tests/e2e_conform.rs`). The cases are in `aoe-proto/src/conformance/cases/`; `cowblade conform --explain CASE`
+tells what a case sends and accepts, and which section of the protocol it rests on.
+
+*pass*: the target does what it should. *remark*: it differs from most, legitimately. **fail**: it does not. *skip*: the case
+could not be run. Every failure is explained below its topic. Where the result depends on the MTU, that at 1500 stands before
+that at 9000. *must*: some real client does not work otherwise, or data are at risk; *should*: the protocol or good sense asks
+for it; *note*: worth knowing.
+
+";
+
+/// The whole document.
+pub fn document(columns: &[Column<'_>], defects: &[Defect]) -> String {
+    let mut out = String::from(HEAD);
+    summary(&mut out, columns);
+    for topic in Topic::ALL {
+        topic_part(&mut out, *topic, columns);
+    }
+    out.push_str(&defects_part(defects));
+    out
+}
+
+fn line(out: &mut String, text: core::fmt::Arguments<'_>) {
+    writeln!(out, "{text}").expect("a string takes text");
+}
+
+fn cases() -> impl Iterator<Item = &'static Case> {
+    ALL.iter().copied().flatten()
+}
+
+fn summary(out: &mut String, columns: &[Column<'_>]) {
+    line(out, format_args!("## Summary\n\n{} cases.\n", cases().count()));
+    line(
+        out,
+        format_args!(
+            "| target | MTU | failed *must* | *should* | *note* | pass | remark | skip | seconds |"
+        ),
+    );
+    line(out, format_args!("|---|---|---|---|---|---|---|---|---|"));
+    for column in columns {
+        for (mtu, run) in [1500, 9000].into_iter().zip(column.runs) {
+            let failed = |word: &str| {
+                let of_severity = |case: &&Case| {
+                    case.severity.word() == word
+                        && matches!(run.cells.get(case.id), Some(Cell::Failed(_)))
+                };
+                cases().filter(of_severity).count()
+            };
+            line(
+                out,
+                format_args!(
+                    "| {} | {mtu} | {} | {} | {} | {} | {} | {} | {} |",
+                    column.name,
+                    failed("must"),
+                    failed("should"),
+                    failed("note"),
+                    run.count("pass"),
+                    run.count("remark"),
+                    run.count("skip"),
+                    seconds(run.elapsed_ms),
+                ),
+            );
+        }
+    }
+    line(
+        out,
+        format_args!(
+            "\nSeconds: the whole suite on a veth pair, most of it waiting for answers that must not come."
+        ),
+    );
+    line(out, format_args!("In process the time is virtual and no frame waits.\n"));
+}
+
+/// Whole seconds: more would change with every run.
+fn seconds(ms: u64) -> String {
+    match ms {
+        0 => "in process".to_owned(),
+        1..1000 => "< 1".to_owned(),
+        _ => (ms / 1000).to_string(),
+    }
+}
+
+fn topic_part(out: &mut String, topic: Topic, columns: &[Column<'_>]) {
+    line(out, format_args!("## {}\n", topic.title()));
+    let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
+    line(out, format_args!("| case | severity | what a target does | {} |", names.join(" | ")));
+    line(out, format_args!("|---|---|---|{}", "---|".repeat(names.len())));
+    let of_topic: Vec<&Case> = cases().filter(|case| case.topic == topic).collect();
+    for case in &of_topic {
+        line(out, format_args!("{}", row(case, columns)));
+    }
+    out.push('\n');
+    let mut told = false;
+    for case in of_topic {
+        for column in columns {
+            for text in details(case, column) {
+                line(out, format_args!("- `{}`, {}: {text}", case.id, column.name));
+                told = true;
+            }
+        }
+    }
+    if told {
+        out.push('\n');
+    }
+}
+
+/// What a document says about each case in the column called `name`, as [`cell_text`] puts it.
+pub fn cells_of<'d>(document: &'d str, name: &str) -> BTreeMap<&'d str, &'d str> {
+    let mut column = None;
+    let mut cells = BTreeMap::new();
+    for line in document.lines() {
+        let parts: Vec<&str> =
+            line.split(" | ").map(|part| part.trim_matches(['|', ' '])).collect();
+        if parts.first() == Some(&"case") {
+            column = parts.iter().position(|heading| *heading == name);
+        }
+        let id = parts.first().and_then(|id| id.strip_prefix('`')?.strip_suffix('`'));
+        if let (Some(id), Some(cell)) = (id, column.and_then(|column| parts.get(column))) {
+            cells.insert(id, *cell);
+        }
+    }
+    cells
+}
+
+fn row(case: &Case, columns: &[Column<'_>]) -> String {
+    let cells: Vec<String> = columns.iter().map(|column| cell_text(case, column)).collect();
+    let front = row_front(case);
+    format!("{front}{} |", cells.join(" | "))
+}
+
+/// The part of a row that no run can change.
+pub fn row_front(case: &Case) -> String {
+    format!("| `{}` | {} | {} | ", case.id, case.severity, case.purpose.replace('|', "\\|"))
+}
+
+fn cells<'c>(case: &Case, column: &Column<'c>) -> [Option<&'c Cell>; 2] {
+    column.runs.map(|run| run.cells.get(case.id))
+}
+
+/// The cell of a case and a target.
+pub fn cell_text(case: &Case, column: &Column<'_>) -> String {
+    let [low, high] = cells(case, column).map(|cell| cell.map_or("-", Cell::word));
+    if low == high { low.to_owned() } else { format!("{low}, {high}") }
+}
+
+/// What is to be said about a target and a case.
+fn details(case: &Case, column: &Column<'_>) -> Vec<String> {
+    let mut texts = Vec::new();
+    for cell in cells(case, column).into_iter().flatten() {
+        let text = match cell {
+            Cell::Passed => continue,
+            Cell::Failed(because) => {
+                let known = column.explanations.iter().find(|known| known.case == case.id);
+                // Who makes the document has seen to it that there is one.
+                known.map_or(because.as_str(), |known| known.why).to_owned()
+            }
+            Cell::Remarks(_) | Cell::Skipped(_) => cell.details(),
+        };
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    texts
+}
+
+/// The part about defects, which no run can change.
+pub fn defects_part(defects: &[Defect]) -> String {
+    let mut out = String::from(
+        "## The harness itself\n\nA case that cannot fail proves nothing. Each of these targets is ours, broken in one way; the case \
+         beside it has to catch it\n(`aoe-proto/tests/conformance/`, at every `cargo test`).\n\n| defect | caught by |\n|---|---|\n",
+    );
+    for Defect { name, caught_by } in defects {
+        line(&mut out, format_args!("| {} | `{caught_by}` |", name.replace('|', "\\|")));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_can_be_read_back() {
+        let failed = |word: &str| {
+            let all = cases().map(|case| (case.id.to_owned(), Cell::Passed));
+            let mut cells: BTreeMap<_, _> = all.collect();
+            cells.insert(word.to_owned(), Cell::Failed("no answer".to_owned()));
+            Run { cells, elapsed_ms: 21_900 }
+        };
+        let (low, high) = (failed("config.read"), failed("config.buffers"));
+        let known = |case| Explanation { case, why: "it is asleep" };
+        let explanations = [known("config.read"), known("config.buffers")];
+        let one = Column { name: "one", runs: [&low, &high], explanations: &explanations };
+        let two = Column { name: "two", runs: [&high, &high], explanations: &explanations };
+        let defect = Defect { name: "a|b", caught_by: "config.read" };
+        let text = document(&[one, two], &[defect]);
+        let cells = cells_of(&text, "one");
+        assert_eq!(cells.len(), cases().count());
+        assert_eq!(
+            (cells["config.read"], cells["config.buffers"]),
+            ("**fail**, pass", "pass, **fail**")
+        );
+        assert_eq!(cells_of(&text, "two")["config.buffers"], "**fail**");
+        assert!(text.contains("- `config.read`, one: it is asleep\n") && text.contains("| 21 |"));
+        for case in cases() {
+            assert!(text.contains(&row_front(case)), "{}", case.id);
+            assert_eq!(cells[case.id], cell_text(case, &one), "{}", case.id);
+        }
+        assert!(text.contains("| a\\|b | `config.read` |"), "{text}");
+    }
+}
