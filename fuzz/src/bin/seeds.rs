@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     native::create(&mut image, &options, &mut Page::ZERO.clone()).map_err(|e| text(&e))?;
     save("native", "seed", image)?;
 
-    let mut image = Image::new(&[0; 40 * 4096]);
+    let mut image = Image::new(&vec![0; 40 * 4096]);
     dm_snapshot::create(&mut image, 8).map_err(|e| text(&e))?;
     save("dm_snapshot", "seed", image)?;
 
