@@ -78,7 +78,7 @@ impl Subject {
         std::fs::write(&self.image, b"").unwrap();
         let name = self.base.is_some().then_some(&b"base.raw"[..]);
         let options = qcow1::CreateOptions::new(self.sectors, name);
-        let table = qemu::files(&[self.image.clone()], true);
+        let table = qemu::files(core::slice::from_ref(&self.image), true);
         qcow1::create(&mut table.get(key(0)).unwrap().clone(), &options).unwrap();
     }
 
@@ -305,7 +305,7 @@ fn a_wrong_byte_is_found() {
     let (first, _) = subject.held()[1];
     subject.expect(first + 1, &[0x5a; 512]);
     assert!(std::panic::catch_unwind(|| subject.qemu_compares()).is_err());
-    let mut subject = std::panic::AssertUnwindSafe(subject);
+    let mut subject = core::panic::AssertUnwindSafe(subject);
     assert!(std::panic::catch_unwind(move || subject.we_compare()).is_err());
 }
 
@@ -347,8 +347,8 @@ fn compressed_clusters_are_read_and_replaced() {
         for (at, part) in bytes.chunks_mut(5000).enumerate() {
             match at % 3 {
                 0 => {
-                    let text = b"all work and no play ".iter().cycle();
-                    part.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
+                    let words = b"all work and no play ".iter().cycle();
+                    part.iter_mut().zip(words).for_each(|(to, from)| *to = *from);
                 }
                 1 => subject.rng.fill(part),
                 _ => {}

@@ -339,7 +339,7 @@ impl Written {
         let top = qcow2::open_writable(&mut image, key(0), &opened, &Surroundings::default(), page);
         let below = layers(&files, &self.paths, opened.frozen(key(0)));
         let top = Some(Top::Qcow2(top.unwrap()));
-        let (_, top) = qemu::with(top, &below[1..], &mut files, pages, |driver| {
+        let ((), top) = qemu::with(top, &below[1..], &mut files, pages, |driver| {
             for _ in 0..changes {
                 self.change(driver, rng);
             }
