@@ -1,5 +1,6 @@
 //! What a server costs the system, counted: system calls for each request, and while nobody asks.
-#![allow(clippy::unwrap_used, reason = "a failed preparation fails the test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed preparation fails the test")]
+#![allow(clippy::zombie_processes, reason = "the counter is waited for unless the test fails")]
 
 use core::time::Duration;
 use std::collections::BTreeMap;
