@@ -14,6 +14,8 @@
 //! - [`initiator`]: the other side, with tags, window and retransmission. No I/O; time is an
 //!   argument.
 //! - [`conformance`]: the rules as test cases for any target, and their runner.
+//! - [`watch`]: a listener that pairs the frames of all machines and flags broken rules.
+//! - [`profiles`]: what each real initiator would make of a target.
 //! - [`print`]: one line of text about any frame.
 //!
 //! ```

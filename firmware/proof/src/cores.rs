@@ -3,7 +3,7 @@
 use core::hint::black_box;
 
 use crate::stack::Depth;
-use crate::{chains, conformance};
+use crate::{chains, conformance, profiles};
 use aoe_proto::watch::{Captured, Memory, Watch, WatchConfig};
 use aoe_proto::{Action, Address, AtaError, Incoming, LinkLimits, Mac, Target, TargetConfig};
 /// Stack of one request through codec and target.
@@ -16,7 +16,8 @@ pub fn run() -> u8 {
     let heard = listen(&mut frame);
     let served = chains::run();
     let judged = conformance::run();
-    u8::from(!(identified && heard && served && judged))
+    let replayed = profiles::run();
+    u8::from(!(identified && heard && served && judged && replayed))
 }
 
 /// The IDENTIFY request that `frame` holds, then whatever else it may hold, past a listener.

@@ -14,6 +14,7 @@ mod bitmaps;
 mod chains;
 mod conformance;
 mod cores;
+mod profiles;
 mod stack;
 mod system;
 
@@ -52,7 +53,13 @@ extern "C" fn main() -> ! {
     system::print("stack of codec and target: ", cores::CODEC.get());
     system::print("stack of the engine: ", chains::ENGINE.get());
     system::print("stack of the conformance runner: ", conformance::RUNNER.get());
-    let depths = [cores::CODEC.get(), chains::ENGINE.get(), conformance::RUNNER.get()];
+    system::print("stack of the client profiles: ", profiles::ACTOR.get());
+    let depths = [
+        cores::CODEC.get(),
+        chains::ENGINE.get(),
+        conformance::RUNNER.get(),
+        profiles::ACTOR.get(),
+    ];
     let deep = depths.into_iter().any(|depth| depth > stack::BUDGET);
     system::exit(status | u8::from(deep) << 1)
 }
