@@ -372,9 +372,8 @@ fn held_bytes(file: &ImageFile) -> Result<Option<u64>> {
 
 /// Memory to mark the use of the file in.
 fn check_memory(file: &ImageFile) -> Vec<u8> {
-    let needed = qcow1::open(&file.main).map_or(qcow1::CHECK_MEMORY_MIN, |opened| {
-        qcow1::check_memory(opened.file_len(), opened.geometry().cluster_bytes())
-    });
+    let needed = qcow1::open(&file.main)
+        .map_or(qcow1::CHECK_MEMORY_MIN, |opened| qcow1::check_memory(opened.file_len()));
     vec![0; usize::try_from(needed.min(CHECK_MEMORY_MAX)).unwrap_or(1 << 20)]
 }
 

@@ -1,7 +1,8 @@
 //! Reading all tables: a consistency report, and what can be repaired without losing anything.
 //!
-//! Use of the file is marked in two bits a unit (a cluster) of memory that the caller lends. Where
-//! that is less than the file needs, the tables are walked once for each part of the file.
+//! Use of the file is marked in two bits a sector of memory that the caller lends. (Tables and
+//! clusters lie on sectors, but not always on clusters.) Where that is less than the file needs, the
+//! tables are walked once for each part of the file.
 
 use core::fmt;
 
@@ -11,6 +12,7 @@ use super::volume::{Entry, Volume};
 use super::walk::{Step, Walk};
 use crate::pages::{PAGE_LEN, Page};
 use crate::storage::{ReadStorage, Storage};
+use crate::units::SECTOR_BYTES;
 
 /// Something that [`check`] noticed. Entries are named by their byte offsets in the file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -170,25 +172,20 @@ impl<E: core::error::Error + 'static> core::error::Error for CheckError<E> {
     }
 }
 
-/// Bytes of memory with which a file of `file_len` bytes with clusters of `cluster_bytes` is checked
-/// in one walk: a quarter of a byte a cluster. With less, down to [`CHECK_MEMORY_MIN`] bytes, the
-/// tables are walked several times.
-pub const fn check_memory(file_len: u64, cluster_bytes: u64) -> u64 {
-    let units = match file_len.checked_div(cluster_bytes) {
-        Some(units) => units.saturating_add(1),
-        None => 0,
-    };
-    let bytes = units.div_ceil(UNITS_PER_BYTE);
+/// Bytes of memory with which a file of `file_len` bytes is checked in one walk: a 2,048th. With
+/// less, down to [`CHECK_MEMORY_MIN`] bytes, the tables are walked several times.
+pub const fn check_memory(file_len: u64) -> u64 {
+    let bytes = file_len.div_ceil(SECTOR_BYTES).div_ceil(SECTORS_PER_BYTE);
     if bytes < CHECK_MEMORY_MIN { CHECK_MEMORY_MIN } else { bytes }
 }
 
 /// Fewest bytes of memory to check with.
 pub const CHECK_MEMORY_MIN: u64 = 64;
 
-const UNITS_PER_BYTE: u64 = 4;
+const SECTORS_PER_BYTE: u64 = 4;
 
-/// Marks of a unit. A unit that several share, each in part, is `PART` and no fault: compressed
-/// clusters and small tables are not aligned.
+/// Marks of a sector of the file. One that several use, each in part, is `PART` and no fault: the
+/// header, the L1 table and compressed clusters are not aligned.
 const FREE: u8 = 0;
 const PART: u8 = 1;
 const WHOLE: u8 = 2;
@@ -196,97 +193,93 @@ const WHOLE: u8 = 2;
 /// The marks of a part of the file.
 struct Marks<'m> {
     memory: &'m mut [u8],
-    /// Bytes in a unit, a power of two.
-    unit: u64,
-    /// The first unit marked, and the first behind.
+    /// The first sector marked, and the first behind.
     first: u64,
     end: u64,
-    /// The lowest unit behind that anything was found to use.
+    /// The lowest sector behind that anything was found to use.
     beyond: Option<u64>,
     file_len: u64,
 }
 
 impl<'m> Marks<'m> {
     fn new<E>(opened: &Opened, memory: &'m mut [u8]) -> Result<Self, CheckError<E>> {
-        let (unit, file_len) = (opened.geometry().cluster_bytes(), opened.file_len());
+        let file_len = opened.file_len();
         if (memory.len() as u64) < CHECK_MEMORY_MIN {
-            return Err(CheckError::BufferTooSmall { needed: check_memory(file_len, unit) });
+            return Err(CheckError::BufferTooSmall { needed: check_memory(file_len) });
         }
-        Ok(Self { memory, unit, first: 0, end: 0, beyond: None, file_len })
+        Ok(Self { memory, first: 0, end: 0, beyond: None, file_len })
     }
 
-    /// Begins a part at unit `first`.
+    /// Begins a part at sector `first`.
     fn begin(&mut self, first: u64) {
         self.memory.fill(0);
-        let units = (self.memory.len() as u64).saturating_mul(UNITS_PER_BYTE);
+        let sectors = (self.memory.len() as u64).saturating_mul(SECTORS_PER_BYTE);
         self.first = first;
-        self.end = first.saturating_add(units);
+        self.end = first.saturating_add(sectors);
         self.beyond = None;
     }
 
-    fn at(&self, unit: u64) -> (usize, u32) {
-        let number = unit.wrapping_sub(self.first);
-        let shift = (number % UNITS_PER_BYTE).wrapping_mul(2);
-        let byte = usize::try_from(number / UNITS_PER_BYTE).unwrap_or(usize::MAX);
+    fn at(&self, sector: u64) -> (usize, u32) {
+        let number = sector.wrapping_sub(self.first);
+        let shift = (number % SECTORS_PER_BYTE).wrapping_mul(2);
+        let byte = usize::try_from(number / SECTORS_PER_BYTE).unwrap_or(usize::MAX);
         (byte, u32::try_from(shift).unwrap_or(0))
     }
 
-    fn get(&self, unit: u64) -> u8 {
-        let (byte, shift) = self.at(unit);
+    fn get(&self, sector: u64) -> u8 {
+        let (byte, shift) = self.at(sector);
         self.memory.get(byte).map_or(FREE, |b| b.wrapping_shr(shift) & 3)
     }
 
     /// Marks a range of the file as far as it is in this part; true if something else is there.
     fn claim(&mut self, offset: u64, len: u64) -> bool {
         let end = offset.saturating_add(len).min(self.file_len);
-        let (mut unit, mut twice) = (offset / self.unit.max(1), false);
-        unit = unit.max(self.first);
-        while unit.saturating_mul(self.unit) < end {
-            if unit >= self.end {
-                self.beyond = Some(self.beyond.map_or(unit, |b| b.min(unit)));
+        let (mut sector, mut twice) = ((offset / SECTOR_BYTES).max(self.first), false);
+        while sector.saturating_mul(SECTOR_BYTES) < end {
+            if sector >= self.end {
+                self.beyond = Some(self.beyond.map_or(sector, |b| b.min(sector)));
                 break;
             }
-            let start = unit.saturating_mul(self.unit);
-            let behind = start.saturating_add(self.unit).min(self.file_len);
+            let start = sector.saturating_mul(SECTOR_BYTES);
+            let behind = start.saturating_add(SECTOR_BYTES).min(self.file_len);
             let mark = if offset <= start && end >= behind { WHOLE } else { PART };
-            let before = self.get(unit);
+            let before = self.get(sector);
             twice |= before != FREE && (before, mark) != (PART, PART);
-            let (byte, shift) = self.at(unit);
+            let (byte, shift) = self.at(sector);
             if let Some(byte) = self.memory.get_mut(byte) {
                 *byte |= mark.wrapping_shl(shift);
             }
-            unit = unit.saturating_add(1);
+            sector = sector.saturating_add(1);
         }
         twice
     }
 
-    /// Tells `leak` of the ranges of this part that nothing claimed.
+    /// Tells `leak` of the ranges of this part that nothing claimed: offset and length in bytes.
     fn leaks(&self, mut leak: impl FnMut(u64, u64)) {
+        let mut tell = |from: u64, to: u64| {
+            let offset = from.saturating_mul(SECTOR_BYTES);
+            let end = to.saturating_mul(SECTOR_BYTES).min(self.file_len);
+            leak(offset, end.saturating_sub(offset));
+        };
         let mut free_from = None;
-        let file_end = self.file_len.div_ceil(self.unit.max(1));
+        let file_end = self.file_len.div_ceil(SECTOR_BYTES);
         // What lies between this part and the next is free too.
-        let used_end = self.end.min(file_end);
+        let marked_end = self.end.min(file_end);
         let next = self.beyond.map_or(file_end, |b| b.min(file_end));
-        for unit in self.first..used_end {
-            match (self.get(unit), free_from) {
-                (FREE, None) => free_from = Some(unit),
+        for sector in self.first..marked_end {
+            match (self.get(sector), free_from) {
+                (FREE, None) => free_from = Some(sector),
                 (FREE, Some(_)) | (_, None) => {}
                 (_, Some(from)) => {
-                    self.leak(from, unit, &mut leak);
+                    tell(from, sector);
                     free_from = None;
                 }
             }
         }
-        let rest = free_from.unwrap_or(used_end);
+        let rest = free_from.unwrap_or(marked_end);
         if rest < next {
-            self.leak(rest, next, &mut leak);
+            tell(rest, next);
         }
-    }
-
-    fn leak(&self, from: u64, to: u64, leak: &mut impl FnMut(u64, u64)) {
-        let offset = from.saturating_mul(self.unit);
-        let end = to.saturating_mul(self.unit).min(self.file_len);
-        leak(offset, end.saturating_sub(offset));
     }
 }
 
