@@ -16,6 +16,7 @@ pub mod link;
 pub mod registry;
 pub mod serve;
 pub mod server;
+pub mod share;
 pub mod signals;
 pub mod storage;
 pub mod tools;

@@ -5,3 +5,4 @@ mod clients;
 mod hostile;
 mod requests;
 mod sessions;
+mod shards;

@@ -12,6 +12,23 @@ use super::{
     Edge, Export, ExportSpec, GUESTS_MAX, LeftOverlay, Newcomers, Opened, Report, Server, Sharing,
 };
 
+/// How a frame came to this loop.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way<'f> {
+    /// Through a link: this frame may be handed over.
+    Direct(&'f [u8]),
+    /// From another worker.
+    Handed,
+}
+
+/// Where the disk is that a machine sees at an export.
+enum Place {
+    Disk(u32),
+    /// This worker has it, or would make it.
+    Worker(usize),
+    Nowhere,
+}
+
 /// Why an export or client could not be added.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -40,7 +57,8 @@ impl core::fmt::Display for AddError {
 impl core::error::Error for AddError {}
 
 impl Server<'_> {
-    /// Adds an address. Returns the number of its disk, if it has a single one.
+    /// Adds an address. Returns the number of its disk, if it has a single one and this worker is
+    /// the one to have it.
     ///
     /// # Errors
     /// [`AddError`]; nothing was added then.
@@ -51,9 +69,11 @@ impl Server<'_> {
         let export = self.exports.len();
         let (sharing, disk) = if let Some(newcomers) = spec.per_client {
             Target::new(spec.disk.target).map_err(|_invalid| AddError::Invalid)?;
-            let by_mac = HashMap::new();
+            let (by_mac, elsewhere) = (HashMap::new(), HashMap::new());
             let (template, unknown) = (Box::new(spec.disk), Vec::new());
-            (Sharing::PerClient { by_mac, newcomers, template, unknown }, None)
+            (Sharing::PerClient { by_mac, elsewhere, newcomers, template, unknown }, None)
+        } else if !self.share.owns(spec.address, None) {
+            (Sharing::Elsewhere(self.share.owner(spec.address, None)), None)
         } else {
             let disk = self.add_disk(spec.disk, export, &spec.layers, spec.sectors)?;
             (Sharing::One(disk), Some(disk))
@@ -72,7 +92,8 @@ impl Server<'_> {
     }
 
     /// Gives a client its disk at an address: `spec` names its overlay, `macs` its machine's
-    /// interfaces. Returns the disk's number.
+    /// interfaces. Returns the disk's number. Of several workers only one may do so, and the others
+    /// [are told](Self::set_owner).
     ///
     /// # Errors
     /// [`AddError`].
@@ -92,13 +113,32 @@ impl Server<'_> {
         }
         let (layers, sectors) = (Arc::clone(&export.layers), spec.target.sectors);
         let disk = self.add_disk(spec, number, &layers, sectors)?;
-        if let Some(Export { sharing: Sharing::PerClient { by_mac, unknown, .. }, .. }) =
-            self.exports.get_mut(number)
-        {
-            by_mac.extend(macs.iter().map(|m| (*m, disk)));
-            unknown.retain(|u| !macs.contains(&u.mac));
+        for mac in macs {
+            self.bind_mac(disk, *mac);
         }
         Ok(disk)
+    }
+
+    /// The disk that these machines see at an address is another worker's from now on: what comes
+    /// from them is handed over. A disk that they have here stays theirs until it is
+    /// [removed](Self::remove_disk).
+    pub fn set_owner(&mut self, address: Address, macs: &[Mac], worker: usize) {
+        let number = self.by_address.get(&address).copied();
+        if let Some(Export { sharing: Sharing::PerClient { elsewhere, unknown, .. }, .. }) =
+            number.and_then(|number| self.exports.get_mut(number))
+        {
+            elsewhere.extend(macs.iter().map(|mac| (*mac, worker)));
+            unknown.retain(|u| !macs.contains(&u.mac));
+        }
+    }
+
+    /// These machines are nobody's any more: their frames go where those of strangers go.
+    pub fn forget_owner(&mut self, macs: &[Mac]) {
+        for export in &mut self.exports {
+            if let Sharing::PerClient { elsewhere, .. } = &mut export.sharing {
+                elsewhere.retain(|mac, _| !macs.contains(mac));
+            }
+        }
     }
 
     /// Puts saved protocol state back.
@@ -143,10 +183,12 @@ impl Server<'_> {
     /// Binds one more interface of a machine to a client's disk, or moves it there.
     pub fn bind_mac(&mut self, number: u32, mac: Mac) {
         let Some(export) = self.disk_mut(number).map(|d| d.export) else { return };
-        if let Some(Export { sharing: Sharing::PerClient { by_mac, unknown, .. }, .. }) =
-            self.exports.get_mut(export)
+        if let Some(Export {
+            sharing: Sharing::PerClient { by_mac, elsewhere, unknown, .. }, ..
+        }) = self.exports.get_mut(export)
         {
             by_mac.insert(mac, number);
+            elsewhere.remove(&mac);
             unknown.retain(|u| u.mac != mac);
         }
     }
@@ -209,8 +251,10 @@ impl Server<'_> {
                 };
                 sends.extend(target.target.audience().map(|mac| (Some(*disk), mac)));
             }
+            Sharing::Elsewhere(_) => return,
             Sharing::PerClient { by_mac, newcomers, .. } => {
-                if matches!(newcomers, Newcomers::Auto { .. }) {
+                let is_first = self.share.owns(export.address, None);
+                if matches!(newcomers, Newcomers::Auto { .. }) && is_first {
                     sends.push((None, Mac::BROADCAST));
                 }
                 sends.extend(by_mac.iter().map(|(mac, disk)| (Some(*disk), *mac)));
@@ -285,9 +329,9 @@ impl Server<'_> {
 
     pub(super) fn demultiplex(
         &mut self,
-        link: usize,
-        limits: LinkLimits,
+        from: (usize, LinkLimits),
         request: &Incoming<'_>,
+        way: Way<'_>,
         edge: &mut impl Edge,
     ) {
         if !self.allow.is_empty() && !self.allow.contains(&request.src()) {
@@ -296,60 +340,124 @@ impl Server<'_> {
         }
         if let Some(address) = request.address().exact() {
             match self.by_address.get(&address) {
-                Some(&export) => self.for_export(export, link, limits, request, edge),
+                Some(&export) => {
+                    if let Some(worker) = self.for_export(export, from, request, edge) {
+                        self.hand_over(worker, from.0, way, edge);
+                    }
+                }
                 None => self.totals.ignored += 1,
             }
             return;
         }
+        for worker in self.share.others() {
+            if let Way::Direct(frame) = way {
+                self.totals.handed_over += 1;
+                edge.hand_over(worker, from.0, frame);
+            }
+        }
         for export in 0..self.exports.len() {
             let matches = |e: &Export| request.address().matches(e.address);
             if self.exports.get(export).is_some_and(matches) {
-                self.for_export(export, link, limits, request, edge);
+                // Each other worker has a copy.
+                let _others: Option<usize> = self.for_export(export, from, request, edge);
             }
         }
     }
 
+    /// Has a frame done by the worker that it is for. Who gets one that is not for him has learnt
+    /// of a change before the one who handed it over, or after: it is dropped, and sent again.
+    pub(super) fn hand_over(
+        &mut self,
+        worker: usize,
+        link: usize,
+        way: Way<'_>,
+        edge: &mut impl Edge,
+    ) {
+        match way {
+            Way::Direct(frame) => {
+                self.totals.handed_over += 1;
+                edge.hand_over(worker, link, frame);
+            }
+            Way::Handed => self.totals.ignored += 1,
+        }
+    }
+
+    /// The worker that has the disk at an address for everybody, if it is another one.
+    pub(super) fn elsewhere(&self, address: Address) -> Option<usize> {
+        let export = self.by_address.get(&address).and_then(|number| self.exports.get(*number))?;
+        match export.sharing {
+            Sharing::Elsewhere(worker) => Some(worker),
+            Sharing::One(_) | Sharing::PerClient { .. } => None,
+        }
+    }
+
+    /// Has a request done by the disk that its machine sees at an export. The worker that has that
+    /// disk, if it is another one: nothing was done then.
     fn for_export(
         &mut self,
         export: usize,
-        link: usize,
-        limits: LinkLimits,
+        (link, limits): (usize, LinkLimits),
         request: &Incoming<'_>,
         edge: &mut impl Edge,
-    ) {
-        let Some(number) = self.disk_for(export, request.src(), edge) else {
-            self.totals.ignored += 1;
-            return;
+    ) -> Option<usize> {
+        let number = match self.place_of(export, request.src(), edge) {
+            Place::Disk(number) => number,
+            Place::Worker(worker) => return Some(worker),
+            Place::Nowhere => {
+                self.totals.ignored += 1;
+                return None;
+            }
         };
         let now = self.now;
-        let Some(disk) = self.disk_mut(number) else { return };
+        let disk = self.disk_mut(number)?;
         disk.counts.last_seen = Some(now);
         disk.counts.last_mac = Some(request.src());
         let action = disk.target.handle(request, limits);
         self.perform(number, link, action, edge);
+        None
     }
 
-    /// Which disk a machine sees at an export, if any.
-    fn disk_for(&mut self, export: usize, mac: Mac, edge: &mut impl Edge) -> Option<u32> {
-        let e = self.exports.get(export)?;
+    /// Where the disk is that a machine sees at an export, if it sees one.
+    fn place_of(&mut self, export: usize, mac: Mac, edge: &mut impl Edge) -> Place {
+        let Some(e) = self.exports.get(export) else { return Place::Nowhere };
         if e.suspended || !e.macs.is_empty() && !e.macs.contains(&mac) {
-            return None;
+            return Place::Nowhere;
         }
-        let (by_mac, newcomers) = match &e.sharing {
-            Sharing::One(disk) => return Some(*disk),
-            Sharing::PerClient { by_mac, newcomers, .. } => (by_mac, *newcomers),
+        match &e.sharing {
+            Sharing::One(disk) => Place::Disk(*disk),
+            Sharing::Elsewhere(worker) => Place::Worker(*worker),
+            Sharing::PerClient { by_mac, .. } => match by_mac.get(&mac) {
+                Some(disk) => Place::Disk(*disk),
+                None => self.place_of_stranger(export, mac, edge),
+            },
+        }
+    }
+
+    /// As [`place_of`](Self::place_of), for a machine that has no disk here.
+    fn place_of_stranger(&mut self, export: usize, mac: Mac, edge: &mut impl Edge) -> Place {
+        let Some(Export {
+            address, sharing: Sharing::PerClient { elsewhere, newcomers, .. }, ..
+        }) = self.exports.get(export)
+        else {
+            return Place::Nowhere;
         };
-        if let Some(disk) = by_mac.get(&mac) {
-            return Some(*disk);
+        let newcomers = *newcomers;
+        if !self.share.is_all() {
+            let usual = || self.share.owner(*address, Some(mac));
+            let owner = elsewhere.get(&mac).copied().unwrap_or_else(usual);
+            if owner != self.share.number() {
+                return Place::Worker(owner);
+            }
         }
         if let Newcomers::Auto { max } = newcomers
             && self.clients(export) < max
+            && (self.share.is_all() || edge.may_join(mac))
             && self.make_room_for_guest()
         {
-            return self.add_guest(export, mac, edge);
+            return self.add_guest(export, mac, edge).map_or(Place::Nowhere, Place::Disk);
         }
         self.list_unknown(export, mac, edge);
-        None
+        Place::Nowhere
     }
 
     /// Registered clients of an export, and those that have written.
@@ -372,7 +480,7 @@ impl Server<'_> {
     /// Forgets the guest that was silent longest if there are too many. False if none can go.
     fn make_room_for_guest(&mut self) -> bool {
         let guests = || self.disks().filter(|(_, d)| d.is_guest());
-        if guests().count() < GUESTS_MAX {
+        if guests().count() < self.guests_max() {
             return true;
         }
         let idle = guests().filter(|(_, d)| d.is_drained());
@@ -399,8 +507,13 @@ impl Server<'_> {
         Some(disk)
     }
 
+    /// This worker's part of [`GUESTS_MAX`].
+    fn guests_max(&self) -> usize {
+        (GUESTS_MAX / self.share.count().max(1)).max(1)
+    }
+
     fn list_unknown(&mut self, export: usize, mac: Mac, edge: &mut impl Edge) {
-        let now = self.now;
+        let (now, most) = (self.now, self.guests_max());
         let Some(Export { address, sharing: Sharing::PerClient { unknown, .. }, .. }) =
             self.exports.get_mut(export)
         else {
@@ -413,7 +526,7 @@ impl Server<'_> {
         }
         let address = *address;
         let new = Unknown { address, mac, first_seen: now, last_seen: now, requests: 1 };
-        if unknown.len() < GUESTS_MAX {
+        if unknown.len() < most {
             unknown.push(new);
             edge.report(Report::UnknownClient { address, mac });
         } else if let Some(silent) = unknown.iter_mut().min_by_key(|u| (u.last_seen, u.requests)) {

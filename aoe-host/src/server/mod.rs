@@ -14,6 +14,8 @@
 //! 2. A frame that finds no room (buffers, slots) is dropped and counted, never answered wrongly.
 //! 3. Every request that was taken is answered exactly once, or its client is gone.
 //! 4. No request allocates once the buffers are warm.
+//! 5. Of several workers with a loop each, one has a disk. What comes for a disk of another one is
+//!    handed over with [`Edge::hand_over`], once and as it came.
 
 mod demux;
 mod disk;
@@ -39,9 +41,12 @@ pub use frames::FRAMES_MAX;
 pub use io::{Completion, IoDriver, Job, Memory};
 pub use status::{DiskStatus, Unknown};
 
+use demux::Way;
 use disk::Disk;
 use frames::Frames;
 use requests::Requests;
+
+use crate::share::Share;
 
 /// Most machines that have a disk without being registered, and most of those that are listed and
 /// have none, of each export. A forged source address costs nothing to send, so neither number may
@@ -89,6 +94,20 @@ pub trait Edge: IoDriver {
 
     /// Tells the operator.
     fn report(&mut self, report: Report<'_>);
+
+    /// Brings a frame that came through `link` to another worker, for
+    /// [`Server::receive_handed`]. It may be lost, as on any Ethernet.
+    fn hand_over(&mut self, worker: usize, link: usize, frame: &[u8]) {
+        // Who has no other workers is never asked.
+        let _: (usize, usize, &[u8]) = (worker, link, frame);
+    }
+
+    /// Whether one more machine may become a client, as far as all workers together know. Asked
+    /// only where there are several.
+    fn may_join(&self, mac: Mac) -> bool {
+        let _: Mac = mac;
+        true
+    }
 }
 
 /// Something the operator should know.
@@ -161,9 +180,13 @@ struct Export {
 enum Sharing {
     /// One disk for everybody.
     One(u32),
+    /// One disk for everybody, which another worker has.
+    Elsewhere(usize),
     /// A disk for each client, by source address.
     PerClient {
         by_mac: HashMap<Mac, u32>,
+        /// Machines whose disk another worker has although the kernel does not know.
+        elsewhere: HashMap<Mac, usize>,
         newcomers: Newcomers,
         template: Box<DiskSpec>,
         unknown: Vec<Unknown>,
@@ -239,6 +262,10 @@ pub struct Totals {
     pub overrun: u64,
     /// Answers of other machines that claim one of our addresses.
     pub duplicates: u64,
+    /// Frames handed over to the workers that they are for.
+    pub handed_over: u64,
+    /// Frames that other workers handed over.
+    pub taken_over: u64,
     /// Frame buffers in existence, at most [`FRAMES_MAX`].
     pub buffers: usize,
 }
@@ -246,6 +273,7 @@ pub struct Totals {
 /// The loop's state: exports, disks, requests under way.
 #[derive(Debug)]
 pub struct Server<'m> {
+    share: Share,
     pool: PagePool<'m>,
     links: Vec<LinkState>,
     exports: Vec<Export>,
@@ -266,7 +294,13 @@ pub struct Server<'m> {
 impl<'m> Server<'m> {
     /// A server with nothing to serve. Only stations in `allow` are answered, if there are any.
     pub fn new(pool: PagePool<'m>, allow: Vec<Mac>) -> Self {
+        Self::sharing(pool, allow, Share::ALL)
+    }
+
+    /// As [`new`](Self::new), one of several: it knows all exports, and has the disks of its share.
+    pub fn sharing(pool: PagePool<'m>, allow: Vec<Mac>, share: Share) -> Self {
         Self {
+            share,
             pool,
             links: Vec::new(),
             exports: Vec::new(),
@@ -313,8 +347,23 @@ impl<'m> Server<'m> {
         self.run(edge);
     }
 
+    /// Which worker this is.
+    pub fn share(&self) -> Share {
+        self.share
+    }
+
     /// Takes one received frame. [`run`](Self::run) follows the batch.
     pub fn receive(&mut self, link: usize, frame: &[u8], edge: &mut impl Edge) {
+        self.take_frame(link, frame, Way::Direct(frame), edge);
+    }
+
+    /// As [`receive`](Self::receive), of a frame that another worker received.
+    pub fn receive_handed(&mut self, link: usize, frame: &[u8], edge: &mut impl Edge) {
+        self.totals.taken_over += 1;
+        self.take_frame(link, frame, Way::Handed, edge);
+    }
+
+    fn take_frame(&mut self, link: usize, frame: &[u8], way: Way<'_>, edge: &mut impl Edge) {
         let Some(state) = self.links.get(link).copied() else { return };
         let Some(limits) = state.limits else { return };
         // Longer than any link of ours ever carried: there is no buffer for what is in it.
@@ -323,8 +372,8 @@ impl<'m> Server<'m> {
             return;
         }
         match Incoming::parse(frame, state.mac) {
-            Ok(request) => self.demultiplex(link, limits, &request, edge),
-            Err(Refusal::Response) => self.foreign(link, frame, state.mac, edge),
+            Ok(request) => self.demultiplex((link, limits), &request, way, edge),
+            Err(Refusal::Response) => self.foreign(link, frame, state.mac, way, edge),
             Err(_) => self.totals.ignored += 1,
         }
     }
@@ -386,7 +435,14 @@ impl<'m> Server<'m> {
         }
     }
 
-    fn foreign(&mut self, link: usize, frame: &[u8], own_mac: Mac, edge: &mut impl Edge) {
+    fn foreign(
+        &mut self,
+        link: usize,
+        frame: &[u8],
+        own_mac: Mac,
+        way: Way<'_>,
+        edge: &mut impl Edge,
+    ) {
         let answer = ForeignAnswer::parse(frame, own_mac);
         let ours = |mac| self.links.iter().any(|l| l.mac == mac);
         // From an address that no machine can have it says nothing about any machine.
@@ -397,6 +453,11 @@ impl<'m> Server<'m> {
             self.totals.ignored += 1;
             return;
         };
+        if let Some(worker) = self.elsewhere(answer.address) {
+            // Who has the disk can tell the other server what it is.
+            self.hand_over(worker, link, way, edge);
+            return;
+        }
         self.totals.duplicates += 1;
         let quiet =
             self.duplicate_reported.is_some_and(|at| self.now < at.saturating_add(DUPLICATE_QUIET));

@@ -63,7 +63,7 @@ impl Server<'_> {
         self.disks().filter_map(|(number, disk)| {
             let export = self.exports.get(disk.export)?;
             let macs = match &export.sharing {
-                Sharing::One(_) => export.macs.clone(),
+                Sharing::One(_) | Sharing::Elsewhere(_) => export.macs.clone(),
                 Sharing::PerClient { by_mac, .. } => {
                     let mut macs: Vec<Mac> =
                         by_mac.iter().filter(|(_, d)| **d == number).map(|(m, _)| *m).collect();
@@ -122,7 +122,7 @@ impl Server<'_> {
             .iter()
             .flat_map(|e| match &e.sharing {
                 Sharing::PerClient { unknown, .. } => unknown.as_slice(),
-                Sharing::One(_) => &[],
+                Sharing::One(_) | Sharing::Elsewhere(_) => &[],
             })
             .copied()
     }

@@ -70,6 +70,8 @@ pub struct SimEdge {
     pub reports: Vec<String>,
     /// Disks made for machines that nobody registered.
     pub newcomers: Vec<Mac>,
+    /// Frames for other workers: whom, the link through which they came, and what they are.
+    pub handed: Vec<(usize, usize, Vec<u8>)>,
     /// Operations started, by kind.
     pub started: BTreeMap<&'static str, u64>,
     /// Syncs end well and do nothing: to show that a test notices.
@@ -93,6 +95,7 @@ impl SimEdge {
             persisted: Vec::new(),
             reports: Vec::new(),
             newcomers: Vec::new(),
+            handed: Vec::new(),
             started: BTreeMap::new(),
             drops_notes: false,
             storages: Vec::new(),
@@ -362,5 +365,9 @@ impl Edge for SimEdge {
 
     fn report(&mut self, report: Report<'_>) {
         self.reports.push(format!("{report:?}"));
+    }
+
+    fn hand_over(&mut self, worker: usize, link: usize, frame: &[u8]) {
+        self.handed.push((worker, link, frame.to_vec()));
     }
 }

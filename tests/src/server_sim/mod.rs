@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aoe_host::server::{DiskSpec, Durability, ExportSpec, Newcomers, Overlay, Server, identity_of};
+use aoe_host::share::Share;
 use aoe_proto::{Address, TargetConfig, TrimSupport};
 use cow_core::fault::Dice;
 use cow_core::format::Layer;
@@ -160,10 +161,15 @@ impl World {
 
     /// A server in this world. Only `allow` are answered, if there are any.
     pub fn with(edge: SimEdge, seed: u64, pages: usize, allow: &[Mac]) -> Self {
+        Self::sharing(edge, seed, pages, allow, Share::ALL)
+    }
+
+    /// As [`with`](Self::with), one worker of several.
+    pub fn sharing(edge: SimEdge, seed: u64, pages: usize, allow: &[Mac], share: Share) -> Self {
         // A server borrows its pool, and a world lives for one test.
         let memory: &'static mut PoolMemory = Box::leak(Box::new(PoolMemory::new(pages)));
         let allow = allow.iter().map(|mac| aoe_proto::Mac(*mac)).collect();
-        let mut server = Server::new(memory.pool(), allow);
+        let mut server = Server::sharing(memory.pool(), allow, share);
         server.add_link(aoe_proto::Mac(SERVER), 1500);
         Self {
             server,
