@@ -108,8 +108,11 @@ mod tests {
     fn machines_in_a_row_that_share_an_address_are_spread() {
         for count in [2, 3, 4, 8] {
             for prefix in [[0x52, 0x54, 0, 0x12, 0x34], [2, 0, 0, 0, 1], [0, 0x1b, 0x21, 0xff, 7]] {
-                let [a, b, c, d, e] = prefix;
-                let machine = |f| Mac([a, b, c, d, e, f]);
+                let machine = |last: u8| {
+                    let mut mac = [last; 6];
+                    mac[..5].copy_from_slice(&prefix);
+                    Mac(mac)
+                };
                 let owners = (0..=255).map(|n| owner(address(0, 0), Some(machine(n)), count));
                 let found = spread(count, owners);
                 let even = 256 / count;

@@ -44,7 +44,7 @@ impl Running<'_> {
                 ControlReply::Done(self.adopt(*mac, &name)?)
             }
             ControlRequest::ClientsName { client, name } => {
-                self.edge.registry.rename(client, name)?;
+                self.edge.registry().rename(client, name)?;
                 self.edge.write_registry()?;
                 self.server.relabel(client, name);
                 ControlReply::Done(format!("{client} is called {name} now"))
@@ -64,20 +64,20 @@ impl Running<'_> {
     fn adopt(&mut self, mac: Mac, name: &str) -> Result<String> {
         // Everything that can refuse comes first: a half adopted machine would be on one disk now
         // and on another after the next start.
-        let mut registry = self.edge.registry.clone();
+        let mut registry = self.edge.registry().clone();
         let known = registry.find_name(name).is_some();
         let id = registry.adopt(mac, name)?;
         let client = registry.client(id).cloned().ok_or_else(|| {
             HostError::new(ErrorKind::NotFound, "find the client that was adopted")
         })?;
-        let is_guest = self.edge.registry.find(mac).is_none();
+        let is_guest = self.edge.registry().find(mac).is_none();
         let guests = self.disks(|d| is_guest && d.macs.contains(&mac));
         self.settle(&guests, "adopt the machine")?;
         // A machine that was served as a guest has nothing written yet: its disk is made anew.
         for number in guests {
             self.server.remove_disk(number);
         }
-        self.edge.registry = registry;
+        *self.edge.registry() = registry;
         self.edge.write_registry()?;
         let disks = self.disks(|d| d.spec.label == name && !d.macs.is_empty());
         if known && !disks.is_empty() {
@@ -126,7 +126,7 @@ impl Running<'_> {
     }
 
     fn remove(&mut self, name: &str) -> Result<String> {
-        if self.edge.registry.find_name(name).is_none() {
+        if self.edge.registry().find_name(name).is_none() {
             return Err(HostError::new(ErrorKind::NotFound, "remove the client").detail(name));
         }
         let numbers = self.disks(|d| d.spec.label == name && !d.macs.is_empty());
@@ -137,7 +137,7 @@ impl Running<'_> {
                 self.close_disk(number, &spec, top, broken)?;
             }
         }
-        let (_, client) = self.edge.registry.remove(name)?;
+        let (_, client) = self.edge.registry().remove(name)?;
         self.edge.write_registry()?;
         Ok(format!("{name} is no client any more; what it wrote stays in {}.cow", client.file_stem))
     }
@@ -167,7 +167,7 @@ impl Running<'_> {
         let mut unknown: Vec<UnknownEntry> = unknown.into_values().collect();
         unknown.sort_by_key(|u| u.last_seen_s);
         ClientList {
-            clients: self.edge.registry.clients().map(|(_, c)| entry(c)).collect(),
+            clients: self.edge.registry().clients().map(|(_, c)| entry(c)).collect(),
             unknown,
         }
     }
@@ -202,7 +202,7 @@ impl Running<'_> {
                 ("answers of another server".to_owned(), totals.duplicates),
             ],
             overlay_space_free_bytes: space.map(|s| s.free_bytes),
-            warnings: self.edge.log.warnings.clone(),
+            warnings: self.edge.log.warnings(),
         }
     }
 

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aoe_proto::{Address, Mac, TargetState};
 use cow_core::engine::{IoFailure, Note, Operation};
@@ -14,8 +14,8 @@ use crate::config::{Export, NewClients};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{Backing, ImageKeys, ImageName, NoteLog, OpenedOverlay, OverlayOptions};
 use crate::registry::{
-    REGISTRY_FILE, Registry, StateSchedule, automatic_name, overlay_file_name, state_file_name,
-    write_atomically,
+    Client, REGISTRY_FILE, Registry, StateSchedule, automatic_name, overlay_file_name,
+    state_file_name, write_atomically,
 };
 use crate::server::io::{IoDriver, Job, Memory};
 use crate::server::{DiskSpec, Durability, Edge, LeftOverlay, Overlay, Report, identity_of};
@@ -39,7 +39,7 @@ pub(super) struct Attachment {
 
 pub(super) struct HostedEdge {
     pub(super) driver: HostedDriver,
-    pub(super) registry: Registry,
+    registry: Arc<Mutex<Registry>>,
     pub(super) log: Log,
     pub(super) attachments: HashMap<u32, Attachment>,
     /// By address: what lies below its overlays.
@@ -59,7 +59,7 @@ pub(super) struct HostedEdge {
 impl HostedEdge {
     pub(super) fn new(
         driver: HostedDriver,
-        registry: Registry,
+        registry: Arc<Mutex<Registry>>,
         log: Log,
         first_per_client: Address,
     ) -> Self {
@@ -83,6 +83,18 @@ impl HostedEdge {
         }
     }
 
+    /// The clients, of all workers. Not to be held while waiting for anybody.
+    pub(super) fn registry(&self) -> MutexGuard<'_, Registry> {
+        // Its invariants are kept by every single call.
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client of this name.
+    fn client(&self, label: &str) -> Option<Client> {
+        let registry = self.registry();
+        registry.find_name(label).and_then(|id| registry.client(id)).cloned()
+    }
+
     /// Whether [`next_ready`](Self::next_ready) has something.
     pub(super) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
@@ -99,14 +111,12 @@ impl HostedEdge {
         if let crate::config::Top::File(path) = &export.top {
             return Some(path.clone());
         }
-        let client = self.registry.find_name(label).and_then(|id| self.registry.client(id));
-        let automatic = crate::registry::Client {
+        let client = self.client(label).unwrap_or_else(|| Client {
             name: label.to_owned(),
             file_stem: label.to_owned(),
             macs: Vec::new(),
-        };
-        let client = client.or(Some(&automatic));
-        let name = overlay_file_name(export, client, self.first_per_client)?;
+        });
+        let name = overlay_file_name(export, Some(&client), self.first_per_client)?;
         let path = self.overlays.as_ref()?.join(name);
         Some(match export.durability {
             // A name of its own: what a killed server leaves is then known to be worthless.
@@ -119,11 +129,11 @@ impl HostedEdge {
     pub(super) fn state_path(&self, address: Address, label: &str) -> Option<PathBuf> {
         let export = self.exports.get(&address)?;
         let per_client = matches!(export.top, crate::config::Top::PerClient);
-        let client = self.registry.find_name(label).and_then(|id| self.registry.client(id));
+        let client = self.client(label);
         if per_client && client.is_none() {
             return None; // not registered: nothing of it outlives the process
         }
-        let name = state_file_name(address, client.filter(|_| per_client));
+        let name = state_file_name(address, client.as_ref().filter(|_| per_client));
         Some(self.overlays.as_ref()?.join(name))
     }
 
@@ -141,21 +151,28 @@ impl HostedEdge {
     }
 
     /// Writes the registry if it changed.
-    pub(super) fn write_registry(&mut self) -> Result<()> {
-        match &self.overlays {
-            Some(directory) if self.registry.take_changed() => {
-                write_atomically(&directory.join(REGISTRY_FILE), &self.registry.to_json())
-            }
-            _ => Ok(()),
+    pub(super) fn write_registry(&self) -> Result<()> {
+        let Some(directory) = &self.overlays else { return Ok(()) };
+        // Held until it is written: an older state must not replace a newer one.
+        let mut registry = self.registry();
+        if registry.take_changed() {
+            write_atomically(&directory.join(REGISTRY_FILE), &registry.to_json())
+        } else {
+            Ok(())
         }
     }
 
     /// Registers the machine behind a disk that is about to be written.
-    fn admit(&mut self, spec: &DiskSpec) -> Result<()> {
+    fn admit(&self, spec: &DiskSpec) -> Result<()> {
         let (label, Some(mac)) = (&spec.label, spec.newcomer) else { return Ok(()) };
         let NewClients::Auto { max } = self.new_clients else { return Ok(()) };
-        if self.registry.find(mac).is_none() {
-            self.registry.admit(mac, max)?;
+        let mut registry = self.registry();
+        let is_new = registry.find(mac).is_none();
+        if is_new {
+            registry.admit(mac, max)?;
+        }
+        drop(registry);
+        if is_new {
             self.log.info(&format!("new client {label} ({mac})"));
         }
         self.write_registry()

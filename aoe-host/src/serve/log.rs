@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::server::Report;
@@ -12,30 +13,38 @@ const WARNINGS_MAX: usize = 64;
 /// Most lines a second about requests; a failing disk fails thousands of times.
 const REPORTS_PER_SECOND: u32 = 10;
 
-/// The log.
-#[derive(Debug)]
+/// The log. Its clones are one log, for several threads.
+#[derive(Clone, Debug)]
 pub(super) struct Log {
+    quiet: bool,
+    /// How a command finds this server.
+    control: Arc<str>,
+    said: Arc<Mutex<Said>>,
+}
+
+#[derive(Debug)]
+struct Said {
     second: Instant,
     lines: u32,
     suppressed: u64,
     /// Sentences that `status` repeats.
-    pub(super) warnings: Vec<String>,
-    quiet: bool,
-    /// How a command finds this server.
-    control: String,
+    warnings: Vec<String>,
 }
 
 impl Log {
     pub(super) fn new(quiet: bool, control: Option<&Path>) -> Self {
         let control = control.map(|path| format!("--control {}", path.display()));
+        let said = Said { second: Instant::now(), lines: 0, suppressed: 0, warnings: Vec::new() };
         Self {
-            second: Instant::now(),
-            lines: 0,
-            suppressed: 0,
-            warnings: Vec::new(),
             quiet,
-            control: control.unwrap_or_default(),
+            control: Arc::from(control.unwrap_or_default()),
+            said: Arc::new(Mutex::new(said)),
         }
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        // Whoever panicked meanwhile has left nothing half done here.
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn info(&self, text: &str) {
@@ -50,14 +59,20 @@ impl Log {
     }
 
     /// Says it now, and in every `status` from now on.
-    pub(super) fn warn(&mut self, text: &str) {
-        if self.warnings.len() < WARNINGS_MAX && !self.warnings.iter().any(|w| w == text) {
+    pub(super) fn warn(&self, text: &str) {
+        let mut said = self.said();
+        if said.warnings.len() < WARNINGS_MAX && !said.warnings.iter().any(|w| w == text) {
             eprintln!("cowblade: warning: {text}");
-            self.warnings.push(text.to_owned());
+            said.warnings.push(text.to_owned());
         }
     }
 
-    pub(super) fn report(&mut self, report: &Report<'_>) {
+    /// Every sentence of [`warn`](Self::warn), once.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.said().warnings.clone()
+    }
+
+    pub(super) fn report(&self, report: &Report<'_>) {
         match report {
             Report::Duplicate { address, mac } => self.warn(&format!(
                 "{mac} also answers for {address}: initiators will write to both in turn and \
@@ -93,16 +108,17 @@ impl Log {
         }
     }
 
-    fn may_report(&mut self) -> bool {
-        if self.second.elapsed() >= Duration::from_secs(1) {
-            if self.suppressed > 0 {
-                eprintln!("cowblade: {} more reports were not listed", self.suppressed);
+    fn may_report(&self) -> bool {
+        let mut said = self.said();
+        if said.second.elapsed() >= Duration::from_secs(1) {
+            if said.suppressed > 0 {
+                eprintln!("cowblade: {} more reports were not listed", said.suppressed);
             }
-            (self.second, self.lines, self.suppressed) = (Instant::now(), 0, 0);
+            (said.second, said.lines, said.suppressed) = (Instant::now(), 0, 0);
         }
-        self.lines += 1;
-        let may = self.lines <= REPORTS_PER_SECOND;
-        self.suppressed += u64::from(!may);
+        said.lines += 1;
+        let may = said.lines <= REPORTS_PER_SECOND;
+        said.suppressed += u64::from(!may);
         may
     }
 }

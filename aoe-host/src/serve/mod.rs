@@ -29,8 +29,10 @@ use crate::error::{ErrorKind, HostError, Result};
 use crate::link::{self, Link, LinkEvent, Room};
 use crate::server::{DiskSpec, Durability, Server};
 use crate::signals::Signals;
+use crate::storage::{HostedDriver, WorkerCounts};
 use edge::HostedEdge;
 use idle::{AWAKE_MAX, Idle};
+use setup::Common;
 use upkeep::Upkeep;
 
 /// Pages of the metadata pool: 16 MiB, the hot metadata of 32 GiB of overlay data.
@@ -171,39 +173,50 @@ impl<'m> Running<'m> {
     /// directories may have been.
     pub fn start(
         config: &ServeConfig,
-        mut links: Vec<Box<dyn Link>>,
+        links: Vec<Box<dyn Link>>,
         pool: PagePool<'m>,
         quiet: bool,
     ) -> Result<Self> {
-        let config = &chains::settle(config)?;
+        let common = Common::open(config, quiet)?;
+        let driver = HostedDriver::new(WorkerCounts::default())?;
+        let mut running = Self::assemble(&common, driver, pool)?;
+        running.plug_in(links);
+        setup::directories(&running.config, &running.edge)?;
+        running.control =
+            running.config.control.as_deref().map(ControlServer::listen).transpose()?;
+        Ok(running)
+    }
+
+    /// A worker with its exports and disks, and without links.
+    fn assemble(common: &Common, driver: HostedDriver, pool: PagePool<'m>) -> Result<Self> {
+        let config = &common.config;
         let mut server = Server::new(pool, config.allow.clone());
-        let addresses: Vec<_> = config.exports.iter().map(|export| export.address).collect();
-        for link in &mut links {
-            server.add_link(link.mac(), link.mtu());
-            link.serve_only(&addresses);
-        }
-        let mut edge = setup::edge(config, quiet)?;
+        let mut edge = common.edge(driver);
         setup::exports(config, &mut server, &mut edge)?;
-        setup::directories(config, &mut edge)?;
-        let control = config.control.as_deref().map(ControlServer::listen).transpose()?;
-        let upkeep = Upkeep::new(config);
-        let started = Instant::now();
-        let config = config.clone();
         // Unknown is as good as one: sleeping is never wrong.
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let (idle, next_attention) = (Idle::new(processors), Duration::ZERO);
         Ok(Self {
             server,
             edge,
-            links,
-            config,
-            control,
-            upkeep,
-            idle,
-            next_attention,
-            started,
+            links: Vec::new(),
+            config: config.clone(),
+            control: None,
+            upkeep: Upkeep::new(config),
+            idle: Idle::new(processors),
+            next_attention: Duration::ZERO,
+            started: common.started,
             stopping: None,
         })
+    }
+
+    /// Takes links, in the order of the interfaces.
+    fn plug_in(&mut self, links: Vec<Box<dyn Link>>) {
+        let addresses: Vec<_> = self.server.addresses().collect();
+        for mut link in links {
+            self.server.add_link(link.mac(), link.mtu());
+            link.serve_only(&addresses);
+            self.links.push(link);
+        }
     }
 
     /// Asks the segment whether somebody else serves our addresses, then advertises. False if

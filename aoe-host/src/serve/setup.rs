@@ -1,8 +1,10 @@
 //! From a configuration to files, exports, clients and overlays.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
-use aoe_proto::{Freeze, TargetConfig, TargetState, TrimSupport};
+use aoe_proto::{Address, Freeze, TargetConfig, TargetState, TrimSupport};
 
 use super::edge::HostedEdge;
 use super::log::Log;
@@ -11,50 +13,102 @@ use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{Backing, ImageName, OpenedOverlay, default_notes_directory};
 use crate::registry::{REGISTRY_FILE, Registry, read_if_exists};
 use crate::server::{DiskSpec, Durability, ExportSpec, Newcomers, Overlay, Server, identity_of};
-use crate::storage::{Access, FileOptions, FileStorage, HostedDriver, LockMode, WorkerCounts};
+use crate::storage::{Access, FileOptions, FileStorage, FileTable, HostedDriver, LockMode};
 
 /// Firmware version that targets report; free to choose. [AoE 4]
 const FIRMWARE: u16 = 0x4101;
 
-/// The world of the server: driver, registry, directories.
-pub(super) fn edge(config: &ServeConfig, quiet: bool) -> Result<HostedEdge> {
-    let mut log = Log::new(quiet, config.control.as_deref());
-    for warning in &config.warnings {
-        log.warn(warning);
-    }
-    if config.new_clients == (NewClients::Auto { max: None }) && config.allow.is_empty() {
-        log.warn(
-            "--new-clients auto without a number: any machine, and anybody who forges addresses, \
-             can fill the disk with overlays; use auto=MAX or --allow",
-        );
-    }
-    let mut registry = match &config.overlays {
-        Some(directory) => match read_if_exists(&directory.join(REGISTRY_FILE))? {
-            Some(text) => Registry::from_json(&text)?,
+/// What is opened once, however many workers there are.
+pub(super) struct Common {
+    /// With complete chains.
+    pub(super) config: ServeConfig,
+    pub(super) log: Log,
+    /// The origin of every loop's clock.
+    pub(super) started: Instant,
+    registry: Arc<Mutex<Registry>>,
+    /// The files of the layers below overlays, under the keys by which the layers know them.
+    files: FileTable,
+    backings: HashMap<Address, Arc<Backing>>,
+    first_per_client: Address,
+}
+
+impl Common {
+    /// Reads the registry, and opens what lies below the overlays. `quiet` keeps the log to what is
+    /// wrong.
+    pub(super) fn open(config: &ServeConfig, quiet: bool) -> Result<Self> {
+        let config = super::chains::settle(config)?;
+        let log = Log::new(quiet, config.control.as_deref());
+        for warning in &config.warnings {
+            log.warn(warning);
+        }
+        if config.new_clients == (NewClients::Auto { max: None }) && config.allow.is_empty() {
+            log.warn(
+                "--new-clients auto without a number: any machine, and anybody who forges \
+                 addresses, can fill the disk with overlays; use auto=MAX or --allow",
+            );
+        }
+        let mut registry = match &config.overlays {
+            Some(directory) => match read_if_exists(&directory.join(REGISTRY_FILE))? {
+                Some(text) => Registry::from_json(&text)?,
+                None => Registry::new(),
+            },
             None => Registry::new(),
-        },
-        None => Registry::new(),
-    };
-    for client in &config.clients {
-        registry.declare(client)?;
+        };
+        for client in &config.clients {
+            registry.declare(client)?;
+        }
+        let per_client = config.exports.iter().filter(|e| matches!(e.top, Top::PerClient));
+        let all = config.exports.iter().map(|e| e.address);
+        let first = per_client.map(|e| e.address).min().or(all.min()).ok_or_else(|| {
+            HostError::usage("serve", "there is nothing to serve: name an image, or use --export")
+        })?;
+        let mut files = FileTable::new();
+        let backings = backings(&config, &mut files)?;
+        Ok(Self {
+            config,
+            log,
+            started: Instant::now(),
+            registry: Arc::new(Mutex::new(registry)),
+            files,
+            backings,
+            first_per_client: first,
+        })
     }
-    let driver = HostedDriver::new(WorkerCounts::default())?;
-    let per_client = config.exports.iter().filter(|e| matches!(e.top, Top::PerClient));
-    let all = config.exports.iter().map(|e| e.address);
-    let first = per_client.map(|e| e.address).min().or(all.min()).ok_or_else(|| {
-        HostError::usage("serve", "there is nothing to serve: name an image, or use --export")
-    })?;
-    let mut edge = HostedEdge::new(driver, registry, log, first);
-    edge.overlays.clone_from(&config.overlays);
-    edge.new_clients = config.new_clients;
-    edge.direct = config.direct;
-    edge.notes_dir = default_notes_directory();
-    edge.exports = config.exports.iter().map(|e| (e.address, e.clone())).collect();
-    Ok(edge)
+
+    /// The world of one worker.
+    pub(super) fn edge(&self, mut driver: HostedDriver) -> HostedEdge {
+        let config = &self.config;
+        *driver.files_mut() = self.files.fork();
+        let (registry, log) = (Arc::clone(&self.registry), self.log.clone());
+        let mut edge = HostedEdge::new(driver, registry, log, self.first_per_client);
+        edge.overlays.clone_from(&config.overlays);
+        edge.new_clients = config.new_clients;
+        edge.direct = config.direct;
+        edge.notes_dir = default_notes_directory();
+        edge.exports = config.exports.iter().map(|e| (e.address, e.clone())).collect();
+        edge.backings.clone_from(&self.backings);
+        edge
+    }
+}
+
+/// Opens every chain. Many addresses over one golden image share its layers and its file.
+fn backings(config: &ServeConfig, files: &mut FileTable) -> Result<HashMap<Address, Arc<Backing>>> {
+    let mut opened: Vec<(&Export, Arc<Backing>)> = Vec::new();
+    for export in &config.exports {
+        let known = opened.iter().find(|(e, _)| e.backing == export.backing);
+        let backing = if let Some((_, backing)) = known {
+            Arc::clone(backing)
+        } else {
+            let backing = crate::image::open_backing(&export.backing, config.direct, files);
+            Arc::new(backing.map_err(|e| e.export(export.address))?)
+        };
+        opened.push((export, backing));
+    }
+    Ok(opened.into_iter().map(|(export, backing)| (export.address, backing)).collect())
 }
 
 /// Makes what the server keeps things in, once everything else was found to be in order.
-pub(super) fn directories(config: &ServeConfig, edge: &mut HostedEdge) -> Result<()> {
+pub(super) fn directories(config: &ServeConfig, edge: &HostedEdge) -> Result<()> {
     if let Some(directory) = &config.overlays {
         std::fs::create_dir_all(directory)
             .map_err(|e| HostError::io(e, "make the directory of overlays").path(directory))?;
@@ -62,28 +116,14 @@ pub(super) fn directories(config: &ServeConfig, edge: &mut HostedEdge) -> Result
     edge.write_registry()
 }
 
-/// Opens every chain and enters exports, clients and existing overlays into the server.
+/// Enters exports, clients and existing overlays into the server, as far as it has them.
 pub(super) fn exports(
     config: &ServeConfig,
     server: &mut Server<'_>,
     edge: &mut HostedEdge,
 ) -> Result<()> {
-    // Many addresses over one golden image share its layers and its file.
-    let mut opened: Vec<(&Export, Arc<Backing>)> = Vec::new();
     for export in &config.exports {
-        let known = opened.iter().find(|(e, _)| e.backing == export.backing);
-        let backing = if let Some((_, backing)) = known {
-            Arc::clone(backing)
-        } else {
-            let files = edge.driver.files_mut();
-            Arc::new(
-                crate::image::open_backing(&export.backing, config.direct, files)
-                    .map_err(|e| e.export(export.address))?,
-            )
-        };
-        edge.backings.insert(export.address, Arc::clone(&backing));
-        opened.push((export, Arc::clone(&backing)));
-        add_export(config, export, &backing, server, edge).map_err(|e| e.export(export.address))?;
+        add_export(config, export, server, edge).map_err(|e| e.export(export.address))?;
     }
     Ok(())
 }
@@ -91,10 +131,10 @@ pub(super) fn exports(
 fn add_export(
     config: &ServeConfig,
     export: &Export,
-    backing: &Backing,
     server: &mut Server<'_>,
     edge: &mut HostedEdge,
 ) -> Result<()> {
+    let backing = &backing_of(export, edge)?;
     let newcomers = match config.new_clients {
         NewClients::Refuse => Newcomers::Refuse,
         NewClients::Auto { max } => {
@@ -104,7 +144,8 @@ fn add_export(
     let per_client = matches!(export.top, Top::PerClient);
     let label = export.address.to_string();
     let mut template = disk_spec(config, export, backing, edge, (&label, &label));
-    let overlay = if per_client { None } else { look(&mut template, export, edge)? };
+    let is_here = !per_client && server.share().owns(export.address, None);
+    let overlay = if is_here { look(&mut template, export, edge)? } else { None };
     let number = server
         .add_export(ExportSpec {
             address: export.address,
@@ -118,11 +159,25 @@ fn add_export(
     if let Some(number) = number {
         return enter(number, &template, overlay, server, edge);
     }
-    let clients: Vec<_> = edge.registry.clients().map(|(_, c)| c.clone()).collect();
+    if !per_client {
+        return Ok(());
+    }
+    let clients: Vec<_> = edge.registry().clients().map(|(_, c)| c.clone()).collect();
     for client in clients {
-        add_client(config, export, &client, server, edge)?;
+        let owner = server.share().owner(export.address, client.macs.first().copied());
+        if owner == server.share().number() {
+            add_client(config, export, &client, server, edge)?;
+        } else {
+            server.set_owner(export.address, &client.macs, owner);
+        }
     }
     Ok(())
+}
+
+fn backing_of(export: &Export, edge: &HostedEdge) -> Result<Arc<Backing>> {
+    edge.backings.get(&export.address).cloned().ok_or_else(|| {
+        HostError::new(ErrorKind::NotFound, "find the layers").export(export.address)
+    })
 }
 
 /// Gives a registered client its disk at an export.
@@ -133,9 +188,7 @@ pub(super) fn add_client(
     server: &mut Server<'_>,
     edge: &mut HostedEdge,
 ) -> Result<()> {
-    let backing = edge.backings.get(&export.address).cloned().ok_or_else(|| {
-        HostError::new(ErrorKind::NotFound, "find the layers").export(export.address)
-    })?;
+    let backing = backing_of(export, edge)?;
     // The stem never changes, so neither do serial number and overlay when a client is renamed.
     let names = (client.name.as_str(), client.file_stem.as_str());
     let mut spec = disk_spec(config, export, &backing, edge, names);

@@ -25,6 +25,14 @@ impl FileTable {
         Self::default()
     }
 
+    /// A table for another thread with the same files under the same keys. What either takes in
+    /// later, the other does not know.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        // Units are kept by key, and keys will differ.
+        Self { files: self.files.clone(), unpacker: Arc::default() }
+    }
+
     /// Takes a file in.
     pub fn add(&mut self, file: FileStorage) -> StorageKey {
         let key = self.reserve();
