@@ -89,7 +89,7 @@ fn the_loop_does_not_allocate() {
     assert_eq!(allocations() - before, 1);
 }
 
-/// A link that hands out the same frames again and again.
+/// A link that hands out the same frames again and again, each time under a new tag.
 struct Replay {
     frames: Rc<RefCell<Vec<Vec<u8>>>>,
     left: Rc<Cell<usize>>,
@@ -116,9 +116,15 @@ impl Link for Replay {
         None
     }
     fn receive(&mut self, limit: usize, sink: &mut dyn FnMut(&[u8])) -> usize {
-        let frames = self.frames.borrow();
+        let mut frames = self.frames.borrow_mut();
         let count = self.left.get().min(limit).min(frames.len());
-        frames.iter().take(count).for_each(|frame| sink(frame));
+        for frame in frames.iter_mut().take(count) {
+            let tag = &mut frame[20..24];
+            let next = u32::from_be_bytes(tag.try_into().unwrap()).wrapping_add(1);
+            tag.copy_from_slice(&next.to_be_bytes());
+            sink(frame);
+        }
+        frames.rotate_left(count);
         self.left.set(self.left.get() - count);
         count
     }

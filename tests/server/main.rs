@@ -3,6 +3,7 @@
 
 mod clients;
 mod hostile;
+mod merging;
 mod requests;
 mod sessions;
 mod shards;

@@ -123,6 +123,9 @@ pub struct TrafficStatus {
     pub errors: u64,
     /// Requests dropped because too many were outstanding.
     pub dropped: u64,
+    /// Requests that came again while they were under way, and were not executed again.
+    #[serde(default)]
+    pub merged: u64,
 }
 
 /// One overlay.

@@ -258,6 +258,7 @@ impl Running<'_> {
                 bytes_written: disk.bytes_written,
                 errors: disk.errors,
                 dropped: disk.dropped,
+                merged: disk.merged,
             },
             overlay,
         }

@@ -9,8 +9,8 @@ use aoe_proto::{AtaError, Mac, Target, TargetConfig};
 use cow_core::engine::{Engine, Failure, Request, RequestId, SubmitError};
 use cow_core::format::{IndexEntry, Layer, Top, dm_snapshot};
 
-use super::frames::{FrameBuf, Frames};
-use super::requests::{Asked, Pending, Requests};
+use super::frames::Frames;
+use super::requests::{Asked, Asker, Ended, Pending, Requests};
 use super::{Edge, Opened, Report};
 
 /// Requests of one disk in its engine; an initiator keeps at most 64 outstanding. [AoE 8.1]
@@ -83,6 +83,7 @@ pub(super) struct Counts {
     pub(super) bytes_written: u64,
     pub(super) errors: u64,
     pub(super) dropped: u64,
+    pub(super) merged: u64,
     pub(super) last_seen: Option<Duration>,
     pub(super) last_mac: Option<Mac>,
 }
@@ -315,17 +316,21 @@ impl Disk {
         edge: &mut impl Edge,
     ) {
         let Some(mut pending) = requests.remove(id) else { return };
+        let mut ended = pending.ended();
         if self.broken || self.lost_notes {
-            pending.failure = pending.failure.or(Some(Failure::Medium));
+            ended.failure = ended.failure.or(Some(Failure::Medium));
         }
-        if self.suspended && matches!(pending.asked, Asked::Read | Asked::Verify) {
+        if self.suspended && matches!(ended.asked, Asked::Read | Asked::Verify) {
             // The initiator asks again until the layer below is known to be as it was.
             self.counts.dropped += 1;
+            while requests.next_copy(&mut pending.place).is_some() {
+                self.counts.dropped += 1;
+            }
             frames.give(pending.buf);
             return;
         }
-        let bytes = pending.sectors.saturating_mul(512);
-        match (pending.failure, pending.asked) {
+        let bytes = ended.range.bytes();
+        match (ended.failure, ended.asked) {
             (Some(failure), _) => {
                 self.counts.errors += 1;
                 edge.report(Report::Failed { disk: &self.spec.label, failure });
@@ -340,8 +345,29 @@ impl Disk {
             }
             (None, Asked::Flush | Asked::Discard) => {}
         }
-        let (link, buf) = emit(pending);
-        frames.post(link, buf);
+        while let Some(from) = requests.next_copy(&mut pending.place) {
+            let Some(mut copy) = frames.take() else {
+                self.counts.dropped += 1;
+                continue;
+            };
+            let data = from.reply.data_range();
+            if ended.failure.is_none()
+                && let Some(target) = copy.bytes.get_mut(data.clone())
+                && let Some(source) = pending.buf.bytes.get(data)
+            {
+                target.copy_from_slice(source);
+            }
+            copy.len = emit(&ended, &from, &mut copy.bytes);
+            frames.post(from.link, copy);
+        }
+        let mut buf = pending.buf;
+        buf.len = emit(&ended, &pending.from, &mut buf.bytes);
+        frames.post(pending.from.link, buf);
+    }
+
+    /// Its requests under way, in any order; one in parts may be named several times.
+    pub(super) fn requests(&self) -> impl Iterator<Item = RequestId> + '_ {
+        self.waiting.iter().copied().chain(self.engine.requests())
     }
 
     /// Takes up the mappings of an earlier process before any new request.
@@ -360,20 +386,18 @@ impl Disk {
     }
 }
 
-/// Writes the answer into the request's buffer, around the data of a read.
-fn emit(mut pending: Pending) -> (usize, FrameBuf) {
-    let buf = &mut pending.buf.bytes;
-    let len = match pending.failure {
-        None => pending.reply.emit_ok(buf),
+/// Writes the answer around the data of a read; its length.
+fn emit(ended: &Ended, to: &Asker, buf: &mut [u8]) -> usize {
+    let len = match ended.failure {
+        None => to.reply.emit_ok(buf),
         Some(failure) => {
-            let error = ata_error(pending.asked, failure);
-            let residue = u8::try_from(pending.sectors).unwrap_or(u8::MAX);
-            pending.reply.emit_error(buf, error, residue)
+            let error = ata_error(ended.asked, failure);
+            let residue = u8::try_from(ended.range.sectors()).unwrap_or(u8::MAX);
+            to.reply.emit_error(buf, error, residue)
         }
     };
     // Buffers hold every frame of the link; after the MTU shrank none is sent at all.
-    pending.buf.len = len.unwrap_or(0);
-    (pending.link, pending.buf)
+    len.unwrap_or(0)
 }
 
 /// [AoE 5.4]

@@ -12,7 +12,8 @@
 //! Invariants:
 //! 1. Requests of one disk enter its engine in the order in which their frames arrived.
 //! 2. A frame that finds no room (buffers, slots) is dropped and counted, never answered wrongly.
-//! 3. Every request that was taken is answered exactly once, or its client is gone.
+//! 3. Every request that was taken is answered exactly once, or its client is gone. One that comes
+//!    again meanwhile is not executed again (`requests`).
 //! 4. No request allocates once the buffers are warm.
 //! 5. Of several workers with a loop each, one has a disk. What comes for a disk of another one is
 //!    handed over with [`Edge::hand_over`], once and as it came.

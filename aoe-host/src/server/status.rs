@@ -49,6 +49,8 @@ pub struct DiskStatus<'a> {
     pub errors: u64,
     /// Requests dropped because too many were outstanding.
     pub dropped: u64,
+    /// Requests that were the same as one under way, and were answered with it. [AoE 9]
+    pub merged: u64,
     /// Requests under way.
     pub in_flight: usize,
     /// Data sectors in the overlay.
@@ -88,6 +90,7 @@ impl Server<'_> {
                 bytes_written: counts.bytes_written,
                 errors: counts.errors,
                 dropped: counts.dropped,
+                merged: counts.merged,
                 in_flight: disk.engine.in_flight(),
                 used_sectors: disk.engine.used_sectors(),
                 last_seen: counts.last_seen.zip(counts.last_mac),

@@ -1,11 +1,11 @@
 //! From a target's decision to a request that waits for its disk, or straight to the answer.
 
-use aoe_proto::{Action, AtaReply};
+use aoe_proto::Action;
 use cow_core::engine::Failure;
 use cow_core::units::Extent;
 
 use super::disk::{CREATE_AGAIN, Presence, WAITING_MAX};
-use super::requests::{Asked, Pending, Requests};
+use super::requests::{Asked, Asker, Merged, Pending, Place, Requests, Wish};
 use super::{Edge, Opened, Server};
 
 impl Server<'_> {
@@ -39,98 +39,108 @@ impl Server<'_> {
                 }
             }
             Action::Read { range, reply } => {
-                let pending = self.pending(number, link, Asked::Read, reply, extent_of(range));
-                self.take(pending, edge);
+                let from = Asker { link, reply };
+                self.ask(number, &Wish::new(from, Asked::Read, extent_of(range)), edge);
             }
             Action::Verify { range, reply } => {
-                let pending = self.pending(number, link, Asked::Verify, reply, extent_of(range));
-                self.take(pending, edge);
+                let from = Asker { link, reply };
+                self.ask(number, &Wish::new(from, Asked::Verify, extent_of(range)), edge);
             }
             Action::Write { range, data, durable, reply } => {
-                let pending = self.pending(number, link, Asked::Write, reply, extent_of(range));
-                let filled = pending.map(|pending| pending.filled(data, durable));
-                self.take(filled, edge);
+                let wish = Wish::new(Asker { link, reply }, Asked::Write, extent_of(range));
+                self.ask(number, &Wish { data, durable, ..wish }, edge);
             }
             Action::Flush { reply } => {
-                let pending = self.pending(number, link, Asked::Flush, reply, Extent::EMPTY);
-                self.take(pending, edge);
+                let from = Asker { link, reply };
+                self.ask(number, &Wish::new(from, Asked::Flush, Extent::EMPTY), edge);
             }
             Action::Discard { ranges, reply } => {
                 // A list is made because the frame goes away; no client sends these in a hot loop.
                 let mut parts: Vec<Extent> = ranges.map(extent_of).collect();
                 parts.reverse();
                 let first = parts.pop().unwrap_or(Extent::EMPTY);
-                let pending = self.pending(number, link, Asked::Discard, reply, first);
-                self.take(pending.map(|pending| Pending { more: parts, ..pending }), edge);
+                let wish = Wish::new(Asker { link, reply }, Asked::Discard, first);
+                self.take(number, &wish, parts, edge);
             }
         }
     }
 
-    /// A request that needs storage, with a buffer. `None`, and counted, if there is no room.
-    fn pending(
-        &mut self,
-        number: u32,
-        link: usize,
-        asked: Asked,
-        reply: AtaReply,
-        extent: Extent,
-    ) -> Option<Pending> {
-        let disk = self.disks.get_mut(number as usize)?.as_deref_mut()?;
-        let room = disk.waiting.len() < WAITING_MAX;
-        let Some(buf) = room.then(|| self.frames.take()).flatten() else {
-            disk.counts.dropped += 1;
-            self.totals.overrun += 1;
-            return None;
-        };
-        let sectors = extent.sectors();
-        let data_at = if asked == Asked::Read { reply.data_range().start } else { 0 };
-        let (extent, more) = match asked {
-            Asked::Verify => pieces(extent, buf.bytes.len() as u64 / 512),
-            _ => (extent, Vec::new()),
-        };
-        Some(Pending {
-            disk: number,
-            link,
-            asked,
-            reply,
-            sectors,
-            extent,
-            more,
-            parts: 0,
-            waits: true,
-            durable: false,
-            data_at,
-            buf,
-            failure: None,
-        })
+    /// Merges a request with the same one under way, or takes it in.
+    fn ask(&mut self, number: u32, wish: &Wish<'_>, edge: &mut impl Edge) {
+        if !self.requests.may_have(number, wish) || !self.merge(number, wish) {
+            self.take(number, wish, Vec::new(), edge);
+        }
     }
 
-    /// Takes a request in: it is answered from here on, whatever happens.
-    fn take(&mut self, pending: Option<Pending>, edge: &mut impl Edge) {
-        let Some(mut pending) = pending else { return };
-        let (number, now) = (pending.disk, self.now);
-        let Some(disk) = self.disks.get(number as usize).and_then(Option::as_deref) else { return };
-        let idle = pending.asked == Asked::Discard && pending.extent.is_empty();
+    #[cold]
+    fn merge(&mut self, number: u32, wish: &Wish<'_>) -> bool {
+        let Some(disk) = self.disks.get_mut(number as usize).and_then(Option::as_deref_mut) else {
+            return false;
+        };
+        let merged = self.requests.merge(wish, disk.requests());
+        if merged == Merged::Instead {
+            disk.counts.dropped += 1;
+            self.totals.overrun += 1;
+        }
+        disk.counts.merged += u64::from(merged != Merged::No);
+        merged != Merged::No
+    }
+
+    /// Takes a request in that needs storage, and the parts `more` of it behind the first, last first:
+    /// it is answered from here on, whatever happens. Without a buffer for it it is dropped and counted.
+    fn take(&mut self, number: u32, wish: &Wish<'_>, more: Vec<Extent>, edge: &mut impl Edge) {
+        let &Wish { from, asked, range, data, durable } = wish;
+        let Some(disk) = self.disks.get_mut(number as usize).and_then(Option::as_deref_mut) else {
+            return;
+        };
+        let room = disk.waiting.len() < WAITING_MAX;
+        let Some(mut buf) = room.then(|| self.frames.take()).flatten() else {
+            disk.counts.dropped += 1;
+            self.totals.overrun += 1;
+            return;
+        };
+        // No frame is longer than a buffer: `Server::receive` saw to that.
+        if let Some(target) = buf.bytes.get_mut(..data.len()) {
+            target.copy_from_slice(data);
+        }
+        let idle = asked == Asked::Discard && range.is_empty();
         let created = match disk.presence {
-            _ if idle || disk.broken || !pending.asked.changes() => Ok(false),
-            Presence::Failed { until } if now < until => Err(Failure::Medium),
+            _ if idle || disk.broken || !asked.changes() => Ok(false),
+            Presence::Failed { until } if self.now < until => Err(Failure::Medium),
             Presence::Pristine | Presence::Failed { .. } => {
                 self.may_create(number).then_some(true).ok_or(Failure::Full)
             }
             _ => Ok(false),
         };
-        let Some(disk) = self.disk_mut(number) else { return };
-        pending.failure = created.err().or(disk.broken.then_some(Failure::Medium));
-        pending.waits = pending.failure.is_none() && !idle;
+        let Some(disk) = self.disks.get_mut(number as usize).and_then(Option::as_deref_mut) else {
+            return;
+        };
+        let failure = created.err().or(disk.broken.then_some(Failure::Medium));
+        let waits = failure.is_none() && !idle;
         let spec = (created == Ok(true)).then(|| disk.spec.clone());
         if spec.is_some() {
             disk.presence = Presence::Creating;
         }
-        let waits = pending.waits;
-        let id = self.requests.insert(pending);
-        let Some(disk) = self.disks.get_mut(number as usize).and_then(Option::as_deref_mut) else {
-            return;
+        let data_at = if asked == Asked::Read { from.reply.data_range().start } else { 0 };
+        let (extent, more) = match asked {
+            Asked::Verify => pieces(range, buf.bytes.len() as u64 / 512),
+            _ => (range, more),
         };
+        let id = self.requests.insert(Pending {
+            disk: number,
+            from,
+            asked,
+            range,
+            extent,
+            more,
+            parts: 0,
+            waits,
+            durable,
+            data_at,
+            buf,
+            failure,
+            place: Place::default(),
+        });
         if waits {
             disk.waiting.push_back(id);
         } else {

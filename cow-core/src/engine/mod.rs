@@ -374,6 +374,11 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         self.table.len()
     }
 
+    /// Requests under way, in no order, as [`submit`](Self::submit) named them.
+    pub fn requests(&self) -> impl Iterator<Item = RequestId> + '_ {
+        Table::<SLOTS>::numbers().filter_map(|at| Some(self.table.get(at)?.id))
+    }
+
     /// Something acknowledged or written is not known to be durable: [`commit`](Self::commit) has work.
     pub fn is_dirty(&self) -> bool {
         self.commit.has_unsynced()
