@@ -22,6 +22,8 @@ use crate::values::Mac;
 const VLAN_ID_MASK: u16 = 0x0FFF;
 /// Frames that may wait: the answers to a full window, and to what others ask meanwhile.
 const WAITING_FRAMES: usize = 1024;
+/// Frames taken by one call: a flood must not keep the caller from its clock.
+const TAKEN_MAX: usize = 256;
 /// Looks at an interface that is down before it is given up, and their distance: one that was
 /// raised a moment ago says so a little later.
 const UP_LOOKS: u32 = 20;
@@ -107,13 +109,15 @@ impl Probe {
         messages::send(&self.socket, &[frame]).map(drop)
     }
 
-    /// Hands waiting frames to `sink`, oldest first, each with the id of its VLAN tag (0: a
+    /// Hands waiting frames to `sink`, a few hundred at most, oldest first, each with the id of its VLAN tag (0: a
     /// priority tag), and tells how many there were. The frame is without its tag.
     pub fn receive(&mut self, sink: &mut dyn FnMut(&[u8], Option<u16>)) -> usize {
         let mut count = 0;
         // What goes wrong here is an interface that goes down and comes back: the target's
         // business as much as ours, seen as silence.
-        while let Ok(received) = receive_one(self.socket.as_fd(), &mut self.buffer) {
+        while count < TAKEN_MAX
+            && let Ok(received) = receive_one(self.socket.as_fd(), &mut self.buffer)
+        {
             count += 1;
             if let Some(frame) = self.buffer.get(..received.wire_len) {
                 sink(frame, received.tci.map(|tci| tci & VLAN_ID_MASK));
