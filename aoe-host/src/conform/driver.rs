@@ -1,15 +1,16 @@
 //! Does what the runner asks for, until it is done or somebody interrupts.
 
 use aoe_proto::conformance::{
-    ALL, Action, Case, Ended as RunnerEnded, Event, Facts, Memory, Needs, Originals, RestoreResult,
-    RunConfig, Runner, Selection, Severity, Summary, Topic,
+    ALL, Action, Case, Ended as RunnerEnded, Event, Facts, Memory, Needs, Originals, RunConfig,
+    Runner, Selection, Severity, Summary, Topic,
 };
+use aoe_proto::profiles::Client;
 use aoe_proto::{BufferTooSmall, SECTOR_BYTES};
 
 use super::journal::Ledger;
 use super::report::{CaseReport, Ended, RunReport};
 use super::stage::Stage;
-use super::undo::{Undone, undo};
+use super::undo::undo_ledger;
 use super::wire::Wire;
 use crate::error::{ErrorKind, HostError, Result};
 
@@ -67,10 +68,10 @@ pub enum Progress<'p> {
     Started(&'static Case, usize, usize),
     /// A case has ended.
     Ended(&'p CaseReport),
-    /// A frame is sent.
-    Sent(&'p [u8]),
     /// Something has to be done to the target.
     Acting(Action),
+    /// A client is replayed.
+    Playing(Client),
     /// The run was interrupted: everything is put back.
     Undoing,
 }
@@ -120,7 +121,7 @@ impl Buffers {
     }
 }
 
-fn too_small(error: BufferTooSmall) -> HostError {
+pub(super) fn too_small(error: BufferTooSmall) -> HostError {
     HostError::new(ErrorKind::Io, "prepare the run").source(error)
 }
 
@@ -202,34 +203,18 @@ fn examine(plan: &Plan, selection: Selection<'_>, sides: &mut Sides<'_>) -> Resu
 
 /// What an interrupted run has altered; returns what could not be put back.
 fn put_back(plan: &Plan, sides: &mut Sides<'_>, low_mtu: bool) -> Result<Option<String>> {
+    sides.stage.settle();
     if low_mtu && sides.stage.begin(Action::RestoreMtu) {
         while sides.stage.poll().is_none() {
             let soon = sides.wire.now_ms().saturating_add(TURN_MS);
             sides.wire.wait(soon, &mut |_| ())?;
         }
     }
-    let Some(journal) = sides.ledger.pending() else { return Ok(None) };
-    let mut config = plan.config;
-    // Late answers to the run must not be taken for answers to this.
-    config.tag_seed = config.tag_seed.wrapping_add(UNDO_TAGS);
-    let Undone { result, parts } = undo(&config, journal, sides.wire)?;
-    if result == RestoreResult::Restored {
-        sides.ledger.finish()?;
-        return Ok(None);
-    }
-    let failed: Vec<String> =
-        parts.iter().filter(|(_, well)| !well).map(|(what, _)| what.to_string()).collect();
-    Ok(Some(if failed.is_empty() {
-        "the target does not answer; nothing could be put back".to_owned()
-    } else {
-        format!("could not be put back: {}", failed.join(", "))
-    }))
+    undo_ledger(&plan.config, sides.ledger, sides.wire)
 }
 
 /// Distance of two looks at somebody who does something to the target.
 const TURN_MS: u64 = 10;
-/// Distance of the tags of a run from those of its undoing.
-const UNDO_TAGS: u32 = 1 << 22;
 
 /// A runner under way.
 struct Conductor<'r> {
@@ -252,10 +237,7 @@ impl Conductor<'_> {
             }
             let now_ms = sides.wire.now_ms();
             match self.runner.poll(now_ms) {
-                Event::Send(outgoing) => {
-                    (sides.watcher)(Progress::Sent(outgoing.frame));
-                    sides.wire.send(outgoing.frame);
-                }
+                Event::Send(outgoing) => sides.wire.send(outgoing.frame),
                 Event::Wait { until_ms } => self.wait(until_ms, now_ms, sides)?,
                 Event::Record(record) => match sides.ledger.record(&record) {
                     Ok(()) => {}
@@ -317,6 +299,6 @@ impl Conductor<'_> {
 }
 
 /// Not a disk that failed, but another run.
-fn is_in_the_way(error: &HostError) -> bool {
+pub(super) fn is_in_the_way(error: &HostError) -> bool {
     matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::InUse)
 }

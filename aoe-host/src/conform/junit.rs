@@ -4,8 +4,9 @@ use core::fmt::Write;
 
 use aoe_proto::conformance::Topic;
 
+use super::clients::ClientsReport;
 use super::report::{CaseReport, Result, RunReport};
-use super::text::{counts_as_failure, failure_text};
+use super::text::{client_text, counts_as_failure, failure_text};
 
 /// The whole document. A failure that does not count, a *should* without `strict` or a *note*, is
 /// a skipped test with a message.
@@ -29,21 +30,66 @@ pub fn junit(report: &RunReport, strict: bool) -> String {
     out
 }
 
+/// The same for replayed clients: one suite, a test for each. A client that works, though badly,
+/// passes without `strict`.
+pub fn clients_junit(report: &ClientsReport, strict: bool) -> String {
+    let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+    let all = report.clients.len();
+    let failures = report.clients.iter().filter(|client| !client.is_usable(strict)).count();
+    let elapsed_ms = report.clients.iter().map(|client| client.elapsed_ms).sum();
+    let sums = Sums { all, failures, skipped: 0, elapsed_ms };
+    sums.open(&mut out, "testsuites", &format!("cowblade conform {} --clients", report.address));
+    sums.open(&mut out, "testsuite", "Real clients");
+    for client in &report.clients {
+        let head = format_args!(
+            "<testcase classname=\"clients\" name=\"{}\" time=\"{}\">",
+            escaped(client.id),
+            seconds(client.elapsed_ms)
+        );
+        add(&mut out, head);
+        let text = escaped(&client_text(client));
+        if !client.is_usable(strict) {
+            let message = escaped(&format!("{}: {}", client.name, client.verdict));
+            let kind = client.verdict;
+            let failure =
+                format_args!("<failure type=\"{kind}\" message=\"{message}\">{text}</failure>");
+            add(&mut out, failure);
+        } else if !text.is_empty() {
+            add(&mut out, format_args!("<system-out>{text}</system-out>"));
+        }
+        out.push_str("</testcase>\n");
+    }
+    out.push_str("</testsuite>\n</testsuites>\n");
+    out
+}
+
+/// What the head of a suite says.
+struct Sums {
+    all: usize,
+    failures: usize,
+    skipped: usize,
+    elapsed_ms: u64,
+}
+
+impl Sums {
+    fn open(&self, out: &mut String, tag: &str, name: &str) {
+        let Self { all, failures, skipped, elapsed_ms } = self;
+        let head = format_args!(
+            "<{tag} name=\"{}\" tests=\"{all}\" failures=\"{failures}\" errors=\"0\" \
+             skipped=\"{skipped}\" time=\"{}\">\n",
+            escaped(name),
+            seconds(*elapsed_ms)
+        );
+        add(out, head);
+    }
+}
+
 fn open(out: &mut String, tag: &str, name: &str, cases: &[&CaseReport], strict: bool) {
     let failures = cases.iter().filter(|case| counts_as_failure(case, strict)).count();
     let passed = cases.iter().filter(|case| case.result == Result::Passed).count();
     let skipped = cases.len() - passed - failures;
-    let elapsed_ms: u64 = cases.iter().map(|case| case.elapsed_ms).sum();
-    add(
-        out,
-        format_args!(
-            "<{tag} name=\"{}\" tests=\"{}\" failures=\"{failures}\" errors=\"0\" \
-             skipped=\"{skipped}\" time=\"{}\">\n",
-            escaped(name),
-            cases.len(),
-            seconds(elapsed_ms)
-        ),
-    );
+    let elapsed_ms = cases.iter().map(|case| case.elapsed_ms).sum();
+    Sums { all: cases.len(), failures, skipped, elapsed_ms }.open(out, tag, name);
 }
 
 fn test_case(out: &mut String, case: &CaseReport, strict: bool) {

@@ -7,6 +7,7 @@
 //!   report.rs   what came out, owned and as JSON
 //!   text.rs     the same for people    hex.rs   frames    junit.rs  for build servers
 //!   explain.rs  what a case does, in words
+//!   clients.rs  drives aoe_proto::profiles: how real clients would fare
 //! ```
 //!
 //! Rules that hold whatever happens:
@@ -15,6 +16,7 @@
 //!    only after everything was put back and compared.
 //! 2. An interrupted run puts everything back before it ends.
 
+mod clients;
 mod driver;
 mod explain;
 mod hex;
@@ -26,16 +28,17 @@ mod text;
 mod undo;
 mod wire;
 
+pub use clients::{ClientReport, ClientsReport, Reason, play_clients};
 pub use driver::{Choice, Plan, Progress, Sides, conduct, scout};
 pub use explain::{explain, find_case, needs_words};
 pub use journal::{Head, Journal, Ledger, Saved, default_directory, journal_path, journals_of};
-pub use junit::junit;
+pub use junit::{clients_junit, junit};
 pub use report::{
     CaseReport, Counts, Ended, EvidenceReport, Hex, Result as CaseResult, RunReport, RunnerReport,
     TargetReport,
 };
-pub use stage::{ActionName, Commands, NoTester, Stage, Tester};
-pub use text::{case_line, failure_text, render};
+pub use stage::{ActionName, Commands, Stage, Tester};
+pub use text::{case_line, client_text, failure_text, reasons_text, render};
 pub use undo::{Undone, undo};
 pub use wire::{Arrived, ProbeWire, Wire};
 

@@ -1,12 +1,15 @@
 //! What came out of a run, owned; its JSON form is described in `docs/CLI.md`.
 
 use aoe_proto::conformance::{
-    Case, Facts, Failure, Outcome, Restored, Severity, Topic, Verdict, Window,
+    Case, Facts, Failure, Needs, Outcome, Restored, Severity, Topic, Verdict, Window,
 };
 use serde::{Serialize, Serializer};
 
 use super::driver::Plan;
 use crate::values::{Address, Mac, serde_text};
+
+/// The program with its version.
+pub(super) const PROGRAM: &str = concat!("cowblade ", env!("CARGO_PKG_VERSION"));
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -256,7 +259,7 @@ impl RunReport {
         let config = &plan.config;
         Self {
             format: "cowblade-conformance-1",
-            program: concat!("cowblade ", env!("CARGO_PKG_VERSION")),
+            program: PROGRAM,
             ended,
             target: TargetReport {
                 address: facts.address,
@@ -274,7 +277,7 @@ impl RunReport {
                 mac: config.own_mac,
                 second_mac: config.second_mac.map(|mac| mac.to_string()),
                 window: config.window.map(|Window { lba, sectors }| (lba, sectors)),
-                permitted: plan.permitted.to_string(),
+                permitted: plan.permitted.without(Needs::OFFERS).to_string(),
                 seed: config.tag_seed,
             },
             elapsed_ms,

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 use std::io::{self, BufRead, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Instant;
@@ -11,6 +12,9 @@ use aoe_proto::conformance::{Action, LOW_MTU};
 use crate::error::{HostError, Result};
 use crate::values::Address;
 
+/// Distance of two looks at a command that has to end.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Does things to the target.
 pub trait Stage {
     /// Begins. `false` if it cannot be done here.
@@ -18,20 +22,10 @@ pub trait Stage {
 
     /// Whether it is done, or could not be; `None` as long as it goes on.
     fn poll(&mut self) -> Option<bool>;
-}
 
-/// Nobody does anything.
-#[derive(Clone, Copy, Debug)]
-pub struct NoTester;
-
-impl Stage for NoTester {
-    fn begin(&mut self, _action: Action) -> bool {
-        false
-    }
-
-    fn poll(&mut self) -> Option<bool> {
-        Some(false)
-    }
+    /// The run is interrupted: waits until what was begun has ended, if it ends by itself. Half a
+    /// restart would leave the target down.
+    fn settle(&mut self) {}
 }
 
 /// Something a tester can provide.
@@ -132,6 +126,8 @@ impl Stage for Commands {
             .stdin(Stdio::null())
             // Standard output may carry a report.
             .stdout(Stdio::null())
+            // Ctrl-C is for the run, which lets the command end.
+            .process_group(0)
             .spawn();
         self.running = child.ok().map(|child| (child, Instant::now() + self.patience));
         self.running.is_some()
@@ -155,6 +151,12 @@ impl Stage for Commands {
         };
         self.running = None;
         Some(ended)
+    }
+
+    fn settle(&mut self) {
+        while self.running.is_some() && self.poll().is_none() {
+            std::thread::sleep(SETTLE_INTERVAL);
+        }
     }
 }
 
@@ -251,6 +253,18 @@ mod tests {
         assert_eq!(finish(&mut stage, Action::LowerMtu), Some(true));
         assert_eq!(finish(&mut stage, Action::RestoreMtu), Some(false), "that is 9000");
         assert_eq!(finish(&mut stage, Action::LinkDownUp), None, "nobody can");
+    }
+
+    #[test]
+    fn what_was_begun_is_finished_before_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let done = directory.path().join("done");
+        let command = format!("sleep 0.2; touch '{}'", done.display());
+        let list = [(ActionName::Restart, command.as_str())];
+        let mut stage = commands(&list, Duration::from_mins(1));
+        assert!(stage.begin(Action::Restart));
+        stage.settle();
+        assert!(done.exists());
     }
 
     #[test]

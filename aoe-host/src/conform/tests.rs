@@ -1,10 +1,11 @@
 //! Whole runs against our own target in memory, in virtual time.
 
 use core::cell::RefCell;
+use core::time::Duration;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use aoe_proto::conformance::{Action, LOW_MTU, Needs, Record, RunConfig, Timing, Window};
+use aoe_proto::conformance::{Action, LOW_MTU, Needs, Record, RunConfig, Severity, Timing, Window};
 use aoe_proto::target::AtaText;
 use aoe_proto::{
     AtaError, Disk, Identity, Incoming, LinkLimits, SectorRange, Target, TargetConfig, TargetState,
@@ -264,17 +265,18 @@ fn failures_are_shown_with_their_frames_everywhere() {
     assert_eq!((facts.target_mac, facts.sectors), (SERVER, Some(SECTORS)));
     // It dies after a while: a long list of failures and skips.
     plan.choice.topics = vec![aoe_proto::conformance::Topic::Identify];
-    let mut dying = 30;
     let mut wire = shared.clone();
     let report = conduct(
         &plan,
         &mut Sides {
             wire: &mut wire,
-            stage: &mut NoTester,
+            stage: &mut Commands::new(Vec::new(), plan.config.address, 1500, Duration::ZERO),
             ledger: &mut MemoryLedger::default(),
-            watcher: &mut |_| {
-                dying -= 1;
-                shared.0.borrow_mut().dead = dying < 0;
+            watcher: &mut |progress| {
+                if let Progress::Started(case, number, _) = progress {
+                    let dies = number > 10 && case.severity == Severity::Must;
+                    shared.0.borrow_mut().dead |= dies;
+                }
             },
             interrupted: &mut || false,
         },
@@ -381,4 +383,100 @@ fn another_machine_with_the_same_address_is_not_put_back() {
     let undone = undo(&everything().config, &bytes, &mut shared.clone()).unwrap();
     assert_eq!(undone.result, aoe_proto::conformance::RestoreResult::NoAnswer);
     assert_eq!(shared.snapshot().0.config_string(), b"theirs");
+}
+
+/// Replays all clients and interrupts them at turn number `turns`.
+fn play(shared: &Shared, ledger: &mut MemoryLedger, turns: usize) -> ClientsReport {
+    let mut wire = shared.clone();
+    let config = everything().config;
+    let mut left = turns;
+    play_clients(
+        &config,
+        3000,
+        &mut Sides {
+            wire: &mut wire,
+            stage: &mut Commands::new(Vec::new(), config.address, 1500, Duration::ZERO),
+            ledger,
+            watcher: &mut |_| {},
+            interrupted: &mut || {
+                left = left.saturating_sub(1);
+                left == 0
+            },
+        },
+    )
+    .unwrap()
+}
+
+#[test]
+fn clients_are_replayed_and_leave_nothing_behind() {
+    let shared = Shared::new();
+    let before = shared.snapshot();
+    let mut ledger = MemoryLedger::default();
+    let report = play(&shared, &mut ledger, usize::MAX);
+    assert!(!report.interrupted && ledger.pending().is_none());
+    assert_eq!(report.clients.len(), aoe_proto::profiles::Client::ALL.len());
+    for client in &report.clients {
+        // The disk is too small for the cylinders of WinAoE.
+        let usable = client.id != "winaoe";
+        assert_eq!(client.is_usable(false), usable, "{}: {:?}", client.name, client.reasons);
+        assert_ne!(client.restored, Some(false), "{}", client.name);
+    }
+    assert!(shared.snapshot() == before && !report.all_usable(false));
+    assert!(report.clients.iter().filter(|client| client.restored == Some(true)).count() > 1);
+
+    let mut interrupted = 0;
+    for turns in (1..).step_by(37) {
+        let report = play(&shared, &mut ledger, turns);
+        assert!(shared.snapshot() == before && ledger.pending().is_none(), "at turn {turns}");
+        if !report.interrupted {
+            break;
+        }
+        interrupted += 1;
+    }
+    assert!(interrupted > 10, "only {interrupted} interruptions");
+}
+
+#[test]
+fn what_clients_meet_is_told_in_every_form() {
+    let shared = Shared::new();
+    let mut report = play(&shared, &mut MemoryLedger::default(), usize::MAX);
+    report.clients.retain(|client| matches!(client.id, "winaoe" | "linux"));
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["format"], "cowblade-conformance-clients-1");
+    let winaoe = json["clients"].as_array().unwrap().iter().find(|c| c["id"] == "winaoe").unwrap();
+    assert_eq!(winaoe["reasons"][0]["id"], "too-small");
+    assert_eq!(winaoe["reasons"][0]["section"], "6");
+
+    let xml = clients_junit(&report, false);
+    let document = roxmltree::Document::parse(&xml).unwrap();
+    let count = |tag: &str| document.descendants().filter(|node| node.has_tag_name(tag)).count();
+    assert_eq!((count("testcase"), count("failure")), (2, 1), "{xml}");
+    let failure = document.descendants().find(|node| node.has_tag_name("failure")).unwrap();
+    assert_eq!(failure.attribute("message"), Some("WinAoE/WinVBlock: fails"));
+    let text = failure.text().unwrap();
+    assert!(text.contains("one cylinder") && text.contains("[AoE 6]"), "{text}");
+    assert!(text.contains("received, 548 bytes") && text.contains("IDENTIFY"), "{text}");
+    let suite = document.descendants().find(|node| node.has_tag_name("testsuite")).unwrap();
+    assert_eq!((suite.attribute("tests"), suite.attribute("failures")), (Some("2"), Some("1")));
+}
+
+#[test]
+fn a_journal_that_fails_keeps_clients_from_writing() {
+    let shared = Shared::new();
+    let before = shared.snapshot();
+    let mut ledger = MemoryLedger { fails: Some(ErrorKind::Io), ..MemoryLedger::default() };
+    let report = play(&shared, &mut ledger, usize::MAX);
+    assert!(shared.snapshot() == before);
+    assert!(report.warnings[0].contains("nothing is written"), "{:?}", report.warnings);
+    assert!(report.clients.iter().all(|client| client.restored.is_none()));
+    let mut ledger = MemoryLedger { fails: Some(ErrorKind::InUse), ..MemoryLedger::default() };
+    let (mut wire, config) = (shared.clone(), everything().config);
+    let mut sides = Sides {
+        wire: &mut wire,
+        stage: &mut Commands::new(Vec::new(), config.address, 1500, Duration::ZERO),
+        ledger: &mut ledger,
+        watcher: &mut |_| {},
+        interrupted: &mut || false,
+    };
+    assert_eq!(play_clients(&config, 3000, &mut sides).unwrap_err().kind(), ErrorKind::InUse);
 }

@@ -1,10 +1,13 @@
 //! The report of a run for people: topic by topic, with the frames behind each failure.
 
+use core::ops::Range;
+
 use aoe_proto::conformance::{Severity, Topic};
 use aoe_proto::print::PrintFrame;
 
+use super::clients::ClientReport;
 use super::hex::dump;
-use super::report::{CaseReport, Counts, Ended, Result, RunReport};
+use super::report::{CaseReport, Counts, Ended, Hex, Result, RunReport};
 
 /// The whole report. With `verbose` every case is listed, else failures and remarks.
 pub fn render(report: &RunReport, verbose: bool) -> String {
@@ -109,17 +112,41 @@ pub fn failure_text(case: &CaseReport) -> String {
         push(&mut text, "      what the case altered could not be put back");
     }
     let wrong = evidence.wrong.map(|(start, len)| start..start + len);
-    for (what, frame, wrong) in
-        [("sent", &evidence.sent.0, None), ("received", &evidence.received.0, wrong)]
-    {
+    frames(&mut text, &evidence.sent, &evidence.received, wrong);
+    text
+}
+
+/// A request and its answer, byte by byte.
+fn frames(text: &mut String, sent: &Hex, received: &Hex, wrong: Option<Range<usize>>) {
+    for (what, frame, wrong) in [("sent", &sent.0, None), ("received", &received.0, wrong)] {
         if frame.is_empty() {
-            push(&mut text, &format!("      nothing {what}"));
+            push(text, &format!("      nothing {what}"));
             continue;
         }
-        push(&mut text, &format!("      {what}, {} bytes: {}", frame.len(), PrintFrame(frame)));
+        push(text, &format!("      {what}, {} bytes: {}", frame.len(), PrintFrame(frame)));
         for row in dump(frame, wrong) {
-            push(&mut text, &format!("      {row}"));
+            push(text, &format!("      {row}"));
         }
+    }
+}
+
+/// Everything about the target that matters to a client, a line each.
+pub fn reasons_text(client: &ClientReport) -> String {
+    let mut text = String::new();
+    for reason in &client.reasons {
+        push(&mut text, &format!("      {}", reason.text));
+    }
+    text
+}
+
+/// What is behind the verdict on a client: the reasons, and the frames of the gravest.
+pub fn client_text(client: &ClientReport) -> String {
+    let mut text = reasons_text(client);
+    if !client.sent.0.is_empty() {
+        frames(&mut text, &client.sent, &client.received, None);
+    }
+    if client.restored == Some(false) {
+        push(&mut text, "      what the client wrote could not be put back");
     }
     text
 }

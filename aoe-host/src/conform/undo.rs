@@ -4,6 +4,7 @@ use aoe_proto::conformance::{
     Altered, Memory, Record, Records, Restore, RestoreError, RestoreEvent, RestoreResult, RunConfig,
 };
 
+use super::journal::Ledger;
 use super::wire::Wire;
 use crate::error::{ErrorKind, HostError, Result};
 
@@ -47,4 +48,34 @@ pub fn undo(config: &RunConfig, journal: &[u8], wire: &mut dyn Wire) -> Result<U
             RestoreEvent::Done(result) => return Ok(Undone { result, parts }),
         }
     }
+}
+
+/// Distance of the tags of a run from those of its undoing: late answers to the run must not be
+/// taken for answers to this.
+const UNDO_TAGS: u32 = 1 << 22;
+
+/// Undoes what a ledger says and closes it; tells what could not be put back, if anything.
+///
+/// # Errors
+/// When the wire or the ledger fails.
+pub(super) fn undo_ledger(
+    config: &RunConfig,
+    ledger: &mut dyn Ledger,
+    wire: &mut dyn Wire,
+) -> Result<Option<String>> {
+    let Some(journal) = ledger.pending() else { return Ok(None) };
+    let mut config = *config;
+    config.tag_seed = config.tag_seed.wrapping_add(UNDO_TAGS);
+    let Undone { result, parts } = undo(&config, journal, wire)?;
+    if result == RestoreResult::Restored {
+        ledger.finish()?;
+        return Ok(None);
+    }
+    let failed: Vec<String> =
+        parts.iter().filter(|(_, well)| !well).map(|(what, _)| what.to_string()).collect();
+    Ok(Some(if failed.is_empty() {
+        "the target does not answer; nothing could be put back".to_owned()
+    } else {
+        format!("could not be put back: {}", failed.join(", "))
+    }))
 }

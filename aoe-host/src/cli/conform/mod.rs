@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use aoe_proto::conformance::{Severity, Topic};
 use clap::{Args, ValueEnum};
 
+mod clients;
 mod restore;
 mod run;
 mod setup;
@@ -23,7 +24,8 @@ before the next case and compared; should this program be killed, --restore does
 nobody else uses meanwhile.
 
 Exit codes: 0 if no \"must\" failed; 3 if one did, with --strict also if a \"should\" did; 4 if nobody
-answers; 5 if the journal of an earlier run is in the way; 1 if the target could not be put back.
+answers; 5 if the journal of an earlier run is in the way; 1 if the target could not be put back, or the run
+was interrupted. With --clients 3 if a client fails, hangs or corrupts, with --strict also if one is degraded.
 
 Examples:
   Ask only:
@@ -33,6 +35,8 @@ Examples:
   The same, for a build server that can restart the target:
     cowblade conform 7.3 -i eth0 --state all --write-window end-64 --second-mac auto --forge --vlan \\
       --action 'restart=systemctl restart target' --junit conform.xml --json conform.json
+  How Linux, iPXE, WinAoE, Plan 9 and aoetools would fare:
+    cowblade conform 7.3 -i eth0 --clients --write-window end-64
   After a run that was killed:
     cowblade conform --restore";
 
@@ -62,6 +66,13 @@ pub struct ConformArgs {
     /// What is told.
     #[command(flatten)]
     pub output: OutputArgs,
+
+    /// Replay how real clients behave, and tell how each would fare; writes go to --write-window only
+    #[arg(long, conflicts_with_all = [
+        "restore", "list", "explain", "case", "except", "topic", "severity", "state", "beyond_end",
+        "second_mac", "forge", "vlan", "no_broadcast", "short_frames", "action", "interactive",
+    ])]
+    pub clients: bool,
 
     /// Put back what a run altered that was killed
     #[arg(long, conflicts_with_all = ["list", "explain"])]
@@ -172,6 +183,10 @@ pub struct TimingArgs {
     /// Wait so long for an advertisement
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_seconds)]
     pub advertisement_time: Duration,
+
+    /// With --clients: when a request counts as unanswered
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = parse_seconds)]
+    pub client_time: Duration,
 
     /// Let a command of --action take so long
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_seconds)]
@@ -321,6 +336,9 @@ pub(super) fn run(args: &ConformArgs) -> Result<Exit> {
     }
     if args.restore {
         return restore::restore(args);
+    }
+    if args.clients {
+        return clients::run(args);
     }
     run::run(args)
 }

@@ -1,10 +1,11 @@
 //! `cowblade conform SHELF.SLOT`: one run, from the arguments to the exit code.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use aoe_proto::conformance::Facts;
+use aoe_proto::conformance::{Facts, Needs, RunConfig};
 use indicatif::ProgressBar;
+use serde::Serialize;
 
 use super::setup::{choose, config, permitted, window};
 use super::{ConformArgs, OutputArgs};
@@ -22,35 +23,15 @@ use crate::values::{Address, parse_address};
 const SCOUT_TAGS: u32 = 1 << 12;
 
 pub(super) fn run(args: &ConformArgs) -> Result<Exit> {
-    let address = address(args)?;
     check_output(&args.output)?;
     let choice = choose(&args.choice)?;
     let mut signals = Signals::install()?;
     let mut interrupted = || signals.take().drain;
-    let probe = Probe::open(args.interface()?)?;
-    let mut config = config(args, address, &probe)?;
-    let permitted = permitted(&args.permit, &probe);
-    let (interface, mtu) = (probe.name().to_owned(), probe.mtu());
-    let mut wire = ProbeWire::new(probe);
-
-    let directory = args.journal_dir.clone().unwrap_or_else(default_directory);
-    let Some(facts) = scout(&config, &mut wire, &mut interrupted)? else {
-        if interrupted() {
-            return Ok(Exit::Failure);
-        }
-        return Err(nobody(address, &interface, &directory));
-    };
-    refuse_second_run(&directory, &facts)?;
-    config.tag_seed = config.tag_seed.wrapping_add(SCOUT_TAGS);
-    config.window = window(args.permit.write_window, &facts)?;
-
-    let macs = [config.own_mac].into_iter().chain(config.second_mac).collect();
-    let head = Head { format: Head::FORMAT.to_owned(), interface, macs };
-    let mut journal = Journal::new(&directory, head);
+    let Some(ready) = prepare(args, &mut interrupted)? else { return Ok(Exit::Failure) };
+    let Ready { mut wire, mut journal, config, permitted, mtu } = ready;
     let tester = args.permit.interactive.then(Tester::at_the_terminal).transpose()?;
-    let commands = args.permit.action.clone();
-    let mut stage =
-        Commands::new(commands, address, mtu, args.timing.action_time).with_tester(tester);
+    let (commands, patience) = (args.permit.action.clone(), args.timing.action_time);
+    let mut stage = Commands::new(commands, config.address, mtu, patience).with_tester(tester);
     let plan = Plan { config, choice, permitted };
     let bar = count_bar(plan.choice.cases().len(), !args.permit.interactive);
     let report = conduct(
@@ -65,8 +46,50 @@ pub(super) fn run(args: &ConformArgs) -> Result<Exit> {
     );
     bar.finish_and_clear();
     let report = report?;
-    tell(&report, &args.output)?;
+    let output = &args.output;
+    let (strict, verbose) = (output.strict, output.verbose);
+    tell(&report, output, || junit(&report, strict), || render(&report, verbose))?;
     conclude(&report, &journal, args.output.strict)
+}
+
+/// A target that was found, and everything that a run against it needs.
+pub(super) struct Ready {
+    pub(super) wire: ProbeWire,
+    pub(super) journal: Journal,
+    pub(super) config: RunConfig,
+    pub(super) permitted: Needs,
+    pub(super) mtu: usize,
+}
+
+/// Finds the target and sees to it that no earlier run is in the way; `None` if somebody
+/// interrupted.
+///
+/// # Errors
+/// When it makes no sense, nobody answers, or the journal of an earlier run is there.
+pub(super) fn prepare(
+    args: &ConformArgs,
+    interrupted: &mut dyn FnMut() -> bool,
+) -> Result<Option<Ready>> {
+    let address = address(args)?;
+    let probe = Probe::open(args.interface()?)?;
+    let mut config = config(args, address, &probe)?;
+    let permitted = permitted(&args.permit, &probe);
+    let (interface, mtu) = (probe.name().to_owned(), probe.mtu());
+    let mut wire = ProbeWire::new(probe);
+    let directory = args.journal_dir.clone().unwrap_or_else(default_directory);
+    let Some(facts) = scout(&config, &mut wire, interrupted)? else {
+        if interrupted() {
+            return Ok(None);
+        }
+        return Err(nobody(address, &interface, &directory));
+    };
+    refuse_second_run(&directory, &facts)?;
+    config.tag_seed = config.tag_seed.wrapping_add(SCOUT_TAGS);
+    config.window = window(args.permit.write_window, &facts)?;
+    let macs = [config.own_mac].into_iter().chain(config.second_mac).collect();
+    let head = Head { format: Head::FORMAT.to_owned(), interface, macs };
+    let journal = Journal::new(&directory, head);
+    Ok(Some(Ready { wire, journal, config, permitted, mtu }))
 }
 
 fn address(args: &ConformArgs) -> Result<Address> {
@@ -81,7 +104,7 @@ fn is_stdout(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-fn check_output(output: &OutputArgs) -> Result<()> {
+pub(super) fn check_output(output: &OutputArgs) -> Result<()> {
     let both = [&output.json, &output.junit];
     if both.iter().all(|path| path.as_deref().is_some_and(is_stdout)) {
         return Err(HostError::usage("print both reports", "there is one standard output"));
@@ -120,20 +143,30 @@ fn refuse_second_run(directory: &Path, facts: &Facts) -> Result<()> {
         .advice(undo_advice(&path)))
 }
 
-fn show(bar: &ProgressBar, progress: Progress<'_>) {
+pub(super) fn show(bar: &ProgressBar, progress: Progress<'_>) {
     match progress {
         Progress::Started(case, number, _) => {
             bar.set_position(number.saturating_sub(1) as u64);
             bar.set_message(case.id);
         }
         Progress::Acting(action) => bar.set_message(action.instruction()),
+        Progress::Playing(client) => {
+            bar.inc(1);
+            bar.set_message(client.name());
+        }
         Progress::Undoing => bar.set_message("interrupted: putting everything back"),
         Progress::Ended(_) => bar.inc(1),
-        Progress::Sent(_) => {}
     }
 }
 
-fn tell(report: &RunReport, output: &OutputArgs) -> Result<()> {
+/// Writes what was asked for as JSON and as XML, and the text, unless the first went to standard
+/// output.
+pub(super) fn tell<T: Serialize>(
+    report: &T,
+    output: &OutputArgs,
+    junit: impl FnOnce() -> String,
+    text: impl FnOnce() -> String,
+) -> Result<()> {
     let mut stdout_taken = false;
     if let Some(path) = &output.json {
         let mut text = serde_json::to_string_pretty(report)
@@ -142,16 +175,16 @@ fn tell(report: &RunReport, output: &OutputArgs) -> Result<()> {
         stdout_taken |= put(path, &text)?;
     }
     if let Some(path) = &output.junit {
-        stdout_taken |= put(path, &junit(report, output.strict))?;
+        stdout_taken |= put(path, &junit())?;
     }
     if stdout_taken {
         return Ok(());
     }
-    print_line(&render(report, output.verbose))
+    print_line(&text())
 }
 
 /// Tells whether the text went to standard output.
-fn put(path: &PathBuf, text: &str) -> Result<bool> {
+fn put(path: &Path, text: &str) -> Result<bool> {
     if is_stdout(path) {
         print_bytes(text.as_bytes())?;
         return Ok(true);
@@ -161,15 +194,22 @@ fn put(path: &PathBuf, text: &str) -> Result<bool> {
 }
 
 fn conclude(report: &RunReport, journal: &Journal, strict: bool) -> Result<Exit> {
-    if let (Some(_), Some(path)) = (journal.pending(), journal.path()) {
-        return Err(HostError::new(ErrorKind::Protocol, "put the target back")
-            .export(report.target.address)
-            .advice(format!("`cowblade conform --restore {}` tries again", path.display())));
-    }
+    is_put_back(report.target.address, journal)?;
     Ok(match report.ended {
         Ended::Interrupted => Exit::Failure,
         Ended::NoAnswer => Exit::NotFound,
         Ended::Finished if report.has_failed(strict) => Exit::Problems,
         Ended::Finished => Exit::Success,
     })
+}
+
+/// A journal that is still there tells of something that could not be put back.
+///
+/// # Errors
+/// Says so, and what to do.
+pub(super) fn is_put_back(address: Address, journal: &Journal) -> Result<()> {
+    let (Some(_), Some(path)) = (journal.pending(), journal.path()) else { return Ok(()) };
+    Err(HostError::new(ErrorKind::Protocol, "put the target back")
+        .export(address)
+        .advice(format!("`cowblade conform --restore {}` tries again", path.display())))
 }
