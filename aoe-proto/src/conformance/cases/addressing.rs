@@ -76,6 +76,35 @@ pub(super) const CASES: &[Case] = &[
         .otherwise("iPXE, which looks for its disk this way, does not boot")
         .needs(Needs::BROADCAST)
         .steps(&[ask(query().to(Who::Broadcast), &[plain().with(OWN)])]),
+    case("addressing.broadcast-mac.identify", Must, "AoE 8.3")
+        .shows("IDENTIFY to the broadcast MAC address and the exact shelf and slot is answered")
+        .otherwise("WinAoE, which learns the address of its server this way, gets no disk")
+        .needs(Needs::BROADCAST)
+        .steps(&[ask(identify().to(Who::Broadcast), &[done().with(OWN)])]),
+    case("addressing.broadcast-mac.write", Should, "AoE 2.4")
+        .shows("a write to the broadcast MAC address and the exact shelf and slot is executed")
+        .otherwise("clients that know no better address of their disk cannot write")
+        .needs(Needs::BROADCAST.and(Needs::WRITES))
+        .steps(&[
+            ask(write(1, Value::WINDOW, n(1)).to(Who::Broadcast), &[done().with(OWN)]),
+            ask(
+                read(Value::WINDOW, n(1)),
+                &[done().with(&[Check::Pattern { seed: 1, lba: Value::WINDOW, sectors: n(1) }])],
+            ),
+        ]),
+    case("addressing.wildcard.test", Must, "AoE 2.4")
+        .shows("a prefix test to every shelf and slot, by broadcast, is answered by who passes it")
+        .otherwise("tools that look for their disks by config string find none")
+        .needs(Needs::BROADCAST)
+        .steps(&[
+            ask(config(ccmd::PREFIX, b"").to_all(), &[plain().with(OWN)]),
+            ask(config(ccmd::PREFIX, b"").address(Part::Own, Part::All), &[plain().with(OWN)]),
+        ]),
+    case("addressing.wildcard.once", Should, "AoE 2.4")
+        .shows("a query to every shelf and slot, by broadcast, is answered once")
+        .otherwise("two servers have one address: clients write to both in turn")
+        .needs(Needs::BROADCAST)
+        .steps(&[Step::Ask(exchange(query().to_all(), &[plain().with(OWN)]).exactly_once())]),
     case("addressing.wildcard.read", Should, "AoE 2.4")
         .shows("a read to every shelf and slot, by broadcast, is answered")
         .otherwise("clients that have not learnt the address yet cannot read")

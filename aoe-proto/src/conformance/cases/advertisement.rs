@@ -54,6 +54,22 @@ pub(super) const CASES: &[Case] = &[
             action: Action::Crash,
             accept: &[plain().with(&[RESPONSE, TAG_ZERO, OWN])],
         }]),
+    case("advertisement.masked", Note, "AoE 4.3")
+        .shows("a target that is restricted to a list announces itself to its members only")
+        .otherwise("everybody hears of a disk that is not for them")
+        .needs(Needs::ACTION.and(Needs::MASK))
+        .steps(&[
+            ask(mask_edit(&[(ADD, Who::Own)]), &[plain()]),
+            Step::Advertisement {
+                action: Action::Restart,
+                accept: &[
+                    plain().with(&[Check::Mac { at: 0, who: Who::Own }, RESPONSE, TAG_ZERO, OWN]),
+                    plain()
+                        .with(&[Check::Mac { at: 0, who: Who::Broadcast }, RESPONSE, TAG_ZERO, OWN])
+                        .differs("to everybody: the list does not outlive the target (vblade)"),
+                ],
+            },
+        ]),
     case("advertisement.link-up", Should, "AoE 4.3")
         .shows("a target announces itself when its interface comes up again")
         .otherwise("a moved cable costs up to 60 s")

@@ -182,6 +182,11 @@ pub(super) const CASES: &[Case] = &[
             ask(config(ccmd::FORCE, b""), &[plain()]),
             ask(config(ccmd::TEST, b""), &[plain().with(IS_EMPTY)]),
         ]),
+    case("config.test.exact-not-empty", Must, "AoE 4.1")
+        .shows("a test for the empty string is not answered while there is another one")
+        .otherwise("a client that looks for an unclaimed disk takes one that is in use")
+        .needs(Needs::CONFIG)
+        .steps(&[ask(config(ccmd::FORCE, b"abc"), &[plain()]), silent(config(ccmd::TEST, b""))]),
     case("config.prefix.match", Must, "AoE 4.1")
         .shows("a prefix test is answered for every beginning, and for nothing at all")
         .otherwise("a cluster that names its disks by prefix does not find them")

@@ -33,6 +33,22 @@ pub(super) const CASES: &[Case] = &[
                     .differs("DRDY is clear (vblade)"),
             ],
         )]),
+    case("errors.flush.status", Should, "AoE 5.4")
+        .shows("the status of a successful FLUSH CACHE has DRDY, and no other bit but DSC")
+        .otherwise("tools that wait for a ready disk believe that it is not (vblade, ggaoed)")
+        .steps(&[ask(
+            ata(0xe7, 0, n(0), n(0)),
+            &[plain().with(&[Check::Bits { at: 27, mask: 0xef, is: 0x40 }])],
+        )]),
+    case("errors.legacy", Note, "AoE 5.5")
+        .shows("commands of old disks (RECALIBRATE, SEEK, SET MULTIPLE) succeed or are aborted")
+        .otherwise("an AoE error or silence hangs who probes for 180 s")
+        .steps(&[
+            ask(ata(0x10, 0, n(0), n(0)), &[done(), aborted()]),
+            ask(ata(0x70, 0, n(0), n(0)), &[done(), aborted()]),
+            ask(ata(0x91, 0, n(0), n(63)), &[done(), aborted()]),
+            ask(ata(0xc6, 0, n(0), n(1)), &[done(), aborted()]),
+        ]),
     case("errors.check-power-mode", Should, "AoE 5.4")
         .shows("CHECK POWER MODE is answered whatever the count is: active")
         .otherwise("tools that ask before they spin a disk up wait for ever")

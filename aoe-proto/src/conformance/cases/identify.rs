@@ -10,6 +10,11 @@ const fn word(index: u8, mask: u16, is: i64) -> Check {
     Check::Word { index, mask, test: Test::is(is) }
 }
 
+const UNTOLD_93: Answer = done().with(&[word(93, 0xffff, 0)]);
+const UNTOLD_119: Answer = done().with(&[word(119, 0xffff, 0)]);
+const UNTOLD_120: Answer = done().with(&[word(120, 0xffff, 0)]);
+const UNTOLD_209: Answer = done().with(&[word(209, 0xffff, 0)]);
+
 /// The two characters of each word are swapped; all that matters here is that they are printable.
 fn printable(frame: &[u8], at: usize, len: usize) -> bool {
     let text = || frame.iter().skip(at).take(len);
@@ -271,6 +276,40 @@ pub(super) const CASES: &[Case] = &[
             &[
                 done().with(&[word(169, 0x0001, 1)]),
                 done().with(&[word(169, 0x0001, 0), word(69, 0x4020, 0)]),
+            ],
+        )]),
+    case("identify.trim.ranges", Should, "AoE 6")
+        .shows(
+            "word 105, sectors of ranges per TRIM, is told where TRIM is offered, and only there",
+        )
+        .otherwise("a client sends more ranges than are read, or none at all")
+        .steps(&[ask(
+            identify(),
+            &[
+                done().with(&[
+                    word(169, 0x0001, 1),
+                    Check::Word { index: 105, mask: 0xffff, test: Test::AtLeast(n(1)) },
+                ]),
+                done().with(&[word(169, 0x0001, 0), word(105, 0xffff, 0)]),
+            ],
+        )]),
+    case("identify.signatures", Note, "AoE 6")
+        .shows("words 93, 119, 120 and 209 are 0, or have the signature 01 in their upper bits")
+        .otherwise("nothing: a client that looks ignores such a word")
+        .steps(&[
+            ask(identify(), &[done().with(&[word(93, 0xc000, 0x4000)]), UNTOLD_93]),
+            ask(identify(), &[done().with(&[word(119, 0xc000, 0x4000)]), UNTOLD_119]),
+            ask(identify(), &[done().with(&[word(120, 0xc000, 0x4000)]), UNTOLD_120]),
+            ask(identify(), &[done().with(&[word(209, 0xc000, 0x4000)]), UNTOLD_209]),
+        ]),
+    case("identify.logical-sector", Should, "AoE 6")
+        .shows("words 117 and 118 hold the size of a logical sector, 256 words, or nothing")
+        .otherwise("a client multiplies every address by eight")
+        .steps(&[ask(
+            identify(),
+            &[
+                done().with(&[Check::Words { index: 117, count: 2, test: Test::is(0) }]),
+                done().with(&[Check::Words { index: 117, count: 2, test: Test::is(256) }]),
             ],
         )]),
     case("identify.sector-size", Must, "AoE 6")

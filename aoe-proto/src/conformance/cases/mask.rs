@@ -133,6 +133,10 @@ pub(super) const CASES: &[Case] = &[
             ),
             &[plain().with(NO_FAULT)],
         )]),
+    case("mask.reserved", Should, "AoE 7.1")
+        .shows("the reserved byte of an answer is 0")
+        .otherwise("a later protocol that gives the byte a meaning cannot be told apart")
+        .steps(&[ask(mask_read(), &[plain().with(&[Check::Bits { at: 24, mask: 0xff, is: 0 }])])]),
     case("mask.entries", Should, "AoE 7.1")
         .shows("in the list that is returned every directive is 0")
         .otherwise("a tool that sends the list back edits it")

@@ -24,7 +24,16 @@ pub(super) const CASES: &[Case] = &[
                 query(),
                 &[plain().with(&[Check::Number { at: 28, len: 1, test: Test::AtMost(n(2)) }])],
             ),
-            ask(read(n(0), Value::MAX), &[done()]),
+            ask(read(n(0), n(2)), &[done()]),
+        ]),
+    case("mtu.lowered.read", Must, "AoE 9")
+        .shows("a read that no longer fits the lowered MTU is an ATA error; the target lives on")
+        .otherwise("the target ends, and takes its disk from everybody (vblade)")
+        .needs(Needs::ACTION.and(Needs::JUMBO))
+        .steps(&[
+            Step::Act(Action::LowerMtu),
+            ask(read(n(0), n(8)), &[ata_error().with(&[Check::DataLength { sectors: n(0) }])]),
+            ask(read(n(0), n(1)), &[done()]),
         ]),
     case("mtu.write", Must, "AoE 4.2")
         .shows("a write of the most sectors, which fills the link's frames, is executed")

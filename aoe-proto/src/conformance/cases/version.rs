@@ -59,6 +59,10 @@ pub(super) const CASES: &[Case] = &[
             ])],
             SILENT,
         )]),
+    case("version.two.unknown-command", Should, "AoE 10")
+        .shows("an unknown command of version 2 is refused for its version, not for its command")
+        .otherwise("a client of a later protocol looks for the mistake in the wrong place")
+        .steps(&[ask_or_silence(raw(4, &[0; 12]).version(2), REFUSED, SILENT)]),
     case("version.two.masked", Should, "AoE 10")
         .shows("a station that the mask list shuts out gets no answer to version 2 either")
         .otherwise("the mask list can be probed, and answers noise")

@@ -38,6 +38,14 @@ pub(super) const CASES: &[Case] = &[
                 }])],
             ),
         ]),
+    case("write.more", Note, "AoE 5.6")
+        .shows("a write of more sectors than advertised that arrives whole is executed, or aborted")
+        .otherwise("an AoE error hangs Linux for 180 s")
+        .needs(Needs::WRITES)
+        .steps(&[ask(
+            write(1, Value::WINDOW, Value::MAX.plus(1)),
+            &[done(), aborted().differs("refused")],
+        )]),
     case("write.cut", Must, "AoE 5.6")
         .shows("a write with one byte missing is aborted, and nothing is written")
         .otherwise("old memory of the target is written to the disk")

@@ -1,6 +1,6 @@
 //! The steps of a case: frames out, answers in, each held against what is accepted.
 
-use super::super::case::{Exchange, Proof, Step};
+use super::super::case::{Action, Exchange, Proof, Step};
 use super::super::compose::{self, Seen, Unfit, VLAN_LEN};
 use super::super::expect::{Answer, Check, Mismatch, View};
 use super::super::prelude::query;
@@ -321,6 +321,9 @@ impl Runner<'_> {
         if matches!(self.step(), Some(Step::Advertisement { .. })) && !heard {
             let until = now.saturating_add(self.config.timing.advertisement_ms);
             self.phase = Phase::Listen { until };
+        } else if matches!(self.step(), Some(Step::Act(Action::LowerMtu))) {
+            // A target that looks at its MTU when it is asked about itself must not be helped.
+            self.next_step();
         } else {
             self.learn(Resume::NextStep);
         }

@@ -92,6 +92,23 @@ pub(super) const DEFECTS: &[Defect] = &[
             dropping(server, frame, late && to_all(frame) && is_exact(frame))
         },
     ),
+    defect("hears no ATA command by broadcast", "addressing.broadcast-mac.identify").serve(
+        |server, frame| dropping(server, frame, is_ata(frame) && to_all(frame) && is_exact(frame)),
+    ),
+    defect("answers wildcard reads of its string only", "addressing.wildcard.test").serve(
+        |server, frame| {
+            let tests = frame.get(29).is_some_and(|ccmd| matches!(ccmd & 15, 1 | 2));
+            dropping(server, frame, command(frame) == Some(1) && tests && !is_exact(frame))
+        },
+    ),
+    defect("ends when an answer no longer fits", "mtu.lowered.read").serve(|server, frame| {
+        let sectors = frame.get(26).copied().map_or(0, usize::from);
+        let len = 36 + 512 * sectors;
+        let fits = |frame_len: usize| len <= frame_len;
+        let reads = matches!(opcode(frame), Some(0x20 | 0x24));
+        server.dead |= reads && fits(server.mtu + 14) && !fits(server.link.frame_len_max());
+        dropping(server, frame, server.dead)
+    }),
     defect("calls itself shelf 65535", "addressing.own-is-no-wildcard").serve(|server, frame| {
         altered(server, frame, |answer| answer[16..18].copy_from_slice(&[0xff, 0xff]))
     }),

@@ -76,6 +76,12 @@ pub(super) const DEFECTS: &[Defect] = &[
     defect("ignores an empty forced set", "config.force.clear").serve(|server, frame| {
         bent(server, frame, ccmd(frame) == Some(4) && claimed(frame) == 0, |frame| frame[29] = 0)
     }),
+    defect("takes a length of 0 for no condition", "config.test.exact-not-empty").serve(
+        |server, frame| {
+            let bends = ccmd(frame) == Some(1) && claimed(frame) == 0;
+            bent(server, frame, bends, |frame| frame[29] = 2)
+        },
+    ),
     defect("takes a test for a prefix test", "config.test.mismatch")
         .serve(|server, frame| bent(server, frame, ccmd(frame) == Some(1), |frame| frame[29] = 2)),
     defect("takes a prefix test for a test", "config.prefix.match")
