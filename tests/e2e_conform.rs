@@ -3,14 +3,17 @@
 
 use core::time::Duration;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Stdio};
 
 use aoe_proto::conformance::{ALL, Case};
 use aoe_proto::wire::{AtaArg, Header};
 use system_tests::conformance::compare::{Explanation, Run, check};
-use system_tests::conformance::document::{Column, cell_text, cells_of, defects_part, row_front};
-use system_tests::conformance::site::{ADDRESS, ConformSite, Which};
+use system_tests::conformance::document::{
+    ClientColumn, Column, cell_text, cells_of, clients_part, defects_part, row_front,
+};
+use system_tests::conformance::site::{ADDRESS, CLIENT_SECTORS, ConformSite, Which, at_both};
 use system_tests::conformance::{explained, in_process};
 use system_tests::dissector::{self, Dissected};
 use system_tests::frames::{command, config, parse_mac};
@@ -34,11 +37,6 @@ const ALTERING: [&str; 10] = [
 
 fn cases() -> impl Iterator<Item = &'static Case> {
     ALL.iter().copied().flatten()
-}
-
-/// A lab for a test that needs no guest.
-fn lab(test: &'static str) -> Lab {
-    Lab::new(test, "")
 }
 
 /// The committed document says of a target what was found.
@@ -83,8 +81,8 @@ fn our_server_keeps_to_the_protocol() {
     if !require::met(test, &[ROOT]) {
         return;
     }
-    let lab = lab(test);
-    let runs = [1500, 9000].map(|mtu| {
+    let lab = Lab::beside_others(test);
+    let runs = at_both(|mtu| {
         let site = ConformSite::new(&lab, Which::Cowblade, mtu);
         let before = site.snapshot();
         let junit = site.file("junit.xml");
@@ -110,13 +108,13 @@ fn vblade_fails_where_it_is_known_to() {
     if !require::met(test, &[ROOT, VBLADE]) {
         return;
     }
-    let lab = lab(test);
-    let runs = [1500, 9000].map(|mtu| {
+    let lab = Lab::beside_others(test);
+    let runs = at_both(|mtu| {
         let site = ConformSite::new(&lab, Which::Vblade, mtu);
         let before = site.snapshot();
         let junit = site.file("junit.xml");
         // It dies some twenty times, and every time silence has to be waited for.
-        let words = ["--answer-time", "0.25", "--junit", &junit.display().to_string()];
+        let words = ["--answer-time", "0.2", "--junit", &junit.display().to_string()];
         let found = site.examine(&words);
         println!("MTU {mtu}: {}", found.said.out.lines().last().unwrap_or_default());
         assert_eq!(found.said.code, 3, "{:?}", found.said);
@@ -129,6 +127,41 @@ fn vblade_fails_where_it_is_known_to() {
     });
     let [low, high] = &runs;
     assert_documented("vblade 25", [low, high], &explained::vblade());
+}
+
+#[test]
+fn clients_fare_as_documented() {
+    let test = "clients_fare_as_documented";
+    if !require::met(test, &[ROOT, VBLADE]) {
+        return;
+    }
+    let lab = Lab::beside_others(test);
+    let reports = [Which::Cowblade, Which::Vblade].map(|which| {
+        at_both(|mtu| {
+            let site = ConformSite::with_disk(&lab, which, mtu, CLIENT_SECTORS);
+            let report = site.clients();
+            assert!(site.journals_left().is_empty());
+            report
+        })
+    });
+    let [[our_low, our_high], [their_low, their_high]] = &reports;
+    for client in [our_low, our_high].iter().flat_map(|r| r["clients"].as_array().unwrap()) {
+        let verdict = client["verdict"].as_str().unwrap();
+        assert!(matches!(verdict, "works" | "degraded"), "{client:#}");
+        assert_ne!(client["restored"], false, "{client:#}");
+    }
+    let in_process = [1500, 9000].map(in_process::clients);
+    let [low, high] = &in_process;
+    let columns = [
+        ClientColumn { name: "cowblade serve", reports: [our_low, our_high] },
+        ClientColumn { name: "in process", reports: [low, high] },
+        ClientColumn { name: "vblade 25", reports: [their_low, their_high] },
+    ];
+    let found = clients_part(&columns);
+    // Reasons may name numbers that differ from run to run; verdicts do not.
+    for row in found.lines().filter(|line| line.starts_with('|')) {
+        assert!(DOCUMENT.contains(row), "{row}: docs/CONFORMANCE.md is old\n{found}");
+    }
 }
 
 fn assert_is_junit(path: &Path, run: &Run) {
@@ -180,19 +213,15 @@ fn glance(site: &ConformSite) -> Option<[Vec<u8>; 3]> {
 
 /// Starts a run and waits until it is about to alter something, and a while longer.
 fn altering_run(site: &ConformSite, rng: &mut Rng) -> Child {
-    let mut child = site
-        .everything(&ALTERING)
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child =
+        site.everything(&ALTERING).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     for _ in 0..1000 {
         if !site.journals_left().is_empty() {
             break;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    std::thread::sleep(Duration::from_millis(rng.below(5000)));
+    std::thread::sleep(Duration::from_millis(rng.below(3000)));
     assert!(child.try_wait().unwrap().is_none(), "the run is over already");
     child
 }
@@ -203,14 +232,14 @@ fn a_killed_run_is_undone() {
     if !require::met(test, &[ROOT]) {
         return;
     }
-    let lab = lab(test);
+    let lab = Lab::beside_others(test);
     let site = ConformSite::new(&lab, Which::Cowblade, 1500);
     prepare(&site);
     let (before, seen) = (site.snapshot(), glance(&site));
     assert!(seen.is_some());
     let mut rng = Rng::new(19);
     let mut altered = 0;
-    for round in 0..10 {
+    for round in 0..6 {
         let mut child = altering_run(&site, &mut rng);
         child.kill().unwrap();
         child.wait().unwrap();
@@ -227,7 +256,7 @@ fn a_killed_run_is_undone() {
         assert!(site.journals_left().is_empty(), "round {round}");
     }
     assert!(altered > 0, "no kill left anything to put back");
-    println!("{altered} of 10 kills left lists or the string altered");
+    println!("{altered} of 6 kills left lists or the string altered");
     let nothing = site.conform(&["--restore"]).assert_done();
     assert!(nothing.out.contains("nothing is to be put back"), "{nothing:?}");
 }
@@ -238,12 +267,12 @@ fn an_interrupted_run_puts_everything_back() {
     if !require::met(test, &[ROOT]) {
         return;
     }
-    let lab = lab(test);
+    let lab = Lab::beside_others(test);
     let site = ConformSite::new(&lab, Which::Cowblade, 1500);
     prepare(&site);
     let before = site.snapshot();
     let mut rng = Rng::new(23);
-    for round in 0..4 {
+    for round in 0..3 {
         let mut child = altering_run(&site, &mut rng);
         let pid = libc::pid_t::try_from(child.id()).unwrap();
         // SAFETY: kill takes plain numbers; the child is ours and not reaped yet.
@@ -261,7 +290,7 @@ fn exit_codes_and_the_lists_of_cases() {
     if !require::met(test, &[ROOT]) {
         return;
     }
-    let lab = lab(test);
+    let lab = Lab::beside_others(test);
     let site = ConformSite::new(&lab, Which::Cowblade, 1500);
     let said = |line: &str, code: i32| -> Said {
         let said = site.conform(&line.split_whitespace().collect::<Vec<_>>());
@@ -272,7 +301,7 @@ fn exit_codes_and_the_lists_of_cases() {
     let cases = harmless["cases"].as_array().unwrap();
     assert!(cases.iter().all(|case| case["restored"].is_null()), "nothing was altered");
     assert!(harmless["counts"]["passed"].as_u64().unwrap() > 90, "{}", harmless["counts"]);
-    let some = said("7.3 -i cli0 --case header.* --except *.tag --severity must -v", 0);
+    let some = said("7.3 -i cli0 --case header.* --except *.tag* --severity must -v", 0);
     assert!(some.out.contains("header.flags") && !some.out.contains("header.tag"), "{some:?}");
     said("7.3", 2);
     said("-i cli0", 2);
@@ -284,15 +313,46 @@ fn exit_codes_and_the_lists_of_cases() {
     assert!(nobody.err.contains("no answer") && nobody.err.contains("discover"), "{nobody:?}");
     said("7.3 -i nowhere0", 4);
     let listed = said("--list --topic vlan", 0);
-    assert!(
-        listed.out.contains("vlan.foreign")
-            && listed.out.contains("forge") | listed.out.contains("vlan")
-    );
+    assert!(listed.out.contains("vlan.foreign") && !listed.out.contains("mask."), "{listed:?}");
     let explained = said("--explain vlan.foreign", 0);
     assert!(explained.out.contains("in VLAN") && explained.out.contains("[AoE "), "{explained:?}");
     let unknown = said("--explain vlan.foreig", 4);
     assert!(unknown.err.contains("is it vlan.foreign"), "{unknown:?}");
     assert!(site.journals_left().is_empty());
+}
+
+#[test]
+fn a_tester_at_the_terminal_does_what_no_command_does() {
+    let test = "a_tester_at_the_terminal_does_what_no_command_does";
+    if !require::met(test, &[ROOT]) {
+        return;
+    }
+    let lab = Lab::beside_others(test);
+    let site = ConformSite::new(&lab, Which::Cowblade, 1500);
+    let words =
+        "7.3 -i cli0 --interactive --case advertisement.start --case advertisement.version -v";
+    let mut child = site
+        .command(&words.split_whitespace().collect::<Vec<_>>())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut keyboard = child.stdin.take().unwrap();
+    let mut asked = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut await_question = || {
+        let question = asked.find(|line| line.as_ref().unwrap().contains("Please"));
+        assert!(question.unwrap().unwrap().contains("start it again"));
+    };
+    await_question();
+    site.launcher().act("restart");
+    keyboard.write_all(b"\n").unwrap();
+    await_question();
+    keyboard.write_all(b"s\n").unwrap();
+    let said = Said::of(&child.wait_with_output().unwrap());
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.out.contains("1 passed, 1 skipped"), "{said:?}");
+    assert!(said.out.contains("the action was not done"), "{said:?}");
 }
 
 /// A frame of a capture file as [`Wire::record`] writes it.
@@ -347,7 +407,7 @@ fn tshark_reads_the_stimuli_as_we_do() {
     if !require::met(test, &[ROOT, TSHARK]) {
         return;
     }
-    let lab = lab(test);
+    let lab = Lab::beside_others(test);
     let site = ConformSite::new(&lab, Which::Cowblade, 1500);
     let capture = lab.dir().join("run.pcap");
     let wire = Wire::record(site.segment.clients(), &Segment::client(0), &capture);
@@ -363,6 +423,11 @@ fn tshark_reads_the_stimuli_as_we_do() {
     for (frame, theirs) in frames.iter().zip(&dissected) {
         assert_eq!(number(&theirs.length), Some(frame.len() as u64));
         let Some((ours, told)) = common(frame, theirs) else { continue };
+        if ours[4] != 1 {
+            // tshark knows one version, and reads no further.
+            assert_eq!(told[4], Some(ours[4]), "{theirs:?}");
+            continue;
+        }
         assert_eq!(ours.map(Some), told, "{theirs:?}");
         requests += u32::from(ours[5] == 0);
         // A request with the R flag is taken for an answer.

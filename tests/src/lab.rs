@@ -23,7 +23,7 @@ pub struct Lab {
     test: &'static str,
     dir: WorkDir,
     disk_worker: PathBuf,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Lab {
@@ -32,7 +32,14 @@ impl Lab {
     /// `disk_worker` is `env!("CARGO_BIN_EXE_disk-worker")`, which only a test can see.
     pub fn new(test: &'static str, disk_worker: &str) -> Self {
         let turn = require::alone();
-        Self { test, dir: WorkDir::new(test), disk_worker: disk_worker.into(), _turn: turn }
+        let (dir, disk_worker) = (WorkDir::new(test), disk_worker.into());
+        Self { test, dir, disk_worker, _turn: Some(turn) }
+    }
+
+    /// The same without a turn and without guests: for a test that spends its time waiting, beside
+    /// others.
+    pub fn beside_others(test: &'static str) -> Self {
+        Self { test, dir: WorkDir::new(test), disk_worker: PathBuf::new(), _turn: None }
     }
 
     /// The test's directory.

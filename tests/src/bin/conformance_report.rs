@@ -5,8 +5,8 @@
 use std::process::ExitCode;
 
 use system_tests::conformance::compare::check;
-use system_tests::conformance::document::{Column, document};
-use system_tests::conformance::site::{ConformSite, Which};
+use system_tests::conformance::document::{ClientColumn, Column, document};
+use system_tests::conformance::site::{CLIENT_SECTORS, ConformSite, Which, at_both};
 use system_tests::conformance::{explained, in_process};
 use system_tests::lab::Lab;
 use system_tests::require::{self, Need};
@@ -16,9 +16,10 @@ fn main() -> ExitCode {
     if !require::met("conformance-report", needs) {
         return ExitCode::FAILURE;
     }
-    let lab = Lab::new("conformance-report", "");
-    let network =
-        |which| [1500, 9000].map(|mtu| ConformSite::new(&lab, which, mtu).examine(&[]).run);
+    let lab = Lab::beside_others("conformance-report");
+    // vblade dies some twenty times, and every time silence has to be waited for.
+    let words: &[&str] = &["--answer-time", "0.25"];
+    let network = |which| at_both(|mtu| ConformSite::new(&lab, which, mtu).examine(words).run);
     let (ours, theirs) = (network(Which::Cowblade), network(Which::Vblade));
     let in_process = [1500, 9000].map(in_process::run);
     let mut columns = Vec::new();
@@ -33,6 +34,17 @@ fn main() -> ExitCode {
         }
         columns.push(Column { name, runs: [low, high], explanations });
     }
-    print!("{}", document(&columns, &in_process::defects()));
+    let clients_of =
+        |which| at_both(|mtu| ConformSite::with_disk(&lab, which, mtu, CLIENT_SECTORS).clients());
+    let (with_us, with_them) = (clients_of(Which::Cowblade), clients_of(Which::Vblade));
+    let in_process = [1500, 9000].map(in_process::clients);
+    let [[our_low, our_high], [low, high], [their_low, their_high]] =
+        [&with_us, &in_process, &with_them];
+    let clients = [
+        ClientColumn { name: "cowblade serve", reports: [our_low, our_high] },
+        ClientColumn { name: "in process", reports: [low, high] },
+        ClientColumn { name: "vblade 25", reports: [their_low, their_high] },
+    ];
+    print!("{}", document(&columns, &clients, &in_process::defects()));
     ExitCode::SUCCESS
 }

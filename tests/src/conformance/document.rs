@@ -4,6 +4,7 @@ use core::fmt::Write;
 use std::collections::BTreeMap;
 
 use aoe_proto::conformance::{ALL, Case, Topic};
+use serde_json::Value;
 
 use super::compare::{Cell, Explanation, Run};
 
@@ -16,6 +17,15 @@ pub struct Column<'c> {
     pub runs: [&'c Run; 2],
     /// Why it fails what it fails.
     pub explanations: &'c [Explanation],
+}
+
+/// How clients would fare with one target.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientColumn<'c> {
+    /// Its name, for headings.
+    pub name: &'static str,
+    /// The JSON reports at MTU 1500 and at MTU 9000.
+    pub reports: [&'c Value; 2],
 }
 
 /// A defect and the case that catches it.
@@ -42,12 +52,17 @@ for it; *note*: worth knowing.
 ";
 
 /// The whole document.
-pub fn document(columns: &[Column<'_>], defects: &[Defect]) -> String {
+pub fn document(
+    columns: &[Column<'_>],
+    clients: &[ClientColumn<'_>],
+    defects: &[Defect],
+) -> String {
     let mut out = String::from(HEAD);
     summary(&mut out, columns);
     for topic in Topic::ALL {
         topic_part(&mut out, *topic, columns);
     }
+    out.push_str(&clients_part(clients));
     out.push_str(&defects_part(defects));
     out
 }
@@ -188,11 +203,55 @@ fn details(case: &Case, column: &Column<'_>) -> Vec<String> {
             }
             Cell::Remarks(_) | Cell::Skipped(_) => cell.details(),
         };
-        if !texts.contains(&text) {
+        // What runs in process has no words for its remarks; our server has the same ones.
+        if !text.is_empty() && !texts.contains(&text) {
             texts.push(text);
         }
     }
     texts
+}
+
+/// The part about clients.
+///
+/// # Panics
+/// If a report is none.
+pub fn clients_part(columns: &[ClientColumn<'_>]) -> String {
+    let mut out = String::from(
+        "## Real clients\n\nHow real clients would fare, replayed by `cowblade conform --clients`: at MTU 1500, \
+         and after the comma at 9000 if that differs.\n\n",
+    );
+    let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
+    line(&mut out, format_args!("| client | {} |", names.join(" | ")));
+    line(&mut out, format_args!("|---|{}", "---|".repeat(names.len())));
+    let of = |report: &Value| report["clients"].as_array().cloned().expect("a report of clients");
+    let all: Vec<[Vec<Value>; 2]> = columns.iter().map(|column| column.reports.map(of)).collect();
+    let mut told = Vec::new();
+    for at in 0..all.first().map_or(0, |[first, _]| first.len()) {
+        let text = |client: &Value, key: &str| client[key].as_str().unwrap_or_default().to_owned();
+        let mut cells = Vec::new();
+        let mut name = String::new();
+        for (column, [low, high]) in columns.iter().zip(&all) {
+            let (low, high) = (&low[at], &high[at]);
+            name = text(low, "name");
+            let verdicts = [low, high].map(|client| text(client, "verdict"));
+            let [at_low, at_high] = &verdicts;
+            let same = at_low == at_high;
+            cells.push(if same { at_low.clone() } else { verdicts.join(", ") });
+            for reason in [low, high].into_iter().filter_map(|c| c["reasons"].as_array()).flatten()
+            {
+                let told_of = format!("- {name}, {}: {}", column.name, text(reason, "text"));
+                if !told.contains(&told_of) {
+                    told.push(told_of);
+                }
+            }
+        }
+        line(&mut out, format_args!("| {name} | {} |", cells.join(" | ")));
+    }
+    out.push('\n');
+    if !told.is_empty() {
+        line(&mut out, format_args!("{}\n", told.join("\n")));
+    }
+    out
 }
 
 /// The part about defects, which no run can change.
@@ -225,7 +284,18 @@ mod tests {
         let one = Column { name: "one", runs: [&low, &high], explanations: &explanations };
         let two = Column { name: "two", runs: [&high, &high], explanations: &explanations };
         let defect = Defect { name: "a|b", caught_by: "config.read" };
-        let text = document(&[one, two], &[defect]);
+        let report = |verdict: &str| {
+            let reasons = serde_json::json!([{"text": "hangs, IDENTIFY: silence"}]);
+            let client =
+                serde_json::json!({"name": "Linux", "verdict": verdict, "reasons": reasons});
+            serde_json::json!({"clients": [client]})
+        };
+        let (works, hangs) = (report("works"), report("hangs"));
+        let clients = ClientColumn { name: "one", reports: [&works, &hangs] };
+        let text = document(&[one, two], &[clients], &[defect]);
+        assert!(
+            text.contains("| Linux | works, hangs |\n\n- Linux, one: hangs, IDENTIFY: silence\n")
+        );
         let cells = cells_of(&text, "one");
         assert_eq!(cells.len(), cases().count());
         assert_eq!(

@@ -39,6 +39,7 @@ const VBLADE: &[Reason] = &[
             "version.zero-and-fifteen",
             "version.two.identify",
             "version.two.no-echo",
+            "version.two.unknown-command",
         ],
     ),
     (
@@ -111,6 +112,11 @@ const VBLADE: &[Reason] = &[
         "it ends when its interface goes down (\"read network: Network is down\")",
         &["advertisement.link-up"],
     ),
+    (
+        "it ends when an answer cannot be sent (\"write to network: Message too long\")",
+        &["mtu.lowered.read"],
+    ),
+    ("its answer to FLUSH CACHE has the status 0", &["errors.flush.status"]),
     (
         "it does not see VLAN tags, which the kernel keeps beside the frame, and answers without one",
         &["vlan.foreign", "vlan.foreign.last", "vlan.foreign.write"],

@@ -31,7 +31,8 @@ stop() {
     exit 1
 }
 start() {
-    before=$(cat 'LOG' 2>/dev/null | wc -c)
+    : >>'LOG'
+    before=$(wc -c <'LOG')
     ip netns exec NAMESPACE COMMAND >>'LOG' 2>&1 </dev/null &
     echo $! >'PID'
     for _ in $(seq 1500); do
@@ -49,7 +50,8 @@ case $1 in
         ip -n NAMESPACE link set INTERFACE down &&
             ip -n NAMESPACE link set INTERFACE up
         ;;
-    mtu) ip -n NAMESPACE link set INTERFACE mtu "$COWBLADE_MTU" ;;
+    # A target may look at its interface now and then only.
+    mtu) ip -n NAMESPACE link set INTERFACE mtu "$COWBLADE_MTU" && sleep 1 ;;
     *) exit 2 ;;
 esac
 "#;

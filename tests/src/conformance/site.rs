@@ -20,6 +20,8 @@ use crate::workspace;
 pub const ADDRESS: (u16, u8) = (7, 3);
 /// Sectors of its disk.
 pub const SECTORS: u64 = 2048;
+/// Sectors of a disk for clients: one of them counts in cylinders of 255 x 63 sectors.
+pub const CLIENT_SECTORS: u64 = 2 * 255 * 63;
 /// Sectors at the end of the disk that may be written to.
 pub const WINDOW: u64 = 64;
 /// Seed of the disk's contents.
@@ -68,13 +70,30 @@ pub struct Snapshot {
     pub data: Vec<u8>,
 }
 
+/// The same at MTU 1500 and 9000, both at once: most of the time is spent waiting.
+///
+/// # Panics
+/// If one of them does.
+pub fn at_both<T: Send>(act: impl Fn(u16) -> T + Sync) -> [T; 2] {
+    let act = &act;
+    std::thread::scope(|scope| {
+        let running = [1500, 9000].map(|mtu| scope.spawn(move || act(mtu)));
+        running.map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
 impl ConformSite {
     /// Makes the segment and starts the target.
     pub fn new(lab: &Lab, which: Which, mtu: u16) -> Self {
-        let dir = lab.dir().join(format!("{which:?}-{mtu}"));
+        Self::with_disk(lab, which, mtu, SECTORS)
+    }
+
+    /// The same with a disk of so many sectors.
+    pub fn with_disk(lab: &Lab, which: Which, mtu: u16, sectors: u64) -> Self {
+        let dir = lab.dir().join(format!("{which:?}-{mtu}-{sectors}"));
         std::fs::create_dir_all(&dir).expect("a site has a directory");
         let disk = dir.join("disk.img");
-        judge::make_golden(&disk, SECTORS, SEED);
+        judge::make_golden(&disk, sectors, SEED);
         let segment = Segment::new(mtu, 1);
         let (major, minor) = ADDRESS;
         let address = format!("{major}.{minor}");
@@ -154,6 +173,20 @@ impl ConformSite {
         let report: Value = serde_json::from_str(&text).expect("the report is JSON");
         let run = Run::of_report(&report);
         Examined { said, report, run }
+    }
+
+    /// Replays every client and reads the report.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn clients(&self) -> Value {
+        let (major, minor) = ADDRESS;
+        let (target, window) = (format!("{major}.{minor}"), format!("end-{WINDOW}"));
+        let interface = Segment::client(0);
+        let words = ["--clients", "--write-window", &window, "--json", "-", "-i", &interface];
+        let said = self.conform(&[&[target.as_str()], words.as_slice()].concat());
+        assert!(matches!(said.code, 0 | 3), "{said:?}");
+        said.json()
     }
 
     /// What the target is like now.
