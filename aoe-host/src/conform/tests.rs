@@ -251,6 +251,25 @@ fn a_whole_run_and_its_reports() {
 }
 
 #[test]
+fn what_was_not_permitted_is_told_with_the_option_that_permits_it() {
+    let mut plan = everything();
+    plan.permitted = Needs::HARMLESS;
+    plan.choice.topics = vec![aoe_proto::conformance::Topic::Vlan];
+    let report = run(&plan, &Shared::new(), &mut MemoryLedger::default(), usize::MAX).unwrap();
+    let text = render(&report, false);
+    assert!(text.contains("skipped for want of"), "{text}");
+    assert!(
+        text.lines().any(|line| line.split_whitespace().eq(["--vlan", "4", "cases"])),
+        "{text}"
+    );
+    let text = render(
+        &run(&everything(), &Shared::new(), &mut MemoryLedger::default(), usize::MAX).unwrap(),
+        false,
+    );
+    assert!(!text.contains("skipped for want of"), "{text}");
+}
+
+#[test]
 fn failures_are_shown_with_their_frames_everywhere() {
     let shared = Shared::new();
     shared.0.borrow_mut().dead = true;

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use aoe_proto::conformance::{Severity, Topic};
+use aoe_proto::conformance::{Needs, Severity, Topic};
 use aoe_proto::print::PrintFrame;
 
 use super::clients::ClientReport;
@@ -29,6 +29,7 @@ pub fn render(report: &RunReport, verbose: bool) -> String {
         }
     }
     push(&mut text, "");
+    text.push_str(&wanting(report));
     for warning in &report.warnings {
         push(&mut text, &format!("warning: {warning}"));
     }
@@ -149,6 +150,37 @@ pub fn client_text(client: &ClientReport) -> String {
         push(&mut text, "      what the client wrote could not be put back");
     }
     text
+}
+
+/// What permits what.
+const OPTIONS: [(Needs, &str); 9] = [
+    (Needs::CONFIG, "--state config"),
+    (Needs::MASK, "--state mask"),
+    (Needs::RESERVATION, "--state reservation"),
+    (Needs::WRITES, "--write-window end-64"),
+    (Needs::BEYOND_END, "--beyond-end"),
+    (Needs::SECOND_MAC, "--second-mac auto"),
+    (Needs::FORGERY, "--forge"),
+    (Needs::VLAN, "--vlan"),
+    (Needs::ACTION, "--action or --interactive"),
+];
+
+/// The options without which cases were skipped.
+fn wanting(report: &RunReport) -> String {
+    let skipped = || report.cases.iter().filter(|case| case.result == Result::Skipped);
+    let lines = OPTIONS.iter().filter_map(|(need, option)| {
+        let word = need.to_string();
+        let wants = |case: &&CaseReport| {
+            let because = case.because.as_deref().unwrap_or_default();
+            because.split_once(": ").is_some_and(|(why, needs)| {
+                why == "not permitted or provided" && needs.split(", ").any(|need| need == word)
+            })
+        };
+        let count = skipped().filter(wants).count();
+        (count > 0).then(|| format!("  {option:<26} {count:>3} cases\n"))
+    });
+    let lines: String = lines.collect();
+    if lines.is_empty() { lines } else { format!("skipped for want of\n{lines}\n") }
 }
 
 fn conclusion(report: &RunReport) -> String {

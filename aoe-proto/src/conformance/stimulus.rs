@@ -1,6 +1,8 @@
 //! What is sent: a template of a frame, honest by default, in which every part can be replaced.
 
+use super::prelude::ccmd;
 use super::value::{Group, Value, Who};
+use crate::ata::command::AtaCommand;
 
 /// A frame to be sent. [`super::prelude`] makes the honest ones; the methods here bend them.
 #[derive(Clone, Copy, Debug)]
@@ -298,6 +300,17 @@ impl Stimulus {
     #[must_use]
     pub const fn to_all(self) -> Self {
         Self { to: Who::Broadcast, shelf: Part::All, slot: Part::All, ..self }
+    }
+
+    /// Whether it changes a target that looks at nothing but command and operation.
+    pub(super) const fn may_change(&self) -> bool {
+        match self.argument {
+            Argument::Ata(ata) => AtaCommand::decode(ata.opcode).changes_disk(),
+            Argument::Config(config) => matches!(config.ccmd & 0x0f, ccmd::SET | ccmd::FORCE),
+            Argument::Mask(mask) => mask.mcmd != 0,
+            Argument::Reserve(reserve) => reserve.rcmd != 0,
+            Argument::Bytes(_) => false,
+        }
     }
 
     /// A given tag.

@@ -314,3 +314,77 @@ fn check_needs(case: &Case) {
     }
     assert!(case.severity <= Severity::Note);
 }
+
+/// As a golden image is served.
+static READ_ONLY: Defect = Defect { configure: |config| config.read_only = true, ..HONEST };
+
+#[test]
+fn a_write_protected_disk_is_no_defect() {
+    let mut server = Server::new(9000, &READ_ONLY);
+    let before = server.disk.clone();
+    let report = run(&mut server, config(9000), everything(), &mut { Lossy::NOTHING }, usize::MAX);
+    let mut skipped = 0;
+    for (case, end, _) in &report.ends {
+        match end {
+            End::Failed(why) => panic!("{}: {why}", case.id),
+            End::Skipped(why) => {
+                let protected =
+                    matches!(why, Why::NotOffered(needs) if needs.contains(Needs::WRITES));
+                assert!(protected, "{}: {why}", case.id);
+                skipped += 1;
+            }
+            End::Passed { .. } => assert!(!case.needs.contains(Needs::WRITES), "{}", case.id),
+        }
+    }
+    assert!(skipped > 30 && server.disk == before, "{skipped}");
+}
+
+/// Slot of the neighbour: the one that cases take for another target's.
+const NEIGHBOUR: u8 = 3 ^ 0x21;
+
+/// Another target at the same MAC address, which answers first.
+static WITH_NEIGHBOUR: Defect = Defect {
+    serve: |server, frame| {
+        let meant = frame.get(12..15) == Some(&[0x88, 0xa2, 0x10])
+            && frame.len() >= 26
+            && [[0, 7, NEIGHBOUR], [0xff, 0xff, NEIGHBOUR], [0, 7, 0xff], [0xff; 3]]
+                .iter()
+                .any(|address| frame[16..19] == *address);
+        let mut answers = Vec::new();
+        if meant {
+            assert!(!changes(frame), "a neighbour is changed: {frame:02x?}");
+            let mut theirs = frame.to_vec();
+            theirs[16..19].copy_from_slice(&[0, 7, 3]);
+            let state = server.target.state().clone();
+            server.target.state_mut().clear_mask();
+            answers = server.honest(&theirs);
+            server.target.restore(state);
+            for answer in &mut answers {
+                answer[18] = NEIGHBOUR;
+            }
+        }
+        answers.extend(server.honest(frame));
+        answers
+    },
+    ..HONEST
+};
+
+#[test]
+fn neighbours_are_neither_changed_nor_taken_for_the_target() {
+    for permitted in [Needs::ALL, Needs::ALL.without(Needs::BROADCAST)] {
+        let mut server = Server::new(9000, &WITH_NEIGHBOUR);
+        let selection = Selection { permitted, ..Selection::default() };
+        let report = run(&mut server, config(9000), selection, &mut { Lossy::NOTHING }, usize::MAX);
+        let mut left_out = Vec::new();
+        for (case, end, _) in &report.ends {
+            match end {
+                End::Failed(why) => panic!("{}: {why}", case.id),
+                End::Skipped(Why::Neighbours) => left_out.push(case.id),
+                End::Skipped(_) | End::Passed { .. } => {}
+            }
+        }
+        let expected = ["write", "config-set", "mask-edit", "reserve"];
+        assert_eq!(left_out, expected.map(|end| format!("addressing.wildcard.{end}")));
+        assert_eq!(server.target.state(), &aoe_proto::TargetState::new());
+    }
+}

@@ -56,6 +56,9 @@ impl Runner<'_> {
         if missing != Needs::NONE {
             return Some(Why::NotOffered(missing));
         }
+        if self.endangers_neighbours(case) {
+            return Some(Why::Neighbours);
+        }
         let dirty = self.summary.not_restored.is_some();
         (dirty && case.needs.intersects(Needs::CHANGES)).then_some(Why::NotRestored)
     }

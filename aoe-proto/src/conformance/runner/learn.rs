@@ -5,6 +5,7 @@ use heapless::Vec;
 use super::super::case::Needs;
 use super::super::compose::{self, Seen};
 use super::super::mend::transfer;
+use super::super::prelude::register;
 use super::{Ended, Failure, Next, Outcome, Phase, Question, Resume, Runner, SECTOR_BYTES};
 use crate::ata::command::opcode;
 use crate::ata::identify::Identify;
@@ -37,7 +38,9 @@ impl Runner<'_> {
             }
             Question::Mask => (2, [0; 12]),
             Question::Holders => (3, [0; 12]),
+            Question::Neighbours => return self.question_neighbours(),
             Question::Sectors(offset) => return self.question_sectors(offset, tag),
+            Question::Writable => return self.question_writable(tag),
         };
         let header = compose::question(&self.facts, from, command, tag);
         let len = compose::request(self.memory.frame, header, &argument, core::iter::empty());
@@ -65,9 +68,30 @@ impl Runner<'_> {
         self.launch(tag, len.unwrap_or(0), Phase::Learn(Question::Sectors(offset)));
     }
 
+    /// Writes what the first sector of the window holds.
+    fn question_writable(&mut self, tag: u32) {
+        let lba = self.facts.window.map_or(0, |window| window.lba);
+        let data = self.memory.window.get(..SECTOR_BYTES).unwrap_or_default();
+        let (facts, frame) = (&self.facts, &mut *self.memory.frame);
+        let len = transfer(frame, facts, facts.own_mac, tag, lba, 1, data);
+        self.launch(tag, len.unwrap_or(0), Phase::Learn(Question::Writable));
+    }
+
+    /// A write-protected disk is no defect, if it says so by an ATA abort. `[AoE 5.4]`
+    fn learned_writable(&mut self, seen: &Seen<'_>) {
+        let aborted = AtaArg::parse(seen.argument).is_some_and(|(arg, _)| {
+            arg.command_status & 1 != 0 && arg.error_feature & register::ABORTED != 0
+        });
+        if aborted && seen.header.error.is_none() {
+            self.know(Needs::WRITES, false);
+        }
+    }
+
     pub(super) fn learned(&mut self, question: Question, seen: &Seen<'_>) {
         match question {
             Question::Query => self.learned_config(seen),
+            // There may be more.
+            Question::Neighbours => return self.met(seen),
             Question::Identify => self.learned_identify(seen),
             Question::Mask => {
                 let read = || {
@@ -87,6 +111,7 @@ impl Runner<'_> {
                 let whole = list.is_some_and(|list| fill(&mut self.memory.originals.holders, list));
                 self.know(Needs::RESERVATION, whole);
             }
+            Question::Writable => self.learned_writable(seen),
             Question::Sectors(offset) => {
                 if let Some(next) = self.learned_sectors(seen, offset) {
                     return self.question(Question::Sectors(next));
@@ -166,15 +191,24 @@ impl Runner<'_> {
                 self.conclude(Outcome::Failed(Failure::NotBack));
             }
             (Question::Query, Resume::Undone | Resume::Revived) => self.give_up_target(),
+            (Question::Neighbours, _) => {
+                self.all_met();
+                self.next_question(question);
+            }
             _ => self.next_question(question),
         }
     }
 
     fn next_question(&mut self, last: Question) {
+        if last == Question::Writable {
+            self.phase = Phase::Choose;
+            return;
+        }
         let first = self.resume == Resume::First;
         let wants = |needs| first && self.selection.permitted.contains(needs);
         let next = match last {
-            Question::Query => Some(Question::Identify),
+            Question::Query if first && self.planned > 0 => Some(Question::Neighbours),
+            Question::Query | Question::Neighbours => Some(Question::Identify),
             Question::Identify if wants(Needs::MASK) => Some(Question::Mask),
             Question::Identify | Question::Mask if wants(Needs::RESERVATION) => {
                 Some(Question::Holders)
@@ -208,6 +242,11 @@ impl Runner<'_> {
             2 => self.known.contains(Needs::RESERVATION),
             3 => self.known.contains(Needs::CONFIG) && permitted.contains(Needs::CONFIG),
             4 => self.known.contains(Needs::WRITES),
+            // What may be changed is in the journal now.
+            _ if permitted.contains(Needs::WRITES) && self.known.contains(Needs::WRITES) => {
+                self.question(Question::Writable);
+                return None;
+            }
             _ => {
                 self.phase = Phase::Choose;
                 return None;

@@ -3,6 +3,7 @@
 mod after;
 mod flight;
 mod learn;
+mod neighbours;
 mod report;
 mod steps;
 
@@ -23,6 +24,7 @@ use crate::error::BufferTooSmall;
 use crate::sectors::SECTOR_BYTES;
 use crate::wire::{Address, CONFIG_STRING_MAX, Mac};
 use flight::{Due, Flight};
+use neighbours::Neighbours;
 
 /// How long to wait, in milliseconds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -128,11 +130,15 @@ impl Memory<'_> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Question {
     Query,
+    /// Who else is there.
+    Neighbours,
     Identify,
     Mask,
     Holders,
     /// The window, from this byte on.
     Sectors(usize),
+    /// Whether the disk can be written at all: with what is there.
+    Writable,
 }
 
 /// Why somebody has to do something.
@@ -268,6 +274,7 @@ pub struct Runner<'m> {
     planned: usize,
     run: Option<Run>,
     gone: bool,
+    neighbours: Neighbours,
     summary: Summary,
 }
 
@@ -326,6 +333,7 @@ impl<'m> Runner<'m> {
             planned,
             run: None,
             gone: false,
+            neighbours: Neighbours::default(),
             summary: Summary::default(),
         };
         runner.learn(Resume::First);
@@ -358,6 +366,9 @@ impl<'m> Runner<'m> {
             return;
         }
         self.note_foreign(&seen);
+        if self.is_neighbours(&seen) && self.phase != Phase::Learn(Question::Neighbours) {
+            return;
+        }
         match self.phase {
             Phase::Learn(question) if self.is_answer(&seen) => self.learned(question, &seen),
             Phase::SetUp | Phase::Restore | Phase::Final if self.is_answer(&seen) => {

@@ -149,6 +149,8 @@ pub enum Why {
     NotDone,
     /// Something could not be put back earlier; nothing is changed any more.
     NotRestored,
+    /// Other targets live at the same MAC address and might be changed, too.
+    Neighbours,
     /// The target has stopped answering.
     Gone,
 }
@@ -165,6 +167,7 @@ impl fmt::Display for Why {
             Self::Unfit(Unfit::NoSecondMac) => f.write_str("there is no second MAC address"),
             Self::NotDone => f.write_str("the action was not done"),
             Self::NotRestored => f.write_str("an earlier change could not be undone"),
+            Self::Neighbours => f.write_str("other targets of that machine might be changed, too"),
             Self::Gone => f.write_str("the target stopped answering"),
         }
     }

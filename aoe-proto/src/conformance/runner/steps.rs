@@ -37,7 +37,7 @@ fn silence_of(step: &'static Step) -> Option<&'static str> {
 
 /// The frame that a step sends at an index. Where silence may pass, the second is the query that
 /// proves it.
-fn stimulus_at(step: &'static Step, index: u16) -> Option<Stimulus> {
+pub(super) fn stimulus_at(step: &'static Step, index: u16) -> Option<Stimulus> {
     match step {
         Step::Silence { send, .. } if index == 0 => Some(*send),
         Step::Silence { .. } => Some(query()),
