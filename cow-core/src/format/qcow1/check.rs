@@ -196,6 +196,8 @@ struct Marks<'m> {
     /// The first sector marked, and the first behind.
     first: u64,
     end: u64,
+    /// Bytes in a cluster, a power of two.
+    cluster: u64,
     /// The lowest sector behind that anything was found to use.
     beyond: Option<u64>,
     file_len: u64,
@@ -207,7 +209,8 @@ impl<'m> Marks<'m> {
         if (memory.len() as u64) < CHECK_MEMORY_MIN {
             return Err(CheckError::BufferTooSmall { needed: check_memory(file_len) });
         }
-        Ok(Self { memory, first: 0, end: 0, beyond: None, file_len })
+        let cluster = opened.geometry().cluster_bytes();
+        Ok(Self { memory, first: 0, end: 0, cluster, beyond: None, file_len })
     }
 
     /// Begins a part at sector `first`.
@@ -254,12 +257,17 @@ impl<'m> Marks<'m> {
         twice
     }
 
-    /// Tells `leak` of the ranges of this part that nothing claimed: offset and length in bytes.
+    /// Tells `leak` of the clusters of this part of which nothing was claimed: offset and length in
+    /// bytes. Less than a cluster before one is there because clusters are aligned.
     fn leaks(&self, mut leak: impl FnMut(u64, u64)) {
         let mut tell = |from: u64, to: u64| {
-            let offset = from.saturating_mul(SECTOR_BYTES);
+            let offset = from.saturating_mul(SECTOR_BYTES).next_multiple_of(self.cluster.max(1));
             let end = to.saturating_mul(SECTOR_BYTES).min(self.file_len);
-            leak(offset, end.saturating_sub(offset));
+            let end =
+                if end == self.file_len { end } else { end & !self.cluster.saturating_sub(1) };
+            if offset < end {
+                leak(offset, end.saturating_sub(offset));
+            }
         };
         let mut free_from = None;
         let file_end = self.file_len.div_ceil(SECTOR_BYTES);
