@@ -388,6 +388,22 @@ pub fn set_backing<S: Storage>(
     open(storage).map_err(|e| RebaseError::Update(UpdateError::Open(e)))
 }
 
+/// Names no backing file any more: absent clusters read as zeros afterwards. One sector of the header is
+/// changed.
+///
+/// # Errors
+/// [`UpdateError`].
+pub fn drop_backing<S: Storage>(
+    storage: &mut S,
+    scratch: &mut Page,
+) -> Result<Opened, UpdateError<S::Error>> {
+    let opened = open(storage).map_err(UpdateError::Open)?;
+    let _made_whole = prepare(storage, &opened, scratch)?;
+    storage.write_at(NAME_FIELD, &[0; 12]).map_err(UpdateError::Storage)?;
+    storage.sync().map_err(UpdateError::Storage)?;
+    open(storage).map_err(UpdateError::Open)
+}
+
 /// What the storage of a new image holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fresh {

@@ -40,7 +40,8 @@ pub use geometry::Geometry;
 pub use header::{Header, HeaderFault, L1_ENTRIES_MAX, NAME_LEN, NamePlace, Xen, is_qcow1};
 pub use image::{
     CreateError, CreateOptions, Fresh, NameError, OpenError, Opened, Prepared, RebaseError,
-    RefuseWriting, UpdateError, create, open, open_writable, prepare, rollback, set_backing,
+    RefuseWriting, UpdateError, create, drop_backing, open, open_writable, prepare, rollback,
+    set_backing,
 };
 pub use overlay::Writable;
 pub use walk::{Runs, RunsError};

@@ -176,13 +176,15 @@ fn another_backing_file_is_named_by_one_sector() {
     assert_eq!(file.log[file.log.len() - 4..], [(0x8800, 19), (0, 0), (8, 12), (0, 0)]);
     let mut name = [0; 30];
     assert_eq!(opened.backing_name(&file, &mut name), Ok(Some(&b"elsewhere/other.img"[..])));
-    let image = written(file.bytes, 4 << 20, |driver| {
+    let mut image = written(file.bytes, 4 << 20, |driver| {
         driver.write(Lba::new(7).unwrap(), &[7; 512]).unwrap();
         assert_eq!(sector(driver, 0), [0xa0; 512]);
         assert_eq!(sector(driver, 2), [0xbb; 512]);
     });
     assert_eq!(open(&image).unwrap().backing_name(&image, &mut name).unwrap().unwrap().len(), 19);
     let mut page = Page::ZERO;
+    let opened = drop_backing(&mut image, &mut page).unwrap();
+    assert_eq!(opened.backing_name(&image, &mut name).unwrap(), None);
     let mut refused = |bytes: Vec<u8>, name: &[u8]| {
         let mut file = File::new(bytes);
         let error = set_backing(&mut file, name, &mut page).unwrap_err();
