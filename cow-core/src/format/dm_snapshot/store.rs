@@ -386,8 +386,9 @@ pub fn invalidate<S: Storage>(storage: &mut S) -> Result<(), RollbackError<S::Er
 /// Empties a store: everything reads from below again, and all its room is free. Also a store that
 /// is marked invalid, and one whose emptying was cut short.
 ///
-/// The first word of the header is zero in between, which the kernel and [`open`] take as an
-/// unused store: at no moment is a part of the content visible.
+/// The store is marked invalid in between, so that the kernel and [`open`] refuse it, and everybody
+/// still sees what it is: at no moment is a part of the content visible, or the store taken for
+/// something else.
 ///
 /// # Errors
 /// See [`RollbackError`]; after a failure of the storage, call it again.
@@ -406,7 +407,7 @@ fn empty<S: Storage>(
     sector: &mut [u8; SECTOR_LEN],
 ) -> Result<(), S::Error> {
     // The other words stay, so that a second call finds the chunk size.
-    Header { magic: 0, ..header }.emit(sector);
+    Header { magic: MAGIC, valid: 0, ..header }.emit(sector);
     storage.write_at(0, sector)?;
     storage.sync()?;
     let area = geometry.chunk_bytes();
