@@ -29,6 +29,7 @@ mod words;
 pub use chain::{ExportWord, LayerWord};
 pub use names::{ClientWord, NAME_LEN_MAX, check_name};
 pub(crate) use resolve::{backing_of, default_control, default_overlays};
+pub(crate) use table::layers_of;
 pub use words::{BindWord, ServeWords};
 
 /// Smallest buffer count with which the Linux initiator works at all. [AoE 4.2]

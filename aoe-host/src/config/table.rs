@@ -22,7 +22,7 @@ const OTHERS: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// A line whose target is not one of the two, or whose words are wrong.
-pub(super) fn layers_of(line: &str) -> Result<Option<Vec<LayerWord>>, ValueError> {
+pub(crate) fn layers_of(line: &str) -> Result<Option<Vec<LayerWord>>, ValueError> {
     let mut words = line.split_ascii_whitespace();
     let (Some(start), Some(sectors), Some(target)) = (words.next(), words.next(), words.next())
     else {

@@ -165,6 +165,7 @@ impl Stack {
             },
             window,
             path: name.hint(),
+            forced: name.misleading(&file.main)?,
             sectors: opened.layer.sectors(),
             files: below_files,
         });

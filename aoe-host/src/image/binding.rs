@@ -90,7 +90,7 @@ impl ParentRecord {
         }
     }
 
-    /// Where the parent was.
+    /// Where the parent was, perhaps with its format before it.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::None => None,
@@ -133,7 +133,7 @@ impl Binding {
         Ok(Self {
             version: VERSION,
             id: random_layer_id()?.to_string(),
-            parent: ParentRecord::new(&below.parent.identity, below.path.as_deref()),
+            parent: ParentRecord::new(&below.parent.identity, below.hint().as_deref()),
             window: below.window.map(|w| WindowRecord { offset_bytes: w.offset, len_bytes: w.len }),
         })
     }
@@ -185,6 +185,17 @@ impl Binding {
         })?;
         text.push(b'\n');
         write_atomically(&path, &text)
+    }
+
+    /// Removes what is written down about a store, if anything is.
+    pub(crate) fn remove(store: &FileStorage) -> Result<()> {
+        let path = binding_path(store.path());
+        match std::fs::remove_file(&path) {
+            Err(e) if !store.is_device() && e.kind() != std::io::ErrorKind::NotFound => {
+                Err(HostError::io(e, "remove").path(path))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What it says about the parent.

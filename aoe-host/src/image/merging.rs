@@ -226,6 +226,22 @@ pub(crate) fn refuse_merging(file: &ImageFile) -> Result<()> {
     }
 }
 
+/// Refuses to make an image under a name beside which a merge has left something.
+///
+/// # Errors
+/// [`ErrorKind::InUse`]; the system's.
+pub(crate) fn refuse_merged_name(path: &Path) -> Result<()> {
+    for beside in [journal_path(path), marker_path(path)] {
+        if is_there(&beside)? {
+            return Err(HostError::new(ErrorKind::InUse, "make the image")
+                .path(path)
+                .detail(format!("a merge is not finished: `{}`", beside.display()))
+                .advice("finish it, or choose another name"));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses an image into which a merge is under way.
 ///
 /// # Errors

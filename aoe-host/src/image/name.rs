@@ -66,6 +66,12 @@ impl ImageName {
         self.metadata.is_none().then(absolute)
     }
 
+    /// The forced format, if the content of `file` would be taken for another.
+    pub(crate) fn misleading(&self, file: &FileStorage) -> Result<Option<Format>> {
+        let Some(forced) = self.forced else { return Ok(None) };
+        Ok((detect(file)? != forced).then_some(forced))
+    }
+
     /// A name that means this image from everywhere and never anything else: absolute, with its format.
     pub(crate) fn settled(&self, format: Format) -> PathBuf {
         let absolute =

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cow_core::format::{IndexEntry, Top};
 use cow_core::identity::ParentIdentity;
@@ -10,11 +10,11 @@ use cow_core::identity::ParentIdentity;
 use super::backing::Backing;
 use super::binding::{Binding, binding_path};
 use super::formats::{Format, FormatOptions, NewImage, TopImage};
-use super::merging::refuse_merging;
+use super::merging::{refuse_merged_name, refuse_merging};
 use super::name::{ImageFile, ImageKeys, ImageName};
 use super::notes::NoteId;
 use super::parent::Below;
-use super::staged::{Staged, StagedOptions};
+use super::staged::{Staged, StagedOptions, sync_directory};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::storage::{Access, FileKey, FileOptions, FileStorage, FileTable, LockMode};
 
@@ -239,12 +239,40 @@ pub(crate) struct NewImageFile {
     /// Open and locked.
     pub(crate) file: ImageFile,
     staged: Vec<Staged>,
+    /// The image that is replaced, locked against everybody, and where what is kept beside the new
+    /// one goes.
+    replaced: Option<(FileStorage, PathBuf)>,
+    is_finished: bool,
 }
 
 impl NewImageFile {
     /// Gives it its name, durably. Its content is durable already.
-    pub(crate) fn finish(self) -> Result<()> {
-        self.staged.into_iter().try_for_each(Staged::finish)
+    pub(crate) fn finish(mut self) -> Result<()> {
+        let staged = core::mem::take(&mut self.staged);
+        // A cut between these leaves an image of whose parent nothing is known, never a wrong one.
+        if let Some((old, _)) = &self.replaced {
+            Binding::remove(old)?;
+        }
+        staged.into_iter().try_for_each(Staged::finish)?;
+        self.is_finished = true;
+        let Some((_, to)) = &self.replaced else { return Ok(()) };
+        let from = binding_path(self.file.path());
+        match fs::rename(&from, to) {
+            Ok(()) => sync_directory(to),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(HostError::io(e, "write down the parent").path(to)),
+        }
+    }
+}
+
+impl Drop for NewImageFile {
+    fn drop(&mut self) {
+        // A device, or an image that took the name meanwhile, keeps what is said about it.
+        let is_ours = self.replaced.is_some() || !self.file.path().exists();
+        if !self.is_finished && is_ours {
+            // The error that led here matters more.
+            let _left_over = Binding::remove(&self.file.main);
+        }
     }
 }
 
@@ -276,24 +304,44 @@ pub(crate) fn begin_image(
             return Err(error.path(regular.path()));
         }
         ops.create(&mut file, &image)?;
-        return Ok(NewImageFile { file, staged: Vec::new() });
+        return Ok(NewImageFile { file, staged: Vec::new(), replaced: None, is_finished: false });
     }
+    refuse_merged_name(&name.path)?;
     let how = StagedOptions { direct: new.direct, replace: new.replace };
+    let replaced = if new.replace && name.path.exists() {
+        Some((replaceable(&name.path)?, binding_path(&name.path)))
+    } else {
+        None
+    };
     let (main, file) = stage(&name.path, how)?;
     let metadata = name.metadata.as_ref().map(|path| stage(path, how)).transpose()?;
     let (metadata, metadata_file) = metadata.unzip();
     let mut file = ImageFile { main: file, metadata: metadata_file };
     ops.create(&mut file, &image)?;
+    if replaced.is_none() {
+        // One that is there is left from an image that is gone.
+        Binding::remove(&file.main)?;
+    }
     if ops.binds_parent() && below.parent.identity != ParentIdentity::None {
         Binding::new(below)?.save(&file.main)?;
     }
-    Ok(NewImageFile { file, staged: core::iter::once(main).chain(metadata).collect() })
+    let staged = core::iter::once(main).chain(metadata).collect();
+    Ok(NewImageFile { file, staged, replaced, is_finished: false })
+}
+
+/// An image that is about to be replaced, if nobody uses it.
+fn replaceable(path: &Path) -> Result<FileStorage> {
+    let options = FileOptions { lock: LockMode::Exclusive, ..FileOptions::default() };
+    FileStorage::open(path, &options)
 }
 
 /// A new file that has its name only when it is finished.
 fn stage(path: &Path, how: StagedOptions) -> Result<(Staged, FileStorage)> {
     let (staged, file) = Staged::create(path, how)?;
-    Ok((staged, FileStorage::from_file(file, path, &overlay_options(how.direct))?))
+    // What is kept beside the old image is that of the old one until it is replaced.
+    let known_as = staged.hidden().unwrap_or(path);
+    let file = FileStorage::from_file(file, known_as, &overlay_options(how.direct))?;
+    Ok((staged, file))
 }
 
 /// Reading and writing, and nobody else.

@@ -1,5 +1,6 @@
 //! What lies below an image: what images record about it, and whether it is that.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use cow_core::format::native::Window;
@@ -9,6 +10,7 @@ use cow_core::units::SECTOR_BYTES;
 
 use super::formats::Format;
 use super::identity::{identity_of, mtime_of};
+use super::name::ImageName;
 use crate::config;
 use crate::error::{ErrorKind, HostError, Result};
 use crate::storage::{FileKey, FileStorage};
@@ -51,6 +53,8 @@ pub(crate) struct Below {
     pub(crate) window: Option<Window>,
     /// Absolute, if the system can tell. `None`: nothing is below, or zeros, or an image of two files.
     pub(crate) path: Option<PathBuf>,
+    /// The format of what is at the path, where its content would be taken for something else.
+    pub(crate) forced: Option<Format>,
     pub(crate) sectors: u64,
     /// Every file in the chain.
     pub(crate) files: Vec<FileKey>,
@@ -59,7 +63,24 @@ pub(crate) struct Below {
 impl Below {
     /// A disk of zeros.
     pub(crate) const fn blank(sectors: u64) -> Self {
-        Self { parent: Candidate::NOTHING, window: None, path: None, sectors, files: Vec::new() }
+        Self {
+            parent: Candidate::NOTHING,
+            window: None,
+            path: None,
+            forced: None,
+            sectors,
+            files: Vec::new(),
+        }
+    }
+
+    /// What our own records say: the path, or `FORMAT:PATH` where its content would mislead.
+    pub(crate) fn hint(&self) -> Option<PathBuf> {
+        let path = self.path.as_deref()?;
+        let Some(format) = self.forced else { return Some(path.to_owned()) };
+        let mut hint = OsString::from(format.word());
+        hint.push(":");
+        hint.push(path);
+        Some(PathBuf::from(hint))
     }
 
     /// Nothing is below but zeros.
@@ -197,13 +218,16 @@ pub(crate) struct Recorded {
 }
 
 impl Recorded {
-    /// Recorded as an identity of ours.
+    /// Recorded as an identity of ours, with a [hint](Below::hint).
     pub(crate) fn identity(
         identity: ParentIdentity,
         window: Option<Window>,
-        path: Option<PathBuf>,
+        hint: Option<PathBuf>,
     ) -> Self {
-        Self { known: Known::Identity(identity), window, path, format: None }
+        let name = hint.map(ImageName::parse);
+        let format = name.as_ref().and_then(|name| name.forced);
+        let path = name.map(|name| name.path);
+        Self { known: Known::Identity(identity), window, path, format }
     }
 
     /// Size of the parent's disk, or of the part of it that is used. `None` if the parent has to be

@@ -4,21 +4,25 @@
 use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{AtFlags, CWD, RenameFlags};
 use rustix::io::Errno;
 
 use super::identity::random_layer_id;
 use crate::error::{ErrorKind, HostError, Result};
 
-/// A new file under a name of its own beside the final one; removed when dropped unfinished. A
-/// killed process leaves it behind: `.NAME.new-` and sixteen hexadecimal digits.
+/// A new file without a name, which vanishes with the process. Where the file system has no such
+/// thing it has a name of its own beside the final one, is removed when dropped unfinished, and stays
+/// behind when the process is killed: `.NAME.new-` and sixteen hexadecimal digits.
 #[derive(Debug)]
 pub(super) struct Staged {
     path: PathBuf,
     target: PathBuf,
+    /// The file, while it has no name.
+    nameless: Option<File>,
     replaces: bool,
     is_finished: bool,
 }
@@ -41,7 +45,6 @@ impl Staged {
         let old = old_file(target, how.replace)?;
         // A link goes on to be one: what it leads to is replaced.
         let target = &*old.as_ref().map_or(target.into(), |(path, _)| Cow::from(path.as_path()));
-        let failed = |e| HostError::io(e, "create").path(target);
         let name = target.file_name().ok_or_else(|| {
             HostError::usage("create", "the name of the file is missing").path(target)
         })?;
@@ -50,24 +53,37 @@ impl Staged {
         hidden.push(name);
         hidden.push(format!(".new-{random}"));
         let path = target.with_file_name(hidden);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true).mode(0o600);
-        if how.direct {
-            options.custom_flags(libc::O_DIRECT);
-        }
-        let file = options.open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => failed(error).advice("create its directory first"),
-            io::ErrorKind::InvalidInput if how.direct => {
-                failed(error).advice("leave --direct out for this file system")
-            }
-            _ => failed(error),
-        })?;
-        let staged =
-            Self { path, target: target.to_owned(), replaces: old.is_some(), is_finished: false };
+        let (file, nameless) = match nameless_in(directory_of(target), how) {
+            Some((file, clone)) => (file, Some(clone)),
+            None => (named(&path, target, how)?, None),
+        };
+        let (target, replaces) = (target.to_owned(), old.is_some());
+        let staged = Self { path, target, nameless, replaces, is_finished: false };
         if let Some((_, permissions)) = &old {
-            file.set_permissions(permissions.clone()).map_err(failed)?;
+            file.set_permissions(permissions.clone())
+                .map_err(|e| HostError::io(e, "create").path(&staged.target))?;
         }
         Ok((staged, file))
+    }
+
+    /// A name beside the one that is to be replaced, for what is kept beside it.
+    pub(super) fn hidden(&self) -> Option<&Path> {
+        self.replaces.then_some(&*self.path)
+    }
+
+    /// Gives a file without a name its first one: the final one if that is free to take.
+    fn link(&mut self) -> Result<()> {
+        let Some(file) = self.nameless.take() else { return Ok(()) };
+        let name = if self.replaces { &self.path } else { &self.target };
+        let follow = AtFlags::SYMLINK_FOLLOW;
+        match rustix::fs::linkat(CWD, descriptor_path(&file), CWD, name, follow) {
+            Ok(()) => {
+                self.is_finished = !self.replaces;
+                Ok(())
+            }
+            Err(Errno::EXIST) => Err(taken(&self.target)),
+            Err(errno) => Err(HostError::io(errno.into(), "create").path(&self.target)),
+        }
     }
 
     /// Gives the file, whose content is durable, its final name, durably.
@@ -75,6 +91,10 @@ impl Staged {
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] if somebody took the name meanwhile; the system's.
     pub(super) fn finish(mut self) -> Result<()> {
+        self.link()?;
+        if self.is_finished {
+            return sync_directory(&self.target);
+        }
         let failed = |errno| HostError::io(io::Error::from(errno), "create").path(&self.target);
         let flags = if self.replaces { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
         match rustix::fs::renameat_with(CWD, &self.path, CWD, &self.target, flags) {
@@ -96,11 +116,48 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if !self.is_finished {
+        if !self.is_finished && self.nameless.is_none() {
             // A left-over is sparse, hidden and harmless; the error that led here matters more.
             drop(fs::remove_file(&self.path));
         }
     }
+}
+
+/// A file without a name in a directory, twice; `None` if there is no such thing here.
+fn nameless_in(directory: &Path, how: StagedOptions) -> Option<(File, File)> {
+    let direct = if how.direct { libc::O_DIRECT } else { 0 };
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE | direct);
+    let file = options.open(directory).ok()?;
+    let clone = file.try_clone().ok()?;
+    // It gets its name through this path later.
+    let can_be_named = descriptor_path(&clone).symlink_metadata().is_ok();
+    can_be_named.then_some((file, clone))
+}
+
+fn descriptor_path(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+fn named(path: &Path, target: &Path, how: StagedOptions) -> Result<File> {
+    let failed = |e| HostError::io(e, "create").path(target);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    if how.direct {
+        options.custom_flags(libc::O_DIRECT);
+    }
+    options.open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => failed(error).advice("create its directory first"),
+        io::ErrorKind::InvalidInput if how.direct => {
+            failed(error).advice("leave --direct out for this file system")
+        }
+        _ => failed(error),
+    })
+}
+
+fn directory_of(path: &Path) -> &Path {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    directory.unwrap_or(Path::new("."))
 }
 
 /// The regular file that is to be replaced, where links lead, and who may read it.
@@ -121,8 +178,7 @@ fn old_file(target: &Path, replace: bool) -> Result<Option<(PathBuf, Permissions
 
 /// Makes the names in the directory of `path` durable.
 pub(super) fn sync_directory(path: &Path) -> Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = directory.unwrap_or(Path::new("."));
+    let directory = directory_of(path);
     let synced = File::open(directory).and_then(|handle| handle.sync_all());
     synced.map_err(|e| HostError::io(e, "sync the directory").path(directory))
 }
@@ -150,7 +206,6 @@ mod tests {
         let target = dir.path().join("a.cow");
         let (staged, _file) = Staged::create(&target, StagedOptions::default()).unwrap();
         assert!(!target.exists());
-        assert_eq!(names(dir.path()).len(), 1);
         drop(staged);
         assert_eq!(names(dir.path()).len(), 0);
         let (staged, _file) = Staged::create(&target, StagedOptions::default()).unwrap();

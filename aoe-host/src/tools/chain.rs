@@ -160,6 +160,7 @@ pub(super) fn below_of_open(name: &ImageName, file: &ImageFile, format: Format) 
         window: (window != Window::default()).then_some(part),
         files: file.keys()?,
         path: name.hint(),
+        forced: name.misleading(&file.main)?,
         sectors: len.div_ceil(SECTOR_BYTES),
     })
 }

@@ -16,8 +16,8 @@ use cow_core::identity::ParentIdentity;
 use cow_core::pages::{Frame, Page, PagePool, StorageKey};
 use cow_core::units::{Extent, Lba, SECTOR_BYTES, SECTOR_LEN};
 
-use super::chain::{Gate, ParentReport, parents};
-use crate::config::{self, LayerWord, Window, backing_of};
+use super::chain::{Gate, parents};
+use crate::config::{self, LayerWord, Window, backing_of, layers_of as table_layers};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{
     Backing, Format, ImageFile, ImageKeys, ImageName, NoteLog, Recorded, default_notes_directory,
@@ -33,13 +33,14 @@ const PAGES: usize = 1024;
 /// A run of zeros of so many sectors (64 KiB) ends a read; shorter ones are read along.
 const GAP_SECTORS: u64 = 128;
 
-/// A chain as a person names it, from the top to the base. One name alone stands for everything below
-/// it that it names itself, where that may be followed.
+/// A chain as a person names it, from the top to the base. It goes on as the last image says, where that
+/// may be followed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ChainName(Vec<config::Layer>);
 
 impl ChainName {
-    /// Splits `TOP,...,BASE`; a name that a file has as a whole is that file.
+    /// Splits `TOP,...,BASE`, or a line of a device-mapper table; a name that a file has as a whole is
+    /// that file.
     ///
     /// # Errors
     /// A layer without a name; `blank:SIZE` anywhere but at the end, or of no size.
@@ -50,10 +51,16 @@ impl ChainName {
             _ => return Ok(Self::from(PathBuf::from(text))),
         };
         let refused = |detail: &str| HostError::usage(format!("use the chain `{words}`"), detail);
-        let parsed = words.split(',').map(str::parse::<LayerWord>);
-        let parsed = parsed.collect::<core::result::Result<Vec<_>, _>>();
+        let parsed = match table_layers(words) {
+            Ok(Some(layers)) => Ok(layers),
+            Ok(None) => words.split(',').map(str::parse::<LayerWord>).collect(),
+            Err(error) => Err(error),
+        };
         let parsed = parsed.map_err(|error| refused(&error.to_string()))?;
-        Ok(Self(backing_of(&parsed).map_err(|detail| refused(&detail))?))
+        let mut layers = backing_of(&parsed).map_err(|detail| refused(&detail))?;
+        // What it asks for is the rule here.
+        layers.retain(|layer| *layer != config::Layer::Recorded);
+        Ok(Self(layers))
     }
 
     /// Takes the first image for this format, whatever it looks like.
@@ -127,8 +134,8 @@ impl Found {
     /// Finds what lies below the top of this chain.
     pub(super) fn find_below(self, chain: &ChainName, gate: &Gate) -> Result<Self> {
         let below = match chain.lower() {
-            [] => self.follow(gate)?,
-            lower => self.with_windows(lower)?,
+            [] => follow(&self.file, self.format, self.recorded.clone(), gate)?,
+            lower => self.with_windows(lower, gate)?,
         };
         Ok(Self { below, ..self })
     }
@@ -140,38 +147,25 @@ impl Found {
                 .advice("name the overlay first")
         })?;
         let name = ImageName::parse(path);
-        let (file, format) = name.open(options)?;
+        let window = match chain.layers().first() {
+            Some(config::Layer::File { window, .. }) => *window,
+            _ => Window::default(),
+        };
+        let (file, format) = name.open(&FileOptions { window, ..*options })?;
         let recorded = format.ops().parent(&file)?;
         Ok(Self { name, file, format, recorded, below: Vec::new() })
     }
 
-    fn follow(&self, gate: &Gate) -> Result<Vec<config::Layer>> {
-        let (reports, layers) = parents(&self.file, self.recorded.clone(), gate)?;
-        let refused = |kind, detail: String| {
-            HostError::new(kind, "read the chain").path(self.file.path()).detail(detail)
-        };
-        if let Some(wrong) = reports.iter().find(|report| report.is_wrong()) {
-            return Err(refused(ErrorKind::Mismatch, format!("below it: {wrong}"))
-                .advice("name every image, from the top to the base: TOP,...,BASE"));
-        }
-        let is_whole = reports.iter().all(ParentReport::is_usable);
-        if is_whole && (!reports.is_empty() || !self.format.ops().needs_parent()) {
-            return Ok(layers);
-        }
-        let unknown = reports.iter().find(|report| !report.is_usable());
-        let detail = match unknown.and_then(|report| report.path.as_deref()) {
-            Some(path) => format!("it lies on `{}`, which was not opened unasked", path.display()),
-            None => "what lies below it is not known".to_owned(),
-        };
-        Err(refused(ErrorKind::NotFound, detail)
-            .advice("name every image, TOP,...,BASE, or follow the recorded names with --parents"))
-    }
-
-    /// The layers that were named, as the parts of files that the layers above recorded.
-    pub(super) fn with_windows(&self, lower: &[config::Layer]) -> Result<Vec<config::Layer>> {
+    /// The layers that were named, as the parts of files that the layers above recorded, and those that
+    /// the last of them names.
+    pub(super) fn with_windows(
+        &self,
+        lower: &[config::Layer],
+        gate: &Gate,
+    ) -> Result<Vec<config::Layer>> {
         let mut above = self.recorded.clone();
         let mut layers = Vec::with_capacity(lower.len());
-        for layer in lower {
+        for (number, layer) in lower.iter().enumerate() {
             let recorded = above.take();
             let config::Layer::File { path, window } = layer else {
                 layers.push(layer.clone());
@@ -185,6 +179,9 @@ impl Found {
             let options = FileOptions { window, ..FileOptions::default() };
             let (file, format) = ImageName::parse(path).open(&options)?;
             above = format.ops().parent(&file)?;
+            if number + 1 == lower.len() {
+                layers.extend(follow(&file, format, above.take(), gate)?);
+            }
         }
         Ok(layers)
     }
@@ -212,6 +209,30 @@ impl Found {
             .path(self.file.path())
             .detail("a server that was killed left acknowledged writes in its notes")
             .advice("start and stop the server once, which takes them up"))
+    }
+}
+
+/// The layers below an image, as it and its parents record them, as far as that may be followed.
+fn follow(
+    file: &ImageFile,
+    format: Format,
+    recorded: Option<Recorded>,
+    gate: &Gate,
+) -> Result<Vec<config::Layer>> {
+    let (reports, layers) = parents(file, recorded, gate)?;
+    let refused = |kind, detail: String| {
+        HostError::new(kind, "find what is below the image").path(file.path()).detail(detail)
+    };
+    match reports.iter().find(|report| !report.is_usable()) {
+        None if reports.is_empty() && format.ops().needs_parent() => {
+            Err(refused(ErrorKind::NotFound, "nothing says what it is".to_owned())
+                .advice("name every image: TOP,...,BASE"))
+        }
+        None => Ok(layers),
+        Some(wrong) if wrong.is_wrong() => Err(refused(ErrorKind::Mismatch, wrong.to_string())
+            .advice("name every image, from the top to the base: TOP,...,BASE")),
+        Some(elsewhere) => Err(refused(ErrorKind::NotFound, elsewhere.to_string())
+            .advice("name every image, TOP,...,BASE, or say --follow DIR")),
     }
 }
 

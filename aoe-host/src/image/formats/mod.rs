@@ -215,7 +215,7 @@ pub(crate) trait ImageFormat: fmt::Debug + Sync {
 
 /// Writes down what is below an image, in our file beside it.
 fn bind(file: &ImageFile, below: &Below) -> Result<()> {
-    let record = ParentRecord::new(&below.parent.identity, below.path.as_deref());
+    let record = ParentRecord::new(&below.parent.identity, below.hint().as_deref());
     let binding = match Binding::load(&file.main)? {
         Some(binding) => binding.with_parent(record),
         None => Binding::new(below)?,

@@ -1,7 +1,7 @@
 //! Our own overlays (`docs/FORMAT.md`).
 
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use cow_core::format::native::{self, Fresh, Mode, ModeError};
@@ -67,7 +67,7 @@ impl ImageFormat for Native {
     fn set_parent(&self, file: &mut ImageFile, below: &Below) -> Result<()> {
         let (identity, window) = (below.parent.identity, below.window);
         let mut parent = native::Parent { identity, window, ..native::Parent::default() };
-        if parent.hint.extend_from_slice(hint(below)).is_err() {
+        if parent.hint.extend_from_slice(&hint(below)).is_err() {
             parent.hint.clear();
         }
         native::set_parent(&mut file.main, parent, &mut scratch_page())
@@ -184,7 +184,7 @@ impl ImageFormat for Native {
             sectors: new.sectors,
             parent: new.below.parent.identity,
             window: new.below.window,
-            hint: hint(new.below),
+            hint: &hint(new.below),
             label: label.get(..native::LABEL_LEN).unwrap_or(label),
             created_s: now_s(),
             fresh: if new.is_fresh { Fresh::Zeroed } else { Fresh::Unknown },
@@ -324,10 +324,10 @@ fn recorded(header: &native::Header) -> Recorded {
     Recorded::identity(parent.identity, parent.window, path)
 }
 
-/// The path of the parent. One that does not fit is left out: the parent is recognised without.
-fn hint(below: &Below) -> &[u8] {
-    let hint = below.path.as_deref().map_or(&[][..], |path| path.as_os_str().as_bytes());
-    if hint.len() > native::HINT_LEN { &[] } else { hint }
+/// Where the parent is. A path that does not fit is left out: the parent is recognised without.
+fn hint(below: &Below) -> Vec<u8> {
+    let hint = below.hint().map_or_else(Vec::new, |path| path.into_os_string().into_vec());
+    if hint.len() > native::HINT_LEN { Vec::new() } else { hint }
 }
 
 /// Counts the sectors of an image that was not closed in order.

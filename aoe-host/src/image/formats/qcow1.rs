@@ -92,6 +92,12 @@ impl ImageFormat for Qcow1 {
 
     fn set_parent(&self, file: &mut ImageFile, below: &Below) -> Result<()> {
         let op = "rebind";
+        if below.is_blank() {
+            let path = file.path().to_owned();
+            qcow1::drop_backing(&mut file.main, &mut scratch_page())
+                .map_err(|e| update_failed(e, op, &path))?;
+            return super::bind(file, below);
+        }
         let name = backing_name::name_of(below, file.path(), op)?;
         let path = file.path().to_owned();
         let named = qcow1::set_backing(&mut file.main, &name, &mut scratch_page());

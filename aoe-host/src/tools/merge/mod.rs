@@ -208,7 +208,7 @@ impl Merge {
         // What the overlay recorded says nothing about a parent that has changed since.
         top.below = match request.chain.lower() {
             [] => journal.below(),
-            lower => top.with_windows(lower)?,
+            lower => top.with_windows(lower, &request.gate)?,
         };
         let parent = Parent::open(&top.below, top.file.path())?;
         let refused = |path: &Path, detail: &str| {
@@ -305,6 +305,12 @@ impl Merge {
             merged.warnings.push(text.to_owned());
         }
         if self.journal.keep == KeepOverlay::Delete {
+            if !self.journal.is_overlay(&ops.identity(&self.top.file)?) {
+                let error = HostError::new(ErrorKind::Mismatch, "remove the overlay");
+                return Err(error
+                    .path(&merged.path)
+                    .detail("it was changed after the merge began"));
+            }
             self.journal.save(&merged.path)?;
             drop(self.parent);
             remove_overlay(&self.top.file)?;

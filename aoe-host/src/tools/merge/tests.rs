@@ -270,7 +270,7 @@ fn what_cannot_be_merged_is_refused_and_untouched() {
     let refused = |names: &[&Path], keep| merge(&request(names, keep), &mut quiet()).unwrap_err();
     for (error, word) in [
         (refused(&[&base], None), "no overlay"),
-        (refused(&[&top], None), "not opened unasked"),
+        (refused(&[&top], None), "--follow"),
         (refused(&[&top, &other], None), "content"),
         (refused(&[&blank], None), "no image below"),
         (refused(&[&top, Path::new("blank:1M")], None), "no image below"),
@@ -534,10 +534,15 @@ fn a_merge_does_not_go_on_with_something_else() {
     assert!(fs::read(&base).unwrap() == before[512..]);
     // Another overlay under the name.
     fs::write(&base, &before).unwrap();
-    fs::remove_file(&top).unwrap();
-    overlay(dir, "top", Format::NATIVE, &[&base]);
+    let other = overlay(dir, "other", Format::NATIVE, &[&base]);
+    fs::rename(other, &top).unwrap();
     let error = merge(&request(&[&top, &base], None), &mut quiet()).unwrap_err();
     assert!(error.to_string().contains("changed after"), "{error}");
+    // Nothing is made under a name to which an unfinished merge belongs.
+    fs::remove_file(&top).unwrap();
+    let request =
+        CreateRequest { path: top.clone(), backing: Some(base.clone()), ..Default::default() };
+    assert_eq!(create(&request, &mut quiet()).unwrap_err().kind(), ErrorKind::InUse);
     assert!(fs::read(&base).unwrap() == before);
 }
 
