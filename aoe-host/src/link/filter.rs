@@ -8,6 +8,8 @@ use core::ffi::c_int;
 use aoe_proto::Address;
 use aoe_proto::wire::ETHERTYPE;
 
+use super::packet_socket::constant_u16;
+
 /// Ranges of addresses that the kernel compares with: beyond, it lets every answer pass, and the
 /// server looks. Addresses in a row are one range, so that this many are an odd configuration.
 pub(super) const RANGES_MAX: usize = 32;
@@ -30,16 +32,20 @@ const FLAGS_AT: u32 = 14;
 const FLAG_RESPONSE: u32 = 0x08;
 /// Offset of shelf, slot and command; the first three octets are the address.
 const ADDRESS_AT: u32 = 16;
-const ADDRESS_MASK: u32 = 0xFFFF_FF00;
+pub(super) const ADDRESS_MASK: u32 = 0xFFFF_FF00;
 /// The VLAN id within the tag; the rest is priority. Id 0 is a priority tag, not a VLAN.
 const VLAN_ID_MASK: u32 = 0x0FFF;
 
 const ACCEPT: u32 = u32::MAX;
 const DROP: u32 = 0;
+/// The code of an instruction that ends a program with its value.
+const RETURN: u16 = constant_u16((libc::BPF_RET | libc::BPF_K).cast_signed());
 
 /// Which AoE frames are wanted.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) enum Wanted {
+    /// Not a single one.
+    Nothing,
     /// Whatever arrives, for whomever, in any VLAN.
     Anything,
     /// All for this station.
@@ -54,18 +60,24 @@ impl Wanted {
     /// What a server of `addresses` wants: other answers are none of its business, but whoever
     /// answers for its own addresses must be reported.
     pub(super) fn by_server(addresses: &[Address]) -> Self {
-        let mut numbers: Vec<u32> = addresses.iter().copied().map(number).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        let mut ranges: Vec<(u32, u32)> = Vec::new();
-        for number in numbers {
-            match ranges.last_mut() {
-                Some((_, last)) if *last == number.saturating_sub(ADDRESS_STEP) => *last = number,
-                _ => ranges.push((number, number)),
-            }
-        }
+        let ranges = ranges(addresses);
         if ranges.len() > RANGES_MAX { Self::All } else { Self::Server(ranges) }
     }
+}
+
+/// Addresses as ranges of the numbers that [`ADDRESS_AT`] shows, first and last.
+pub(super) fn ranges(addresses: &[Address]) -> Vec<(u32, u32)> {
+    let mut numbers: Vec<u32> = addresses.iter().copied().map(number).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if *last == number.saturating_sub(ADDRESS_STEP) => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    ranges
 }
 
 /// The address as the four octets at [`ADDRESS_AT`] hold it, without the command.
@@ -99,8 +111,10 @@ pub(super) fn program(wanted: &Wanted) -> Vec<libc::sock_filter> {
         load(libc::BPF_H, ETHERTYPE_AT),
         jump(libc::BPF_JEQ, u32::from(ETHERTYPE), To::Skip(0), To::Drop),
     ];
-    if *wanted == Wanted::Anything {
-        return assemble(&steps);
+    match wanted {
+        Wanted::Nothing => return vec![libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: DROP }],
+        Wanted::Anything => return assemble(&steps),
+        Wanted::All | Wanted::Server(_) => {}
     }
     steps.extend([
         load(libc::BPF_W, ancillary(libc::SKF_AD_PKTTYPE)),
@@ -308,6 +322,14 @@ mod tests {
         }
         assert!(!run(&program, &[2; 60], PLAIN), "no AoE");
         assert!(!run(&program, &[2; 13], PLAIN), "cut");
+    }
+
+    #[test]
+    fn who_is_not_to_hear_hears_nothing() {
+        let program = program(&Wanted::Nothing);
+        for packet_type in [PACKET_HOST, PACKET_BROADCAST, OUTGOING] {
+            assert!(!run(&program, &aoe(0x10, 7, 3), Beside { packet_type, tag: None }));
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //!
 //!   load.rs    the socket of a load generator, for many stations           (`cowblade bench`; no link)
 //!   open.rs    which of them            packet_socket.rs  the socket under all but memory.rs
+//!   fanout.rs  several sockets of one interface, for several workers
 //!   filter.rs  what the kernel lets in  ring.rs, mapping.rs, messages.rs  frames, many at a time
 //!   wait.rs    sleeping until something comes
 //!   watch.rs, state.rs  what happens to an interface      sending.rs  what becomes of frames
@@ -32,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use crate::values::{Address, Mac};
 
 mod beside;
+mod fanout;
 mod filter;
 pub mod load;
 mod mapping;
@@ -49,7 +51,7 @@ pub mod tap;
 mod wait;
 mod watch;
 
-pub use open::{Room, open};
+pub use open::{Room, open, open_several};
 pub use state::InterfaceState;
 pub use wait::{WAITED_FEW, wait, wait_for_any, wait_for_frames};
 
@@ -80,6 +82,10 @@ pub trait Link {
         // Delivering all of them is allowed.
         let _: &[Address] = addresses;
     }
+
+    /// For one of [several links](open_several) of one interface: takes its share of the frames from
+    /// now on, as soon as those before it do. Before that the first takes all.
+    fn share(&mut self) {}
 
     /// Whether a frame waits, if that can be told without a system call: then it pays to ask a
     /// few times before sleeping. Says nothing of other events.

@@ -1,10 +1,14 @@
 //! Which implementation of a link: the one that was asked for, or the best that works here.
 
+use std::sync::Arc;
+
 use super::Link;
+use super::fanout::{Group, Member};
 use super::packet::{Intake, PacketLink};
 use super::pnet::PnetLink;
 use crate::config::LinkKind;
 use crate::error::{ErrorKind, HostError, Result};
+use crate::values::Address;
 
 /// Octets that the system counts for a frame besides its own: its description, and memory that was
 /// allocated for it and not used, up to the next power of two. A write of 4 KiB takes about
@@ -53,14 +57,61 @@ impl Default for Room {
 /// `Unsupported` if it is not Ethernet; others if the system has no such link, unless the kind is
 /// `Auto`.
 pub fn open(kind: LinkKind, name: &str, room: Room) -> Result<Box<dyn Link + Send>> {
-    let open = |kind: LinkKind, choice: String| -> Result<Box<dyn Link + Send>> {
-        Ok(match kind {
-            LinkKind::Auto | LinkKind::Ring => {
-                Box::new(PacketLink::open(name, Intake::Ring, room, choice)?)
-            }
-            LinkKind::Mmsg => Box::new(PacketLink::open(name, Intake::Messages, room, choice)?),
+    open_first(kind, name, room, None).map(|(_, link)| link)
+}
+
+/// Opens `count` links on one interface, as [`open`] does one, for as many workers. All can send;
+/// only the first receives before they [share](Link::share), and then the kernel brings each frame
+/// to the one that [`owner`](crate::share::owner) names, or to the first if it cannot do so.
+/// The disks at the addresses `everybody` are not one for each machine.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_several(
+    kind: LinkKind,
+    name: &str,
+    room: Room,
+    count: usize,
+    everybody: &[Address],
+) -> Result<Vec<Box<dyn Link + Send>>> {
+    if count <= 1 {
+        return Ok(vec![open(kind, name, room)?]);
+    }
+    let group = Group::new(count, everybody);
+    let (chosen, first) = open_first(kind, name, room, Some(&group))?;
+    let intake = match chosen {
+        LinkKind::Auto | LinkKind::Ring => Intake::Ring,
+        LinkKind::Mmsg => Intake::Messages,
+        LinkKind::Pnet => {
+            group.give_up();
+            Intake::Messages
+        }
+    };
+    let mut links = vec![first];
+    for number in 1..count {
+        let member = Member::new(&group, number);
+        let choice = format!("as that of worker 0, for worker {number}");
+        links.push(Box::new(PacketLink::open(name, intake, room, choice, Some(member))?));
+    }
+    Ok(links)
+}
+
+/// The first link of an interface, and its kind.
+fn open_first(
+    kind: LinkKind,
+    name: &str,
+    room: Room,
+    group: Option<&Arc<Group>>,
+) -> Result<(LinkKind, Box<dyn Link + Send>)> {
+    let open = |kind: LinkKind, choice: String| -> Result<(LinkKind, Box<dyn Link + Send>)> {
+        let member = group.map(|group| Member::new(group, 0));
+        let packets = |intake, choice| PacketLink::open(name, intake, room, choice, member);
+        let link: Box<dyn Link + Send> = match kind {
+            LinkKind::Auto | LinkKind::Ring => Box::new(packets(Intake::Ring, choice)?),
+            LinkKind::Mmsg => Box::new(packets(Intake::Messages, choice)?),
             LinkKind::Pnet => Box::new(PnetLink::with_room(name, room, choice)?),
-        })
+        };
+        Ok((kind, link))
     };
     if kind == LinkKind::Auto {
         best(open)

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use aoe_proto::wire::ETHERNET_LEN;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::fanout::{Joined, Member, Place};
 use super::filter::Wanted;
 use super::messages::{self, Arrived, Inbox, MESSAGES_MAX};
 use super::packet_socket::PacketSocket;
@@ -45,6 +46,9 @@ pub struct PacketLink {
     socket: PacketSocket,
     watch: Watch,
     room: Room,
+    wanted: Wanted,
+    /// One of several links of this interface.
+    member: Option<Member>,
     /// Why this link and no other, for `status`.
     choice: String,
     /// The last look for frames found none.
@@ -61,39 +65,55 @@ enum Inbound {
     Messages(Inbox),
 }
 
+impl Inbound {
+    fn open(socket: &PacketSocket, intake: Intake, mtu: usize, room: Room) -> io::Result<Self> {
+        if intake == Intake::Ring {
+            return Ok(Self::Ring(Ring::new(socket, mtu, room.frames)?));
+        }
+        let mut inbox = Inbox::new(frame_len(mtu));
+        // Whether the system knows the call at all: the socket is deaf still.
+        match inbox.receive(socket, 1, &mut |_| ()) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Err(error),
+            _ => Ok(Self::Messages(inbox)),
+        }
+    }
+
+    fn intake(&self) -> Intake {
+        match self {
+            Self::Ring(_) => Intake::Ring,
+            Self::Messages(_) => Intake::Messages,
+        }
+    }
+}
+
 impl PacketLink {
     /// Opens a packet socket on the Ethernet interface `name`, which may be down.
-    pub(super) fn open(name: &str, intake: Intake, room: Room, choice: String) -> Result<Self> {
+    pub(super) fn open(
+        name: &str,
+        intake: Intake,
+        room: Room,
+        choice: String,
+        member: Option<Member>,
+    ) -> Result<Self> {
         let (socket, state) = PacketSocket::of_interface(name, room)?;
-        let inbound = match intake {
-            Intake::Ring => Inbound::Ring(
-                Ring::new(&socket, state.mtu, room.frames)
-                    .map_err(|e| HostError::io(e, "make a packet ring").interface(name))?,
-            ),
-            Intake::Messages => {
-                let mut inbox = Inbox::new(frame_len(state.mtu));
-                // Whether the system knows the call at all: the socket is deaf still.
-                match inbox.receive(&socket, 1, &mut |_| ()) {
-                    Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
-                        return Err(HostError::io(e, "take many frames").interface(name));
-                    }
-                    _ => Inbound::Messages(inbox),
-                }
-            }
-        };
+        let inbound = Inbound::open(&socket, intake, state.mtu, room)
+            .map_err(|e| HostError::io(e, "receive many frames").interface(name))?;
         let link = Self {
             name: name.to_owned(),
             inbound,
             socket,
             watch: Watch::new(state),
             room,
+            wanted: Wanted::All,
+            member,
             choice,
             was_empty: true,
             losing: false,
             next_drops: Duration::ZERO,
             counters: LinkCounters::default(),
         };
-        link.bind(state)
+        link.hear()
+            .and_then(|()| link.bind(state))
             .map_err(|error| HostError::io(error, "bind a raw socket").interface(name))?;
         Ok(link)
     }
@@ -112,26 +132,102 @@ impl PacketLink {
             return;
         };
         if let Some(new) = self.watch.replacement(found)
-            && self.bind(new).is_err()
+            && self.attach(new).is_err()
         {
             self.counters.receive_errors += 1;
             return;
         }
         if let Some(new) = found {
-            self.make_room(new.mtu);
+            self.make_room(new);
         }
         self.watch.update(found);
+        self.join();
         self.count_drops();
+    }
+
+    /// Binds to the interface as it is now. A socket in a group cannot be bound anew.
+    fn attach(&mut self, new: InterfaceState) -> io::Result<()> {
+        if self.is_in_group() { self.reopen(new) } else { self.bind(new) }
+    }
+
+    fn is_in_group(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| member.place == Place::In)
+    }
+
+    /// Replaces the socket by one that hears nothing until it is in the group again.
+    fn reopen(&mut self, state: InterfaceState) -> io::Result<()> {
+        let socket = PacketSocket::deaf(state.mtu, self.room)?;
+        let intake = self.inbound.intake();
+        let inbound = Inbound::open(&socket, intake, state.mtu, self.room)?;
+        // The old ring first: it is a part of the old socket.
+        self.inbound = inbound;
+        self.socket = socket;
+        if let Some(member) = &mut self.member {
+            member.group.leave(member.number);
+            member.place = Place::Deaf;
+        }
+        self.bind(state)
+    }
+
+    /// Takes a share of the frames, if that was asked for and it is this link's turn.
+    fn join(&mut self) {
+        let Some(member) = self.member.as_mut().filter(|m| m.wants && m.place != Place::In) else {
+            return;
+        };
+        let is_up = self.watch.state().up;
+        let shared = match member.group.join(member.number, &self.socket, is_up) {
+            Joined::In => {
+                member.place = Place::In;
+                "dealt by the kernel"
+            }
+            Joined::NotYet => {
+                if is_up {
+                    // Others are on their way.
+                    self.watch.suspect();
+                }
+                return;
+            }
+            Joined::Never => {
+                member.wants = false;
+                if member.number == 0 {
+                    // It was its turn, so nobody else is in.
+                    member.place = Place::Alone;
+                }
+                "handed over by worker 0"
+            }
+        };
+        let count = member.group.count();
+        if !self.choice.contains(shared) {
+            self.choice = format!("{}; for {count} workers, {shared}", self.choice);
+        }
+        // If the kernel does not take the filter, this link stays as deaf as it was, or is not
+        // spared what it does not need.
+        drop(self.hear());
+    }
+
+    /// Has the kernel let pass what this link is to hear.
+    fn hear(&self) -> io::Result<()> {
+        match &self.member {
+            Some(member) if member.place == Place::Deaf => self.socket.set_wanted(&Wanted::Nothing),
+            _ => self.socket.set_wanted(&self.wanted),
+        }
     }
 
     /// Sees to it that frames with `mtu` octets of payload are taken whole. Frames that wait may
     /// be lost, as when an MTU is changed they are anyway.
-    fn make_room(&mut self, mtu: usize) {
+    fn make_room(&mut self, state: InterfaceState) {
+        let mtu = state.mtu;
         let needed = match &self.inbound {
             Inbound::Ring(ring) => mtu > ring.mtu_max(),
             Inbound::Messages(inbox) => frame_len(mtu) > inbox.frame_len(),
         };
         if !needed {
+            return;
+        }
+        if self.is_in_group() {
+            if self.reopen(state).is_err() {
+                self.counters.receive_errors += 1;
+            }
             return;
         }
         let had_ring = matches!(self.inbound, Inbound::Ring(_));
@@ -195,8 +291,16 @@ impl Link for PacketLink {
     }
 
     fn serve_only(&mut self, addresses: &[Address]) {
+        self.wanted = Wanted::by_server(addresses);
         // If the kernel does not take the filter, more frames come than are needed.
-        drop(self.socket.set_wanted(&Wanted::by_server(addresses)));
+        drop(self.hear());
+    }
+
+    fn share(&mut self) {
+        if let Some(member) = &mut self.member {
+            member.wants = true;
+        }
+        self.join();
     }
 
     fn poll_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -29,6 +29,12 @@ const SEND_BUFFER_LEN: usize = 8 << 20;
 /// The version of packet rings whose frames are of one size (`enum tpacket_versions`).
 const TPACKET_V2: u8 = 1;
 
+/// `PACKET_FANOUT` and what goes with it (`linux/if_packet.h`).
+const PACKET_FANOUT: c_int = 18;
+const PACKET_FANOUT_DATA: c_int = 22;
+const PACKET_FANOUT_CBPF: c_int = 6;
+const PACKET_FANOUT_FLAG_UNIQUEID: c_int = 0x2000;
+
 /// A receive ring: `blocks` pieces of memory, each with `per_block` frames at its beginning.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct RingLayout {
@@ -66,6 +72,13 @@ impl PacketSocket {
         })?;
         socket.grow_receive_buffer(room.socket_len(state.mtu)).map_err(using)?;
         Ok((socket, state))
+    }
+
+    /// A socket of `room` for frames with `mtu` octets of payload that lets nothing pass yet.
+    pub(super) fn deaf(mtu: usize, room: Room) -> io::Result<Self> {
+        let socket = Self::open_filtered(&filter::program(&Wanted::Nothing))?;
+        socket.grow_receive_buffer(room.socket_len(mtu))?;
+        Ok(socket)
     }
 
     /// A filtered socket that is not bound yet and therefore receives nothing.
@@ -126,22 +139,27 @@ impl PacketSocket {
     /// Frames that passed the filter but found no room, since the last call.
     pub(super) fn take_drops(&self) -> io::Result<u32> {
         // struct tpacket_stats { unsigned int tp_packets, tp_drops; }
-        let mut stats = [0_u32; 2];
-        let mut len = socklen_of::<[u32; 2]>()?;
-        // SAFETY: the pointer and `len` describe `stats`, plain integers of the size the option
-        // writes; both outlive the call.
+        let [_packets, drops] = self.packet_option::<2>(libc::PACKET_STATISTICS)?;
+        Ok(drops)
+    }
+
+    /// An option of packet sockets that consists of `N` integers.
+    fn packet_option<const N: usize>(&self, name: c_int) -> io::Result<[u32; N]> {
+        let mut value = [0_u32; N];
+        let mut len = socklen_of::<[u32; N]>()?;
+        // SAFETY: the pointer and `len` describe `value`, plain integers, of which the call writes
+        // no more than `len` octets; both outlive the call.
         let result = unsafe {
             libc::getsockopt(
                 self.fd.as_raw_fd(),
                 libc::SOL_PACKET,
-                libc::PACKET_STATISTICS,
-                stats.as_mut_ptr().cast(),
+                name,
+                value.as_mut_ptr().cast(),
                 &raw mut len,
             )
         };
         check(result)?;
-        let [_packets, drops] = stats;
-        Ok(drops)
+        Ok(value)
     }
 
     /// One look at the interface called `name`; `None` if there is none.
@@ -204,13 +222,41 @@ impl PacketSocket {
 
     /// Lets only the frames pass that `program` accepts.
     pub(super) fn attach_filter(&self, program: &[libc::sock_filter]) -> io::Result<()> {
+        self.set_program(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, program)
+    }
+
+    /// Has `program` say which member of the socket's group gets a frame.
+    pub(super) fn set_group_program(&self, program: &[libc::sock_filter]) -> io::Result<()> {
+        self.set_program(libc::SOL_PACKET, PACKET_FANOUT_DATA, program)
+    }
+
+    fn set_program(
+        &self,
+        level: c_int,
+        name: c_int,
+        program: &[libc::sock_filter],
+    ) -> io::Result<()> {
         let handle = libc::sock_fprog {
             len: u16::try_from(program.len()).map_err(io::Error::other)?,
             filter: program.as_ptr().cast_mut(),
         };
-        // SAFETY: the option takes a `sock_fprog`; the program it points to is alive during the
+        // SAFETY: both options take a `sock_fprog`; the program it points to is alive during the
         // call, and its `len` is the program's; the kernel copies it and writes nothing.
-        unsafe { self.set_option(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &handle) }
+        unsafe { self.set_option(level, name, &handle) }
+    }
+
+    /// Makes a group of sockets that share the frames of the interface to which this one is bound,
+    /// or joins the one of number `id`. Returns its number. The socket cannot be bound anew then.
+    pub(super) fn join_group(&self, id: Option<u16>) -> io::Result<u16> {
+        let flags = if id.is_none() { PACKET_FANOUT_FLAG_UNIQUEID } else { 0 };
+        let value = (PACKET_FANOUT_CBPF | flags) << 16 | c_int::from(id.unwrap_or(0));
+        // SAFETY: the option takes an integer.
+        unsafe { self.set_option(libc::SOL_PACKET, PACKET_FANOUT, &value) }?;
+        if let Some(id) = id {
+            return Ok(id);
+        }
+        let [value] = self.packet_option::<1>(PACKET_FANOUT)?;
+        u16::try_from(value & 0xFFFF).map_err(io::Error::other)
     }
 
     /// Hears whatever passes the interface of number `index`, for as long as the socket lives.
