@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use aoe_host::config::{
     Durability as HostedDurability, Export, Freeze, Layer, LinkKind, NewClients, ServeConfig, Top,
-    Window,
+    Window, Workers,
 };
 use aoe_host::link::{Link, LinkCounters, LinkEvent, SendReport};
 use aoe_host::serve::{PoolMemory, Running};
@@ -167,6 +167,7 @@ fn configuration(dir: &std::path::Path, durability: HostedDurability) -> ServeCo
         freeze: Freeze::default(),
         follow: Vec::new(),
         link: LinkKind::Auto,
+        workers: Workers::ONE,
         warnings: Vec::new(),
     }
 }

@@ -83,6 +83,9 @@ fn render(status: &Status) -> String {
     parts.push(target_table(status).render());
     let sessions = session_table(status);
     parts.push(if sessions.is_empty() { "no clients yet".to_owned() } else { sessions.render() });
+    if status.workers.len() > 1 {
+        parts.push(worker_table(status).render());
+    }
     if status.unknown_stations > 0 {
         parts.push(format!(
             "{} unknown stations; `cowblade clients list` shows them",
@@ -189,6 +192,33 @@ fn session_table(status: &Status) -> Table {
     table
 }
 
+fn worker_table(status: &Status) -> Table {
+    let headings = [
+        ">worker",
+        ">disks",
+        ">requests",
+        ">frames in",
+        ">handed over",
+        ">taken over",
+        ">lost between",
+        ">processor s",
+    ];
+    let mut table = Table::new(&headings);
+    for worker in &status.workers {
+        table.add([
+            worker.number.to_string(),
+            worker.disks.to_string(),
+            worker.requests.to_string(),
+            worker.frames_received.to_string(),
+            worker.handed_over.to_string(),
+            worker.taken_over.to_string(),
+            worker.hand_over_drops.to_string(),
+            format!("{:.1}", worker.cpu_s),
+        ]);
+    }
+    table
+}
+
 fn state_of(session: &SessionStatus) -> &'static str {
     let stuck = session.overlay.as_ref().is_some_and(|o| o.read_only_because.is_some());
     match (stuck, session.connected) {
@@ -209,7 +239,9 @@ pub(super) fn join_macs(macs: &[Mac]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{InterfaceStatus, OverlayStatus, TargetStatus, TrafficStatus};
+    use crate::control::{
+        InterfaceStatus, OverlayStatus, TargetStatus, TrafficStatus, WorkerStatus,
+    };
     use crate::link::LinkCounters;
     use crate::values::Address;
 
@@ -264,6 +296,15 @@ mod tests {
         {
             assert!(text.contains(expected), "{expected} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn workers_are_shown_where_there_are_several() {
+        let worker = |number| WorkerStatus { number, taken_over: 4711, ..WorkerStatus::default() };
+        let one = Status { workers: vec![worker(0)], ..sample() };
+        assert!(!render(&one).contains("taken over"));
+        let two = Status { workers: vec![worker(0), worker(1)], ..sample() };
+        assert_eq!(render(&two).matches("4711").count(), 2);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! the same words. [`ServeWords::resolve`] is pure: it looks at no file, so every rule about
 //! arguments is tested without one.
 
+use core::num::NonZero;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
@@ -45,6 +46,8 @@ pub struct ServeConfig {
     pub interfaces: Vec<String>,
     /// Which implementation of a link to use.
     pub link: LinkKind,
+    /// Threads that share the disks.
+    pub workers: Workers,
     /// The disks, sorted by address; every address occurs once.
     pub exports: Vec<Export>,
     /// Directory of overlays, client registry and protocol state. `None`: nothing is to be kept.
@@ -158,6 +161,41 @@ pub enum LinkKind {
     /// A packet socket, many frames with one system call.
     Mmsg,
 }
+
+/// How many threads share the disks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Workers {
+    /// As many as the processors bear, see [`Workers::count`].
+    Auto,
+    /// So many.
+    Number(NonZero<u8>),
+}
+
+impl Workers {
+    /// One, which costs nothing for others that are not there.
+    pub const ONE: Self = Self::Number(NonZero::<u8>::MIN);
+
+    /// The number; for `auto` half of the processors, as the kernel needs about as much for its part
+    /// of each request, and at most [`AUTO_WORKERS_MAX`].
+    pub fn count(self) -> usize {
+        match self {
+            Self::Auto => {
+                let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+                (processors / 2).clamp(1, AUTO_WORKERS_MAX)
+            }
+            Self::Number(number) => usize::from(number.get()),
+        }
+    }
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self::ONE
+    }
+}
+
+/// Most workers that `auto` starts: more than any link of 100 Gbit/s needs.
+pub const AUTO_WORKERS_MAX: usize = 8;
 
 /// What happens to an initiator nobody named.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -41,6 +41,7 @@ impl ServeWords {
         let config = ServeConfig {
             interfaces: self.interface,
             link: self.link.unwrap_or_default(),
+            workers: self.workers.unwrap_or_default(),
             exports,
             overlays,
             clients: self.client,

@@ -185,3 +185,17 @@ fn words_that_mean_nothing_are_refused_by_the_parser() {
         assert!(Typed::try_parse_from(arguments).is_err(), "{line}");
     }
 }
+
+#[test]
+fn workers_are_a_number_or_auto() {
+    assert_eq!(config("g -i e").workers, Workers::ONE);
+    assert_eq!(config("g -i e --workers 3").workers.count(), 3);
+    assert!((1..=AUTO_WORKERS_MAX).contains(&config("g -i e --workers auto").workers.count()));
+    for wrong in ["0", "65", "-1", "two", ""] {
+        assert!(wrong.parse::<Workers>().is_err(), "{wrong}");
+    }
+    let file = |text: &str| toml::from_str::<ServeWords>(text).map(|words| words.workers);
+    assert_eq!(file("workers = 2").unwrap().map(Workers::count), Some(2));
+    assert_eq!(file("workers = \"auto\"").unwrap(), Some(Workers::Auto));
+    assert!(file("workers = 0").is_err());
+}

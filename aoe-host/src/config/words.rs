@@ -1,5 +1,6 @@
 //! The words of `serve`, shared by the command line and the configuration file.
 
+use core::num::NonZero;
 use core::str::FromStr;
 use std::path::PathBuf;
 
@@ -7,7 +8,8 @@ use clap::Args;
 use serde::{Deserialize, Deserializer, de};
 
 use super::chain::{ExportWord, OneOrMany, deserialize_macs};
-use super::{ClientWord, Durability, FreezeWord, LinkKind, NewClients};
+use super::{ClientWord, Durability, FreezeWord, LinkKind, NewClients, Workers};
+use crate::share::WORKERS_MAX;
 use crate::values::{
     Address, ByteSize, Mac, ValueError, parse_address, parse_mac, parse_mac_set, serde_text,
 };
@@ -99,6 +101,10 @@ pub struct ServeWords {
     #[arg(long, value_enum)]
     pub link: Option<LinkKind>,
 
+    /// Threads that share the disks: a number, or auto for half of the processors [default: 1]
+    #[arg(long, value_name = "N|auto")]
+    pub workers: Option<Workers>,
+
     /// Where the images below are that images themselves name; beside these they may always be
     /// (repeat for several)
     #[arg(long, value_name = "DIR")]
@@ -147,6 +153,7 @@ impl ServeWords {
             length: self.length.or(file.length),
             control: self.control.or(file.control),
             link: self.link.or(file.link),
+            workers: self.workers.or(file.workers),
             freeze: or_list(self.freeze, file.freeze),
             follow: or_list(self.follow, file.follow),
         }
@@ -199,6 +206,39 @@ impl FromStr for NewClients {
                 Ok(Self::Auto { max: Some(max) })
             }
         }
+    }
+}
+
+impl FromStr for Workers {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let number =
+            text.parse().ok().filter(|n: &NonZero<u8>| usize::from(n.get()) <= WORKERS_MAX);
+        number.map(Self::Number).ok_or_else(|| {
+            ValueError::new(format!(
+                "`{text}` is no number of workers; write 1 to {WORKERS_MAX}, or auto"
+            ))
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Workers {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Word {
+            Number(u64),
+            Text(String),
+        }
+        let text = match Word::deserialize(from)? {
+            Word::Number(number) => number.to_string(),
+            Word::Text(text) => text,
+        };
+        text.parse().map_err(de::Error::custom)
     }
 }
 

@@ -19,4 +19,5 @@ pub use message::{
 pub use server::{ControlCall, ControlServer};
 pub use status::{
     InterfaceStatus, OverlayStatus, SessionStatus, Status, TargetKind, TargetStatus, TrafficStatus,
+    WorkerStatus,
 };

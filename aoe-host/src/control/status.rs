@@ -32,6 +32,30 @@ pub struct Status {
     pub overlay_space_free_bytes: Option<u64>,
     /// What the operator should look at.
     pub warnings: Vec<String>,
+    /// The threads that share the disks; one unless told otherwise.
+    #[serde(default)]
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// One worker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Its number, from 0 on.
+    pub number: usize,
+    /// Seconds of processor time that its loop has used.
+    pub cpu_s: f64,
+    /// Disks that it has.
+    pub disks: usize,
+    /// Reads and writes answered.
+    pub requests: u64,
+    /// Frames that the kernel brought to it.
+    pub frames_received: u64,
+    /// Of these, how many it handed over to others; of a broadcast each copy counts.
+    pub handed_over: u64,
+    /// Frames that others handed over to it.
+    pub taken_over: u64,
+    /// Frames for others that found no room with them.
+    pub hand_over_drops: u64,
 }
 
 /// One interface.

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 use crate::config::{
     BUFFER_COUNT_DEFAULT, ClientWord, Durability, Export, Freeze, Layer, LinkKind, NewClients,
-    ServeConfig, Top, Window,
+    ServeConfig, Top, Window, Workers,
 };
 use crate::control::{Status, TrafficStatus};
 use crate::error::{ErrorKind, HostError, Result};
@@ -384,6 +384,7 @@ fn config_of(directory: &Path, golden: &Path, machines: &[Machine]) -> ServeConf
     ServeConfig {
         interfaces: vec!["memory".to_owned()],
         link: LinkKind::Auto,
+        workers: Workers::ONE,
         exports: vec![export],
         overlays: Some(directory.join("golden.img.overlays")),
         clients: machines.iter().map(client).collect(),

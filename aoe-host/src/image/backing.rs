@@ -48,6 +48,11 @@ impl Backing {
         &self.watches
     }
 
+    /// A program waits to open a file for writing, and goes on when [`check`](Self::check) is called.
+    pub fn has_waiting_writer(&self) -> bool {
+        self.watches.iter().any(ChangeWatch::has_waiting_writer)
+    }
+
     /// The first file that is not as it was, and how. Costs a few system calls per file.
     pub fn check(&self) -> Option<(&Path, Change)> {
         self.watches.iter().find_map(|watch| match watch.check() {

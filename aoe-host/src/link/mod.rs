@@ -169,3 +169,21 @@ pub struct LinkCounters {
     /// Frames not sent for any other reason.
     pub send_other: u64,
 }
+
+impl core::iter::Sum for LinkCounters {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |a, b| Self {
+            frames_received: a.frames_received + b.frames_received,
+            bytes_received: a.bytes_received + b.bytes_received,
+            frames_sent: a.frames_sent + b.frames_sent,
+            bytes_sent: a.bytes_sent + b.bytes_sent,
+            receive_drops: a.receive_drops + b.receive_drops,
+            receive_truncated: a.receive_truncated + b.receive_truncated,
+            receive_errors: a.receive_errors + b.receive_errors,
+            send_no_room: a.send_no_room + b.send_no_room,
+            send_link_down: a.send_link_down + b.send_link_down,
+            send_too_long: a.send_too_long + b.send_too_long,
+            send_other: a.send_other + b.send_other,
+        })
+    }
+}

@@ -9,6 +9,7 @@ use aoe_proto::{Address, Mac, TargetState};
 use cow_core::engine::{IoFailure, Note, Operation};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::crew::Door;
 use super::log::Log;
 use crate::config::{Export, NewClients};
 use crate::error::{ErrorKind, HostError, Result};
@@ -50,6 +51,10 @@ pub(super) struct HostedEdge {
     pub(super) new_clients: NewClients,
     pub(super) direct: bool,
     pub(super) notes_dir: PathBuf,
+    /// Of all workers, if there are several.
+    pub(super) doors: Arc<[Door]>,
+    /// Frames for others that found no room.
+    pub(super) handed_lost: u64,
     schedule: StateSchedule<PathBuf>,
     states: HashMap<PathBuf, Vec<u8>>,
     made: Sender<Ready>,
@@ -76,6 +81,8 @@ impl HostedEdge {
             new_clients: NewClients::Refuse,
             direct: false,
             notes_dir: PathBuf::new(),
+            doors: Arc::default(),
+            handed_lost: 0,
             schedule: StateSchedule::new(),
             states: HashMap::new(),
             made,
@@ -334,5 +341,16 @@ impl Edge for HostedEdge {
 
     fn report(&mut self, report: Report<'_>) {
         self.log.report(&report);
+    }
+
+    fn hand_over(&mut self, worker: usize, link: usize, frame: &[u8]) {
+        let taken = self.doors.get(worker).is_some_and(|door| door.hand_over(link, frame));
+        self.handed_lost += u64::from(!taken);
+    }
+
+    fn may_join(&self, mac: Mac) -> bool {
+        let NewClients::Auto { max: Some(max) } = self.new_clients else { return true };
+        let registry = self.registry();
+        registry.find(mac).is_some() || u32::try_from(registry.len()).is_ok_and(|len| len < max)
     }
 }

@@ -3,14 +3,18 @@
 //! ```text
 //!  setup.rs   configuration -> files, exports, clients, overlays
 //!  mod.rs     links, completions, signals, control, time -> the loop, and back
+//!  crew.rs    several workers: their threads, frames handed over, orders
 //!  idle.rs    whether to stay awake for the next frame
 //!  edge.rs    what the loop causes: workers, notes, registry, state files
-//!  answer.rs  control requests: status and clients
+//!  answer.rs  control requests: status
+//!  clients.rs and clients
 //!  upkeep.rs  what is looked at now and then: golden image, free space, other servers
 //! ```
 
 mod answer;
 mod chains;
+mod clients;
+mod crew;
 mod edge;
 mod idle;
 mod log;
@@ -19,6 +23,7 @@ mod upkeep;
 
 use core::num::NonZero;
 use core::time::Duration;
+use std::sync::Arc;
 use std::time::Instant;
 
 use cow_core::pages::{Frame, Page, PagePool};
@@ -28,8 +33,10 @@ use crate::control::ControlServer;
 use crate::error::{ErrorKind, HostError, Result};
 use crate::link::{self, Link, LinkEvent, Room};
 use crate::server::{DiskSpec, Durability, Server};
+use crate::share::Share;
 use crate::signals::Signals;
 use crate::storage::{HostedDriver, WorkerCounts};
+use crew::{Crew, Links};
 use edge::HostedEdge;
 use idle::{AWAKE_MAX, Idle};
 use setup::Common;
@@ -37,6 +44,9 @@ use upkeep::Upkeep;
 
 /// Pages of the metadata pool: 16 MiB, the hot metadata of 32 GiB of overlay data.
 const POOL_PAGES: usize = 4096;
+
+/// Pages of the smallest part of it: 4 MiB.
+const POOL_PAGES_MIN: usize = 1024;
 
 /// Frames taken from a link before answers are sent: large enough to spread the cost of a round,
 /// small enough that the first answer does not wait for the last request.
@@ -66,14 +76,21 @@ pub fn serve(config: &ServeConfig) -> Result<()> {
     allow_files();
     // Before anything else, so that a signal during a long start ends it cleanly too.
     let mut signals = Signals::install()?;
-    let links = open_links(config)?;
-    let mut memory = PoolMemory::new(POOL_PAGES);
-    let mut running = Running::start(config, links, memory.pool()?, false)?;
+    let workers = config.workers.count();
+    let mut links = open_links(config, workers)?.into_iter();
+    let own = links.next().unwrap_or_default();
+    let mut memory = PoolMemory::new(pool_pages(workers));
+    let mut running = Running::lead(config, own, links.collect(), memory.pool()?)?;
     if running.prepare(&mut signals)? {
         running.log_serving();
     }
     while !running.round(Some(&mut signals)) {}
     running.stop()
+}
+
+/// Pages of the pool of one of so many workers: each has a part of the disks.
+fn pool_pages(workers: usize) -> usize {
+    (POOL_PAGES / workers.max(1)).max(POOL_PAGES_MIN)
 }
 
 /// Every overlay takes a descriptor or two, and the usual limit of 1024 is meant for programs that
@@ -87,11 +104,21 @@ fn allow_files() {
     let _as_before = setrlimit(Resource::Nofile, raised);
 }
 
-fn open_links(config: &ServeConfig) -> Result<Vec<Box<dyn Link>>> {
-    let room = Room::for_frames(outstanding(config));
-    let open =
-        |name: &String| -> Result<Box<dyn Link>> { Ok(link::open(config.link, name, room)?) };
-    config.interfaces.iter().map(open).collect()
+/// The links of each worker.
+fn open_links(config: &ServeConfig, workers: usize) -> Result<Vec<Links>> {
+    // Hashing does not spread evenly.
+    let frames = outstanding(config) * 2.min(workers) / workers.max(1);
+    let room = Room::for_frames(frames);
+    let for_all = config.exports.iter().filter(|e| !matches!(e.top, Top::PerClient));
+    let for_all: Vec<_> = for_all.map(|e| e.address).collect();
+    let mut links: Vec<Links> = core::iter::repeat_with(Vec::new).take(workers).collect();
+    for name in &config.interfaces {
+        let several = link::open_several(config.link, name, room, workers, &for_all)?;
+        for (links, link) in links.iter_mut().zip(several) {
+            links.push(link);
+        }
+    }
+    Ok(links)
 }
 
 /// Frames that initiators may have outstanding together, as far as that is known. [AoE 9.12]
@@ -156,6 +183,8 @@ pub struct Running<'m> {
     next_attention: Duration,
     started: Instant,
     stopping: Option<Instant>,
+    /// The others, if there are several workers.
+    crew: Option<Crew>,
 }
 
 impl core::fmt::Debug for Running<'_> {
@@ -179,21 +208,48 @@ impl<'m> Running<'m> {
     ) -> Result<Self> {
         let common = Common::open(config, quiet)?;
         let driver = HostedDriver::new(WorkerCounts::default())?;
-        let mut running = Self::assemble(&common, driver, pool)?;
+        let mut running = Self::assemble(&common, driver, pool, None)?;
         running.plug_in(links);
-        setup::directories(&running.config, &running.edge)?;
-        running.control =
-            running.config.control.as_deref().map(ControlServer::listen).transpose()?;
+        running.open_up()?;
+        Ok(running)
+    }
+
+    /// As [`start`](Self::start), with so many other workers as there are sets of links for them.
+    fn lead(
+        config: &ServeConfig,
+        own: Links,
+        others: Vec<Links>,
+        pool: PagePool<'m>,
+    ) -> Result<Self> {
+        let own = own.into_iter().map(|link| -> Box<dyn Link> { link });
+        if others.is_empty() {
+            return Self::start(config, own.collect(), pool, false);
+        }
+        let common = Arc::new(Common::open(config, false)?);
+        let (driver, crew) = crew::muster(&common, others)?;
+        let mut running = Self::assemble(&common, driver, pool, Some(crew))?;
+        running.plug_in(own);
+        running.open_up()?;
         Ok(running)
     }
 
     /// A worker with its exports and disks, and without links.
-    fn assemble(common: &Common, driver: HostedDriver, pool: PagePool<'m>) -> Result<Self> {
+    fn assemble(
+        common: &Common,
+        driver: HostedDriver,
+        pool: PagePool<'m>,
+        crew: Option<Crew>,
+    ) -> Result<Self> {
         let config = &common.config;
-        let mut server = Server::new(pool, config.allow.clone());
+        let share = crew.as_ref().map_or(Share::ALL, Crew::share);
+        let mut server = Server::sharing(pool, config.allow.clone(), share);
         let mut edge = common.edge(driver);
+        if let Some(crew) = &crew {
+            edge.doors = crew.doors();
+        }
         setup::exports(config, &mut server, &mut edge)?;
-        // Unknown is as good as one: sleeping is never wrong.
+        // Unknown is as good as one: sleeping is never wrong. Whoever sends needs one that no
+        // worker keeps.
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         Ok(Self {
             server,
@@ -202,15 +258,23 @@ impl<'m> Running<'m> {
             config: config.clone(),
             control: None,
             upkeep: Upkeep::new(config),
-            idle: Idle::new(processors),
+            idle: Idle::new((processors + 1).saturating_sub(share.count())),
             next_attention: Duration::ZERO,
             started: common.started,
             stopping: None,
+            crew,
         })
     }
 
+    /// Makes what others can see of a server that is in order.
+    fn open_up(&mut self) -> Result<()> {
+        setup::directories(&self.config, &self.edge)?;
+        self.control = self.config.control.as_deref().map(ControlServer::listen).transpose()?;
+        Ok(())
+    }
+
     /// Takes links, in the order of the interfaces.
-    fn plug_in(&mut self, links: Vec<Box<dyn Link>>) {
+    fn plug_in(&mut self, links: impl IntoIterator<Item = Box<dyn Link>>) {
         let addresses: Vec<_> = self.server.addresses().collect();
         for mut link in links {
             self.server.add_link(link.mac(), link.mtu());
@@ -230,6 +294,7 @@ impl<'m> Running<'m> {
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             if signals.take().drain {
                 // By the usual way: there may be notes of an earlier process to take up first.
+                self.begin();
                 self.stop_soon();
                 return Ok(false);
             }
@@ -243,14 +308,34 @@ impl<'m> Running<'m> {
                 ));
             }
         }
-        self.advertise(None);
+        self.begin();
+        self.advertise_all();
         Ok(true)
     }
 
-    /// Sends what every target is, unasked.
+    /// Lets the other workers serve too.
+    fn begin(&mut self) {
+        if let Some(crew) = &mut self.crew {
+            for link in &mut self.links {
+                link.share();
+            }
+            crew.begin();
+        }
+    }
+
+    /// Sends what every target of this worker is, unasked.
     pub fn advertise(&mut self, link: Option<usize>) {
         self.server.advertise(link);
         self.transmit();
+    }
+
+    /// Sends what every target is, unasked.
+    fn advertise_all(&mut self) {
+        if let Some(crew) = &self.crew {
+            // Nobody waits for that.
+            drop(crew.order(|worker| worker.advertise(None)));
+        }
+        self.advertise(None);
     }
 
     /// Takes what has arrived, does what can be done, waits if that was nothing. True when the
@@ -258,9 +343,13 @@ impl<'m> Running<'m> {
     pub fn round(&mut self, mut signals: Option<&mut Signals>) -> bool {
         let now = self.started.elapsed();
         let mut progress = self.step_at(now);
+        if self.obey_orders() {
+            progress = Progress::More;
+        }
         if now >= self.next_attention {
             self.next_attention = now.saturating_add(ATTENTION_INTERVAL);
             progress = Progress::More;
+            self.look_for_the_lost();
             if let Some(signals) = signals.as_deref_mut() {
                 self.obey(signals);
             }
@@ -291,9 +380,17 @@ impl<'m> Running<'m> {
         let events = signals.take();
         if events.advertise {
             self.edge.log.info("advertising");
-            self.advertise(None);
+            self.advertise_all();
         }
         if events.drain {
+            self.stop_soon();
+        }
+    }
+
+    /// Stops the server if a worker has ended by itself.
+    fn look_for_the_lost(&mut self) {
+        if self.stopping.is_none() && self.crew.as_ref().is_some_and(Crew::has_lost_one) {
+            self.edge.log.error("a worker has ended before its time; stopping");
             self.stop_soon();
         }
     }
@@ -347,6 +444,8 @@ impl<'m> Running<'m> {
             more = true;
             server.complete(&completion);
         });
+        // After `drain`, which silences the bell that rings for these as well.
+        more |= self.take_handed();
         while let Some(ready) = self.edge.next_ready() {
             more = true;
             self.overlay_ready(ready);
@@ -354,12 +453,26 @@ impl<'m> Running<'m> {
         self.server.tick(now, &mut self.edge);
         self.edge.write_states(now, false);
         self.transmit();
-        self.upkeep.look(now, &mut self.server, &mut self.edge, &mut self.links);
+        let crew = self.crew.as_ref();
+        self.upkeep.look(now, &mut self.server, &mut self.edge, &mut self.links, crew);
         match (more, busy) {
             (true, _) => Progress::More,
             (false, true) => Progress::Some,
             (false, false) => Progress::None,
         }
+    }
+
+    /// Takes frames that other workers handed over. True if there may be more.
+    fn take_handed(&mut self) -> bool {
+        let Some(crew) = &self.crew else { return false };
+        for _ in 0..BATCH_FRAMES {
+            let Some(handed) = crew.next_handed() else { return false };
+            if self.stopping.is_none() {
+                self.server.receive_handed(handed.link, &handed.frame, &mut self.edge);
+                self.idle.saw_traffic();
+            }
+        }
+        true
     }
 
     fn link_events(&mut self, now: Duration) -> bool {
@@ -419,7 +532,14 @@ impl<'m> Running<'m> {
     /// Takes no more frames; what is under way is finished and published.
     pub fn stop_soon(&mut self) {
         if self.stopping.is_none() {
-            self.edge.log.info("stopping: finishing what is under way");
+            if self.leads() {
+                self.edge.log.info("stopping: finishing what is under way");
+                if let Some(crew) = &self.crew {
+                    drop(crew.order(|worker| {
+                        worker.stop_soon();
+                    }));
+                }
+            }
             self.stopping = Some(Instant::now());
             self.server.commit_all();
         }
@@ -484,7 +604,12 @@ impl<'m> Running<'m> {
             };
             outcome = outcome.and(self.close_disk(number, &spec, top, broken));
         }
-        self.edge.log.info("stopped");
+        if let Some(crew) = &mut self.crew {
+            outcome = outcome.and(crew.join());
+        }
+        if self.leads() {
+            self.edge.log.info("stopped");
+        }
         if stuck {
             // Its threads are stuck in the storage; waiting for them would keep the process alive.
             core::mem::forget(self.edge);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use aoe_proto::initiator::emit_query;
 use aoe_proto::{Address, ForeignAnswer, Mac};
 
+use super::crew::{Crew, Outcomes};
 use super::edge::HostedEdge;
 use crate::config::ServeConfig;
 use crate::image::Backing;
@@ -44,6 +45,8 @@ pub(super) struct Upkeep {
     is_low: bool,
     /// Suspended for a writer: the first address above each backing.
     suspended: HashSet<Address>,
+    /// The same of those that were changed.
+    changed: HashSet<Address>,
     found: Option<(Address, Mac)>,
     /// By link: frames that found no room, when last looked at.
     drops: Vec<u64>,
@@ -58,6 +61,7 @@ impl Upkeep {
             low_space: config.low_space,
             is_low: false,
             suspended: HashSet::new(),
+            changed: HashSet::new(),
             found: None,
             drops: Vec::new(),
         }
@@ -69,25 +73,35 @@ impl Upkeep {
         server: &mut Server<'_>,
         edge: &mut HostedEdge,
         links: &mut [Box<dyn Link>],
+        crew: Option<&Crew>,
     ) {
-        if now >= self.next_watch {
+        // What all workers have in common is looked at by one of them.
+        let leads = server.share().number() == 0;
+        if leads && now >= self.next_watch {
             self.next_watch = now + WATCH_INTERVAL;
-            self.watch_backings(server, edge);
+            self.watch_backings(server, edge, crew);
         }
         if now >= self.next_space {
             self.next_space = now + SPACE_INTERVAL;
-            self.watch_space(edge);
+            if leads {
+                self.watch_space(edge);
+            }
             warn_of_limits(server, edge);
             self.watch_drops(edge, links);
         }
-        if now >= self.next_duplicates {
+        if leads && now >= self.next_duplicates {
             self.next_duplicates = now + DUPLICATE_INTERVAL;
             self.ask_for_duplicates(server, links);
         }
     }
 
     /// Every file once, however many addresses lie above it; the verdict goes to all of them.
-    fn watch_backings(&mut self, server: &mut Server<'_>, edge: &mut HostedEdge) {
+    fn watch_backings(
+        &mut self,
+        server: &mut Server<'_>,
+        edge: &mut HostedEdge,
+        crew: Option<&Crew>,
+    ) {
         let mut distinct: Vec<(Arc<Backing>, Vec<Address>)> = Vec::new();
         for address in server.addresses() {
             let Some(backing) = edge.backings.get(&address) else { continue };
@@ -99,6 +113,12 @@ impl Upkeep {
         for (backing, addresses) in distinct {
             let Some(first) = addresses.first().copied() else { continue };
             let suspended = self.suspended.contains(&first);
+            if let Some(crew) = crew
+                && backing.has_waiting_writer()
+            {
+                // `check` lets it go on: nobody may answer from these layers by then.
+                suspend_others(crew, &addresses, true).wait();
+            }
             let change = backing.check().map_or(Change::None, |(_, change)| change);
             let shown = shown(&addresses);
             match change {
@@ -106,6 +126,9 @@ impl Upkeep {
                     self.suspended.remove(&first);
                     for address in &addresses {
                         server.suspend(*address, false);
+                    }
+                    if let Some(crew) = crew {
+                        drop(suspend_others(crew, &addresses, false));
                     }
                     edge.log.info(&format!("{shown}: nothing was changed below; serving again"));
                 }
@@ -121,10 +144,14 @@ impl Upkeep {
                     ));
                 }
                 Change::Modified => {
-                    for address in addresses {
-                        server.suspend(address, false);
-                        server.backing_changed(address, edge);
+                    let is_news = self.changed.insert(first);
+                    if let Some(crew) = crew.filter(|_| is_news) {
+                        let addresses = addresses.clone();
+                        drop(crew.order(move |worker| {
+                            backing_changed(&addresses, &mut worker.server, &mut worker.edge);
+                        }));
                     }
+                    backing_changed(&addresses, server, edge);
                 }
                 Change::Replaced => edge.log.warn(&format!(
                     "{shown}: the path of a layer below the overlays leads to another file now; \
@@ -201,6 +228,23 @@ impl Upkeep {
             });
         }
         self.found
+    }
+}
+
+/// Has the other workers answer no more for these addresses, or go on.
+fn suspend_others(crew: &Crew, addresses: &[Address], suspended: bool) -> Outcomes<()> {
+    let addresses = addresses.to_vec();
+    crew.order(move |worker| {
+        for address in &addresses {
+            worker.server.suspend(*address, suspended);
+        }
+    })
+}
+
+fn backing_changed(addresses: &[Address], server: &mut Server<'_>, edge: &mut HostedEdge) {
+    for address in addresses {
+        server.suspend(*address, false);
+        server.backing_changed(*address, edge);
     }
 }
 

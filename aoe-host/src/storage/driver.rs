@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::file::Now;
 use super::unpack::Unpacker;
-use super::workers::{Bell, Pool};
+use super::workers::{Bell, Pool, Waker};
 use super::{FileStorage, FileTable, StorageError};
 use crate::error::Result;
 use crate::server::io::{Completion, IoDriver, Job, Memory};
@@ -94,6 +94,11 @@ impl HostedDriver {
     /// Whether [`poll_fd`](Self::poll_fd) is readable, or is about to be. Costs no system call.
     pub fn has_news(&self) -> bool {
         self.bell.is_rung()
+    }
+
+    /// What makes [`poll_fd`](Self::poll_fd) readable from another thread.
+    pub fn waker(&self) -> Waker {
+        Waker(Arc::clone(&self.bell))
     }
 
     /// Operations whose completion has not been drained yet.

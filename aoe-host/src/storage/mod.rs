@@ -26,3 +26,4 @@ pub use file::{Access, FileKey, FileOptions, FileStorage, LockMode};
 pub use space::{DiskUse, FreeSpace, Stretch, free_space};
 pub use table::FileTable;
 pub use watch::{Change, ChangeWatch};
+pub use workers::Waker;

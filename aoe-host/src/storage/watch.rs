@@ -106,6 +106,12 @@ impl ChangeWatch {
         self.has_lease.load(Ordering::Relaxed)
     }
 
+    /// Whether [`check`](Self::check) is about to tell of a writer that waits: it is held up until
+    /// then. Costs a system call.
+    pub fn has_waiting_writer(&self) -> bool {
+        self.has_lease() && lease::state(self.file.file()) == LeaseState::Breaking
+    }
+
     /// Looks again. A writer that waits is let go on by the call that reports it.
     pub fn check(&self) -> Change {
         let file = self.file.file();

@@ -60,6 +60,17 @@ impl Bell {
     }
 }
 
+/// Rings a driver's bell, for whoever has something else for its loop.
+#[derive(Clone, Debug)]
+pub struct Waker(pub(super) Arc<Bell>);
+
+impl Waker {
+    /// Has the loop look, soon. Call after what it is to see is where it looks.
+    pub fn wake(&self) {
+        self.0.ring();
+    }
+}
+
 /// A fixed number of threads that take tasks from one queue.
 #[derive(Debug)]
 pub(super) struct Pool {
