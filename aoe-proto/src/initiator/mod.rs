@@ -167,13 +167,27 @@ pub enum Failure {
     Malformed,
 }
 
+/// Bits of the error register, and what they mean for reads and writes. [ACS-3 6.3]
+const ERROR_BITS: [(u8, &str); 4] = [
+    (0x80, "the frame was damaged on its way (ICRC)"),
+    (0x40, "the medium failed, or is write-protected (UNC)"),
+    (0x10, "no such sectors (IDNF)"),
+    (0x04, "the command was refused (ABRT)"),
+];
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TimedOut => f.write_str("no answer"),
             Self::Aoe(error) => write!(f, "AoE error: {error}"),
             Self::Ata { status, error } => {
-                write!(f, "ATA error: status {status:#04x}, error {error:#04x}")
+                f.write_str("ATA error: ")?;
+                for (bit, meaning) in ERROR_BITS {
+                    if error & bit != 0 {
+                        write!(f, "{meaning}, ")?;
+                    }
+                }
+                write!(f, "status {status:#04x}, error {error:#04x}")
             }
             Self::Mask { error, processed } => {
                 write!(f, "mask edit stopped after {processed} directives: {error:?}")

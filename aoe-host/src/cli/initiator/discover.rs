@@ -131,8 +131,8 @@ fn render(entries: &[Entry]) -> String {
     duplicates.dedup();
     parts.extend(duplicates.iter().map(|address| {
         format!(
-            "warning: several machines answer for {address}; initiators will write to them in \
-             turn and destroy the data"
+            "warning: several MAC addresses answer for {address}: fine if one server has them all; if \
+             they are two servers, initiators write to them in turn and destroy the data"
         )
     }));
     parts.join("\n\n")
@@ -159,7 +159,11 @@ mod tests {
         let entries: Vec<_> =
             found.iter().map(|target| entry_of("eth0", target, &found, None)).collect();
         let text = render(&entries);
-        assert_eq!(text.matches("warning: several machines answer for e0.1").count(), 1, "{text}");
+        assert_eq!(
+            text.matches("warning: several MAC addresses answer for e0.1").count(),
+            1,
+            "{text}"
+        );
         assert!(!text.contains("answer for e0.2"));
         assert!(!text.contains('\x1b'), "a config string must not reach the terminal as it is");
     }
