@@ -12,7 +12,7 @@ use crate::values::{
 };
 
 /// The options of an export, for messages.
-const OPTIONS: &str = "ro, per-client, mac=, durability=, limit=, name=";
+pub(crate) const EXPORT_OPTIONS: &str = "ro, per-client, mac=, durability=, limit=, name=";
 
 /// One `--export`, or one `[[export]]` table.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize)]
@@ -128,7 +128,7 @@ impl ExportWord {
                 Some(("name", value)) => self.name = Some(value.to_owned()),
                 Some((unknown, _)) => {
                     return Err(ValueError::new(format!(
-                        "`{unknown}` is not an option of an export ({OPTIONS}); write \
+                        "`{unknown}` is not an option of an export ({EXPORT_OPTIONS}); write \
                          `./{word}` if it is a file"
                     )));
                 }

@@ -27,6 +27,7 @@ mod table;
 mod tests;
 mod words;
 
+pub(crate) use chain::EXPORT_OPTIONS;
 pub use chain::{ExportWord, LayerWord};
 pub use names::{ClientWord, NAME_LEN_MAX, check_name};
 pub(crate) use resolve::{backing_of, default_control, default_overlays};

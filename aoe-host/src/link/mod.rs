@@ -14,7 +14,8 @@
 //!   fanout.rs  several sockets of one interface, for several workers
 //!   filter.rs  what the kernel lets in  ring.rs, mapping.rs, messages.rs  frames, many at a time
 //!   wait.rs    sleeping until something comes
-//!   watch.rs, state.rs  what happens to an interface      sending.rs  what becomes of frames
+//!   watch.rs, state.rs, upper.rs  what happens to an interface, and what it is part of
+//!   sending.rs  what becomes of frames
 //! ```
 //!
 //! Invariants of every implementation:
@@ -48,11 +49,13 @@ mod ring;
 mod sending;
 mod state;
 pub mod tap;
+mod upper;
 mod wait;
 mod watch;
 
 pub use open::{Room, open, open_several};
 pub use state::InterfaceState;
+pub use upper::taken_by;
 pub use wait::{WAITED_FEW, wait, wait_for_any, wait_for_frames};
 
 /// Raw Ethernet, reduced to the frames an AoE station should see. See the module's invariants.

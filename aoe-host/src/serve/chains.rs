@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use crate::config::{Export, Layer, ServeConfig, Top, Window};
+use crate::config::{EXPORT_OPTIONS, Export, Layer, ServeConfig, Top, Window};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{ImageFile, ImageName};
 use crate::storage::FileOptions;
@@ -34,12 +34,32 @@ pub(super) fn settle(config: &ServeConfig) -> Result<ServeConfig> {
         let typed = export.clone();
         let address = export.address;
         let mut warnings = Vec::new();
+        refuse_mistyped(export).map_err(|e| e.export(address))?;
         turn_round(export, &mut warnings).map_err(|e| e.export(address))?;
         complete(export, &gate, &mut warnings).map_err(|e| e.export(address))?;
         config.warnings.extend(warnings.iter().map(|words| format!("{address}: {words}")));
         known.push((typed, export.clone()));
     }
     Ok(config)
+}
+
+/// A bare word that no file has was meant as an option. (The top of a chain may be made.)
+fn refuse_mistyped(export: &Export) -> Result<()> {
+    let is_word = |path: &Path| {
+        let bytes = path.as_os_str().as_encoded_bytes();
+        bytes.iter().all(|b| b.is_ascii_lowercase() || matches!(b, b'-' | b'_')) && !path.exists()
+    };
+    for layer in &export.backing {
+        if let Layer::File { path, .. } = layer
+            && is_word(path)
+        {
+            return Err(HostError::new(ErrorKind::NotFound, "use the layer")
+                .path(path)
+                .detail("there is no such file")
+                .advice(format!("options of an export are {EXPORT_OPTIONS}")));
+        }
+    }
+    Ok(())
 }
 
 /// What a name in a chain stands for.
@@ -274,6 +294,8 @@ mod tests {
             assert!(error.contains(why), "{chain}: {error}");
             assert!(!dir.join("new").exists());
         }
+        let error = settled(dir, "{}/golden,readonly", &[]).unwrap_err().to_string();
+        assert!(error.contains("per-client"), "{error}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::log::Log;
 use crate::config::{Durability as ConfigDurability, Export, NewClients, ServeConfig, Top};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{Backing, ImageName, OpenedOverlay, default_notes_directory};
+use crate::link::taken_by;
 use crate::registry::{REGISTRY_FILE, Registry, read_if_exists};
 use crate::server::{DiskSpec, Durability, ExportSpec, Newcomers, Overlay, Server, identity_of};
 use crate::storage::{Access, FileOptions, FileStorage, FileTable, HostedDriver, LockMode};
@@ -40,6 +41,9 @@ impl Common {
         let log = Log::new(quiet, config.control.as_deref());
         for warning in &config.warnings {
             log.warn(warning);
+        }
+        for warning in config.interfaces.iter().filter_map(|name| taken_by(name)) {
+            log.warn(&warning);
         }
         if config.new_clients == (NewClients::Auto { max: None }) && config.allow.is_empty() {
             log.warn(
