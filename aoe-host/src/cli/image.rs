@@ -1,5 +1,6 @@
 //! `cowblade create`, `info`, `check`, `map`, `rollback`, `freeze`, `rebind`: images on this machine.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write, stderr, stdin};
 use std::path::{Path, PathBuf};
 
@@ -124,9 +125,9 @@ pub struct CheckArgs {
 /// `cowblade map`.
 #[derive(Debug, Args)]
 pub struct MapArgs {
-    /// The overlay
-    #[arg(value_name = "OVERLAY")]
-    pub overlay: PathBuf,
+    /// The overlay, or the chain TOP,...,BASE
+    #[arg(value_name = "CHAIN")]
+    pub chain: OsString,
 
     /// Begin at this byte of the disk
     #[arg(long, value_name = "BYTES", default_value = "0")]
@@ -265,19 +266,20 @@ struct MapAnswer {
 
 pub(super) fn map(args: &MapArgs) -> Result<Exit> {
     let request = tools::MapRequest {
-        path: args.overlay.clone(),
+        chain: tools::ChainName::parse(&args.chain)?,
         gate: gate(&args.parents),
         offset_bytes: args.offset.bytes(),
         len_bytes: args.length.map(ByteSize::bytes),
     };
     let mut runs = Vec::new();
-    if !args.json {
-        print_line(MapRun::HEADING)?;
-    }
+    let mut is_headed = false;
     let summary = tools::map(&request, &mut |run| {
         if args.json {
             runs.push(*run);
             return Ok(());
+        }
+        if !core::mem::replace(&mut is_headed, true) {
+            print_line(MapRun::HEADING)?;
         }
         print_line(&run.to_string())
     })?;
@@ -293,6 +295,8 @@ pub(super) fn map(args: &MapArgs) -> Result<Exit> {
 
 pub(super) fn rollback(args: &RollbackArgs) -> Result<Exit> {
     if !args.yes {
+        // What cannot be done at all is said before a question is asked.
+        let _it_is_there = tools::info(&args.overlay, &Gate::Closed)?;
         let overlay = args.overlay.display();
         let question = format!("Forget everything that was written to `{overlay}`?");
         confirm("roll back", &args.overlay, &question)?;

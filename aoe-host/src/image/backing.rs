@@ -156,6 +156,7 @@ impl Stack {
         // Lives as long as the process: see `open_backing`.
         let index = Box::leak(Box::default());
         let opened = format.ops().open_layer(&file, keys, self.below.as_ref(), index)?;
+        let window = file.main.window();
         let window = (window != Window::default())
             .then(|| -> Result<_> {
                 Ok(native::Window { offset: window.offset_bytes, len: file.main.len_bytes()? })
@@ -170,7 +171,7 @@ impl Stack {
             },
             window,
             path: name.hint(),
-            forced: name.misleading(&file.main)?,
+            forced: name.misleading(&file.main),
             sectors: opened.layer.sectors(),
             files: below_files,
         });

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use cow_core::pages::StorageKey;
 
-use super::formats::{Format, detect};
-use crate::error::Result;
+use super::formats::{Format, recognise};
+use crate::error::{ErrorKind, HostError, Result};
 use crate::storage::{DiskUse, FileKey, FileOptions, FileStorage, FileTable};
 
 /// Stands between the two files of an image that keeps its metadata apart.
@@ -66,10 +66,10 @@ impl ImageName {
         self.metadata.is_none().then(absolute)
     }
 
-    /// The forced format, if the content of `file` would be taken for another.
-    pub(crate) fn misleading(&self, file: &FileStorage) -> Result<Option<Format>> {
-        let Some(forced) = self.forced else { return Ok(None) };
-        Ok((detect(file)? != forced).then_some(forced))
+    /// The forced format, if the content of `file` would be taken for another, or refused.
+    pub(crate) fn misleading(&self, file: &FileStorage) -> Option<Format> {
+        let forced = self.forced?;
+        (!recognise(file).is_ok_and(|format| format == forced)).then_some(forced)
     }
 
     /// A name that means this image from everywhere and never anything else: absolute, with its format.
@@ -89,20 +89,36 @@ impl ImageName {
     /// The forced format, or what the content says.
     ///
     /// # Errors
-    /// As [`detect`].
+    /// The medium's; [`ErrorKind::Unsupported`](crate::error::ErrorKind::Unsupported) for images of a
+    /// format that is not read.
     pub fn format_of(&self, file: &FileStorage) -> Result<Format> {
-        self.forced.map_or_else(|| detect(file), Ok)
+        self.forced.map_or_else(|| recognise(file), Ok)
     }
 
     /// Opens the file or both and finds out what they are. A part that `options` names is one of the
     /// data.
     pub(crate) fn open(&self, options: &FileOptions) -> Result<(ImageFile, Format)> {
+        let (file, format, doubt) = self.look(options)?;
+        doubt.map_or(Ok((file, format)), Err)
+    }
+
+    /// As [`open`](Self::open), but for a file that is only to be described: one that looks like an image
+    /// of a format that is not read is opened as a plain one, with what is wrong with that.
+    pub(crate) fn look(
+        &self,
+        options: &FileOptions,
+    ) -> Result<(ImageFile, Format, Option<HostError>)> {
         let main = FileStorage::open(&self.path, options)?;
         let whole = FileOptions { window: crate::config::Window::default(), ..*options };
         let metadata = self.metadata.as_ref().map(|path| FileStorage::open(path, &whole));
         let file = ImageFile { main, metadata: metadata.transpose()? };
-        let format = self.format_of(&file.main)?;
-        Ok((file, format))
+        match self.format_of(&file.main) {
+            Ok(format) => Ok((file, format, None)),
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                Ok((file, Format::RAW, Some(error)))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -164,6 +164,9 @@ impl FileStorage {
                 .path(path)
                 .advice(format!("it has {whole} bytes; check --offset and --length")));
         }
+        // All of a file is no part of it, however it was said: as a line of a table says it.
+        let is_all = window.offset_bytes == 0 && window.len_bytes == Some(whole);
+        let window = if is_all { Window::default() } else { window };
         let magic = rustix::fs::fstatfs(&file).map_err(failed("examine"))?.f_type;
         let in_memory = !is_device && (magic == TMPFS_MAGIC || magic == RAMFS_MAGIC);
         let policy = if in_memory { ReadPolicy::Inline } else { ReadPolicy::NoWait };
@@ -531,6 +534,9 @@ fn open_file(path: &Path, options: &FileOptions) -> Result<File> {
                 .detail("its file system cannot bypass the page cache")
                 .advice("leave --direct out");
         }
+        if path.is_dir() {
+            return not_a_file(path);
+        }
         match error.kind() {
             ErrorKind::NotFound => error.advice("check the path"),
             ErrorKind::PermissionDenied => error.advice("check the permissions of the file"),
@@ -549,7 +555,11 @@ fn kind_of(file: &File, path: &Path) -> Result<bool> {
     if kind.is_file() || kind.is_block_device() {
         return Ok(kind.is_block_device());
     }
-    Err(HostError::usage("use", "it is neither a file nor a block device").path(path))
+    Err(not_a_file(path))
+}
+
+fn not_a_file(path: &Path) -> HostError {
+    HostError::usage("use", "it is neither a file nor a block device").path(path)
 }
 
 fn whole_len(file: &File, is_device: bool) -> core::result::Result<u64, Errno> {

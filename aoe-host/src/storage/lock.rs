@@ -52,10 +52,14 @@ fn refused(file: &File, path: &Path, mode: LockMode) -> HostError {
         LockMode::Exclusive => format!("it is in use by {by}"),
         _ => format!("it is being written by {by}"),
     };
-    HostError::new(ErrorKind::InUse, "lock")
-        .path(path)
-        .detail(detail)
-        .advice(format!("stop that first (`fuser -v {}` lists who has it open)", path.display()))
+    let advice = if mode == LockMode::Shared && by.contains("(cowblade)") {
+        "stop that first; until then `cowblade info` shows what is recorded, and `cowblade status` what \
+         the server holds"
+            .to_owned()
+    } else {
+        format!("stop that first (`fuser -v {}` lists who has it open)", path.display())
+    };
+    HostError::new(ErrorKind::InUse, "lock").path(path).detail(detail).advice(advice)
 }
 
 /// Processes that hold a lock of our kind on the file, as far as the system lets us see them.

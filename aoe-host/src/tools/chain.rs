@@ -13,7 +13,8 @@ use serde::Serialize;
 use crate::config::{Layer, Window};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{
-    Below, Format, ImageFile, ImageName, Known, Recorded, detect, mismatch_words, refuse_merging,
+    Below, Format, ImageFile, ImageName, Known, Recorded, detect, merging_words, mismatch_words,
+    refuse_merging,
 };
 use crate::storage::{FileKey, FileOptions, FileStorage};
 
@@ -160,7 +161,7 @@ pub(super) fn below_of_open(name: &ImageName, file: &ImageFile, format: Format) 
         window: (window != Window::default()).then_some(part),
         files: file.keys()?,
         path: name.hint(),
-        forced: name.misleading(&file.main)?,
+        forced: name.misleading(&file.main),
         sectors: len.div_ceil(SECTOR_BYTES),
     })
 }
@@ -225,6 +226,9 @@ fn look(
     }
     seen.push(key);
     let file = ImageFile::from(file);
+    if let Some(merging) = merging_words(&file)? {
+        return Ok((report(ParentState::Unusable(merging), None), None));
+    }
     let (format, found) = recognise(&file, recorded)?;
     Ok(match found {
         Ok(()) => {

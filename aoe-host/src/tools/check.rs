@@ -21,9 +21,12 @@ pub fn check(
 ) -> Result<CheckReport> {
     let name = ImageName::parse(path);
     let options = FileOptions { lock: LockMode::Shared, ..FileOptions::default() };
-    let (file, format) = name.open(&options)?;
+    let (file, format, doubt) = name.look(&options)?;
     let mut report = CheckReport::new(name.path, format);
     format.ops().check(&file, &mut report, progress)?;
+    if let Some(doubt) = doubt {
+        report.found(true, doubt.to_string());
+    }
     if let Some(merging) = merging_words(&file)? {
         report.found(true, merging);
     }

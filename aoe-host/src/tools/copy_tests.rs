@@ -478,6 +478,26 @@ fn a_snapshot_keeps_what_was_and_rollback_returns_to_it() {
 }
 
 #[test]
+fn a_line_of_a_table_names_a_store_that_was_made_over_all_of_its_origin() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let wanted = raw(dir, "wanted.img", &content(28, SECTORS));
+    let dm = Format::named("dm-snapshot").unwrap();
+    let store = made(dir, "store", dm, &ChainName::from(wanted.clone()));
+    let (top, below) = (store.top().unwrap().display(), dir.join("half.img"));
+    let line = format!("0 {SECTORS} snapshot {} {top} P 8", below.display());
+    let line = ChainName::parse(line.as_ref()).unwrap();
+    assert!(is_equal(&wanted.into(), &line));
+    let part = format!("0 {} snapshot {} {top} P 8", SECTORS - 1, below.display());
+    let request = ConvertRequest {
+        source: ChainName::parse(part.as_ref()).unwrap(),
+        target: dir.join("part.img"),
+        ..ConvertRequest::default()
+    };
+    assert_eq!(convert(&request, &mut quiet()).unwrap_err().kind(), ErrorKind::Mismatch);
+}
+
+#[test]
 fn a_plain_image_that_looks_like_a_layer_is_found_again_as_what_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

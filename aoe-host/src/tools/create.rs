@@ -186,14 +186,14 @@ fn check_expressible(
 }
 
 fn already_there(path: &Path) -> HostError {
-    let error = HostError::new(ErrorKind::AlreadyExists, "create the overlay").path(path);
+    let error = HostError::new(ErrorKind::AlreadyExists, "create").path(path);
     match FileStorage::open(path, &FileOptions::default()) {
         Ok(file) if file.is_device() => {
             error.detail("it is a block device, whose content would be lost")
         }
-        Ok(file) if detect(&file).is_ok_and(|format| format != Format::RAW) => {
-            error.detail("there is an overlay already").advice("serve it as it is")
-        }
-        _ => error.advice("choose another name; nothing is ever overwritten"),
+        Ok(file) if detect(&file).is_ok_and(|format| format != Format::RAW) => error
+            .detail("there is an overlay already")
+            .advice("use it as it is, or choose another name"),
+        _ => error.advice("choose another name; nothing is overwritten unasked"),
     }
 }

@@ -47,7 +47,7 @@ pub struct Info {
 /// The file cannot be opened or read.
 pub fn info(path: impl AsRef<Path>, gate: &Gate) -> Result<Info> {
     let name = ImageName::parse(path);
-    let (file, format) = name.open(&FileOptions::default())?;
+    let (file, format, doubt) = name.look(&FileOptions::default())?;
     let mut facts = Facts::default();
     format.ops().describe(&file, &mut facts)?;
     let mut info = Info {
@@ -65,6 +65,7 @@ pub fn info(path: impl AsRef<Path>, gate: &Gate) -> Result<Info> {
     if !facts.json.is_null() {
         info.facts.insert(format.word().replace('-', "_"), facts.json);
     }
+    info.problems.extend(doubt.map(|doubt| doubt.to_string()));
     info.problems.extend(merging_words(&file)?);
     match format.ops().parent(&file) {
         Ok(recorded) => {

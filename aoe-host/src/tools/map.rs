@@ -1,7 +1,7 @@
 //! `cowblade map`: where the sectors of a disk are.
 
 use core::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cow_core::blocking::Blocking;
 use cow_core::engine::{Durability, Engine, Lent};
@@ -11,8 +11,10 @@ use cow_core::units::{Extent, SECTOR_BYTES};
 use serde::Serialize;
 
 use super::chain::{Gate, ParentReport, parents};
+use super::source::{ChainName, Found};
+use crate::config;
 use crate::error::{ErrorKind, HostError, Result};
-use crate::image::{Backing, Format, ImageFile, ImageKeys, ImageName, open_backing};
+use crate::image::{Backing, Format, ImageFile, ImageKeys, open_backing, refuse_merging};
 use crate::storage::{FileOptions, FileTable, LockMode};
 
 /// Metadata pages kept in memory.
@@ -21,9 +23,9 @@ const PAGES: usize = 64;
 /// What [`map`] is to look at.
 #[derive(Clone, Debug, Default)]
 pub struct MapRequest {
-    /// The image.
-    pub path: PathBuf,
-    /// Whether to look into the parents that it names too.
+    /// The image, and what lies below it if that is named.
+    pub chain: ChainName,
+    /// Whether to look into the parents that images name too.
     pub gate: Gate,
     /// First byte of the disk, a multiple of 512.
     pub offset_bytes: u64,
@@ -115,11 +117,15 @@ pub fn map(
     request: &MapRequest,
     each: &mut dyn FnMut(&MapRun) -> Result<()>,
 ) -> Result<MapSummary> {
-    let name = ImageName::parse(&request.path);
     let options = FileOptions { lock: LockMode::Shared, ..FileOptions::default() };
-    let (file, format) = name.open(&options)?;
+    let top = Found::open_top(&request.chain, &options)?;
+    refuse_merging(&top.file)?;
     let mut files = FileTable::new();
-    let below = below(&file, format, &request.gate, &mut files)?;
+    let below = match request.chain.lower() {
+        [] => below(&top.file, top.format, &request.gate, &mut files)?,
+        lower => named(&top, lower, &request.gate, &mut files)?,
+    };
+    let Found { name, file, format, .. } = top;
     let keys = ImageKeys::reserve(&name, &mut files);
     keys.enter(&file, &mut files);
     let mut index = Vec::new();
@@ -146,6 +152,20 @@ struct Parents {
     is_complete: bool,
 }
 
+/// What was named, compared with what the image recorded.
+fn named(
+    top: &Found,
+    lower: &[config::Layer],
+    gate: &Gate,
+    files: &mut FileTable,
+) -> Result<Parents> {
+    let layers = top.with_windows(lower, gate)?;
+    let backing = open_backing(&layers, false, files)?;
+    top.check(Some(&backing))?;
+    Ok(Parents { is_complete: true, backing: Some(backing) })
+}
+
+/// What the image records, as far as it may be followed.
 fn below(file: &ImageFile, format: Format, gate: &Gate, files: &mut FileTable) -> Result<Parents> {
     let recorded = format.ops().parent(file)?;
     let has_parent = recorded.is_some() || format.ops().needs_parent();
@@ -164,7 +184,7 @@ fn below(file: &ImageFile, format: Format, gate: &Gate, files: &mut FileTable) -
 fn range_of(request: &MapRequest, disk: u64) -> Result<Extent> {
     let refused = |detail: String| {
         HostError::usage("map that part", detail)
-            .path(&request.path)
+            .path(request.chain.top().unwrap_or(Path::new("")))
             .advice("give multiples of 512 inside the disk")
     };
     let (offset, len) = (request.offset_bytes, request.len_bytes);

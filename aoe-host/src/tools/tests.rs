@@ -40,7 +40,8 @@ fn written(dir: &TempDir) -> (PathBuf, PathBuf) {
 
 fn runs(path: &Path, gate: &Gate) -> Vec<(u64, u64, Option<usize>, MapKind)> {
     let mut runs = Vec::new();
-    let request = MapRequest { path: path.to_owned(), gate: gate.clone(), ..MapRequest::default() };
+    let request =
+        MapRequest { chain: path.to_owned().into(), gate: gate.clone(), ..MapRequest::default() };
     let summary = map(&request, &mut |run| {
         runs.push((run.start, run.sectors, run.layer, run.kind));
         Ok(())
@@ -197,7 +198,8 @@ fn damaged_files_are_described_not_refused() {
     for len in [0, 1, 511, 512, 4096, 8191, 8192] {
         fs::write(&path, &whole[..len]).unwrap();
         drop(info(&path, &Gate::Open).unwrap().to_string());
-        drop(check(&path, &Gate::Open, &mut quiet()).unwrap().to_string());
+        let report = check(&path, &Gate::Open, &mut quiet()).unwrap();
+        assert_eq!(report.exit() == Exit::Problems, len != 1, "{len}: {report}");
     }
 }
 
@@ -250,7 +252,7 @@ fn map_shows_every_layer() {
 
     let mut first = None;
     let request = MapRequest {
-        path: path.clone(),
+        chain: path.clone().into(),
         gate: Gate::Open,
         offset_bytes: 12 * 512,
         len_bytes: Some(2 * 512),
@@ -270,7 +272,12 @@ fn map_shows_every_layer() {
         let request = MapRequest { offset_bytes, len_bytes, ..request.clone() };
         assert_eq!(map(&request, &mut |_| Ok(())).unwrap_err().kind(), ErrorKind::Usage);
     }
+    let words = format!("{},{}", path.display(), base.display());
+    let chain = ChainName::parse(words.as_ref()).unwrap();
+    let whole = MapRequest { chain, ..MapRequest::default() };
+    assert_eq!(map(&whole, &mut |_| Ok(())).unwrap().runs, all.len() as u64);
     fs::write(&base, b"changed").unwrap();
+    assert_eq!(map(&whole, &mut |_| Ok(())).unwrap_err().kind(), ErrorKind::Mismatch);
     let error = map(&request, &mut |_| Ok(())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Mismatch);
     let store = store(&dir);

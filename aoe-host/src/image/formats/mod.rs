@@ -24,6 +24,7 @@ use crate::storage::FileStorage;
 
 mod backing_name;
 mod dm_snapshot;
+mod foreign;
 mod native;
 mod options;
 mod qcow1;
@@ -374,6 +375,23 @@ pub fn detect(file: &FileStorage) -> Result<Format> {
         }
     }
     Ok(Format::RAW)
+}
+
+/// As [`detect`], for a file of which nothing else is known.
+///
+/// # Errors
+/// The medium's; a file that is no plain image by its looks, and of no format that is read.
+pub(crate) fn recognise(file: &FileStorage) -> Result<Format> {
+    let format = detect(file)?;
+    if format == Format::RAW {
+        let mut first = [0; 512];
+        let len =
+            usize::try_from(file.len_bytes()?).map_or(first.len(), |len| len.min(first.len()));
+        let first = first.get_mut(..len).unwrap_or_default();
+        file.read_at(0, first)?;
+        foreign::refuse(first, file)?;
+    }
+    Ok(format)
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use crate::image::{binding_path, open_backing};
 use crate::storage::FileTable;
 use crate::tools::copy_tests::{SECTORS, bytes_of, chain, content, image_name, quiet, raw};
 use crate::tools::{
-    ConvertRequest, CreateRequest, RebindRequest, check, convert, create, freeze, info, rebind,
-    rollback,
+    ConvertRequest, CreateRequest, MapRequest, RebindRequest, check, convert, create, freeze, info,
+    map, rebind, rollback,
 };
 
 /// The disk that the overlays of these tests show.
@@ -495,6 +495,8 @@ fn refused_meanwhile(dir: &Path, names: &[&Path], marked: bool) {
     };
     is_refusal(rebind(&rebound, &mut quiet()).unwrap_err());
     assert!(!info(top, &Gate::Closed).unwrap().problems.is_empty());
+    let whole = MapRequest { chain: chain(names), ..MapRequest::default() };
+    is_refusal(map(&whole, &mut |_| Ok(())).unwrap_err());
     let copy = |source| ConvertRequest { source, target: dir.join("no.img"), ..Default::default() };
     is_refusal(convert(&copy(chain(names)), &mut quiet()).unwrap_err());
     let backed = |path: &str| CreateRequest {
