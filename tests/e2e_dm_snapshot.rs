@@ -183,6 +183,52 @@ fn ours<R>(
     (result, top)
 }
 
+/// The kernel merges a store into its origin, and we a copy of both: the disks are the same, and the
+/// stores are empty.
+#[test]
+fn a_merge_does_what_snapshot_merge_of_the_kernel_does() {
+    let test = "a_merge_does_what_snapshot_merge_of_the_kernel_does";
+    if !require::met(test, &[KERNEL]) {
+        return;
+    }
+    let lab = Lab::new(test, DISK_WORKER);
+    scenario::make_golden(lab.dir());
+    let theirs = blank_store(&lab);
+    in_kernel(&lab, "guest", &theirs, 8, &worker("write"));
+    let golden = lab.dir().join(GOLDEN);
+    let (our_golden, ours) = (lab.dir().join("ours.img"), lab.dir().join("ours.cow"));
+    fs::copy(&golden, &our_golden).unwrap();
+    fs::copy(&theirs, &ours).unwrap();
+    let chain = format!("{},{}", ours.display(), our_golden.display());
+    let output = Command::new(workspace::cowblade())
+        .args(["merge", &chain, "--in-place", "--keep-overlay", "empty", "--yes"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let script = "export DM_DISABLE_UDEV=1
+         dmsetup create all --noudevsync --table \
+            \"0 $(blockdev --getsz /dev/ubda) snapshot-merge /dev/ubda /dev/ubdb p 8\" \
+            || fail create
+         for n in $(seq 300); do
+            set -- $(dmsetup status all)
+            [ \"${4%/*}\" = \"$5\" ] && break
+            sleep 0.1
+         done
+         mark merged \"$(dmsetup status all)\"
+         dmsetup remove all --noudevsync || fail remove\n";
+    let disks = vec![golden.clone(), theirs.clone()];
+    let mut plan = lab.kernel(&lab.dir().join("merging"), disks, script);
+    plan.modules = ["dm-mod", "dm-bufio", "dm-snapshot"].map(Into::into).into();
+    plan.boot().wait(None).unwrap().assert_success();
+    let merged = fs::read(&our_golden).unwrap();
+    judge_disk(&merged);
+    assert!(fs::read(&golden).unwrap() == merged, "the kernel comes to another disk");
+    for store in [theirs, ours] {
+        let store = Store::parse(&fs::read(store).unwrap()).unwrap();
+        assert!(store.valid && store.exceptions.is_empty(), "{:?}", store.exceptions.first());
+    }
+}
+
 /// Chunks of one sector fill many areas of the list; large ones are mostly copied.
 #[test]
 fn any_chunk_size_goes_back_and_forth() {

@@ -12,6 +12,7 @@ use system_tests::require::{self, Need};
 use system_tests::rng::Rng;
 use system_tests::workspace::{self, WorkDir};
 
+const UML_MOO: &[Need] = &[Need::Program("uml_moo")];
 const STRACE: &[Need] = &[Need::Program("strace")];
 const MOUNTS: &[Need] = &[Need::Root, Need::Program("unshare"), Need::Program("mount")];
 /// Every system call with which images, journals and marks are changed.
@@ -163,11 +164,14 @@ impl Images {
 fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        fs::copy(entry.path(), &target).unwrap();
-        let modified = entry.metadata().unwrap().modified().unwrap();
-        fs::File::options().append(true).open(&target).unwrap().set_modified(modified).unwrap();
+        copy_file(&entry.path(), &to.join(entry.file_name()));
     }
+}
+
+fn copy_file(from: &Path, to: &Path) {
+    fs::copy(from, to).unwrap();
+    let modified = from.metadata().unwrap().modified().unwrap();
+    fs::File::options().append(true).open(to).unwrap().set_modified(modified).unwrap();
 }
 
 /// The first eight calls of a kind, and ever fewer of the later ones, which are alike. (That a merge can
@@ -392,6 +396,15 @@ fn a_full_file_system_is_told_and_nothing_is_left() {
     assert!(words.contains("run the same command again"), "{words}");
 }
 
+/// The program makes images of this format.
+fn is_offered(format: &str) -> bool {
+    let offered = tool(&["create", "--help"]).contains(&format!("- {format}:"));
+    if !offered {
+        println!("{format} is not offered");
+    }
+    offered
+}
+
 #[test]
 fn merging_is_what_qemu_img_commit_does() {
     let test = "merging_is_what_qemu_img_commit_does";
@@ -401,11 +414,14 @@ fn merging_is_what_qemu_img_commit_does() {
     let dir = WorkDir::new(test);
     let mut rng = Rng::new(9);
     let at = |name: &str| dir.join(name);
-    for (ours, theirs) in [("qcow1", "qcow")] {
+    for (ours, theirs) in [("qcow1", "qcow"), ("qcow2", "qcow2")] {
+        if !is_offered(ours) {
+            continue;
+        }
         let mut bytes = disk(5);
         bytes.extend([7; 512]); // QEMU's disks have whole sectors
         let overlay = |side: &str| {
-            let (base, top) = (at(&format!("base-{side}.img")), at(&format!("top-{side}.qcow")));
+            let (base, top) = (at(&format!("{ours}-{side}.img")), at(&format!("{side}.{theirs}")));
             fs::write(&base, &bytes).unwrap();
             let names = ["-f", theirs, "-F", "raw", "-b", text(&base), text(&top)];
             qemu::run("qemu-img", &[&["create"], &names[..]].concat());
@@ -432,6 +448,55 @@ fn merging_is_what_qemu_img_commit_does() {
         let emptied = qemu::map(&our_top, theirs);
         assert!(emptied.iter().all(|entry| entry.depth == 1), "{emptied:?}");
     }
+}
+
+#[test]
+fn merging_is_what_uml_moo_does() {
+    let test = "merging_is_what_uml_moo_does";
+    if !require::met(test, &[UML_MOO]) || !is_offered("uml") {
+        return;
+    }
+    let dir = WorkDir::new(test);
+    let mut before = disk(6);
+    before.extend([7; 512]);
+    let mut after = disk(7);
+    after.extend([8; 512]);
+    let (base, wanted) = (dir.join("base.img"), dir.join("wanted.img"));
+    fs::write(&base, &before).unwrap();
+    fs::write(&wanted, &after).unwrap();
+    let cow = dir.join("top.cow");
+    tool(&["convert", text(&wanted), text(&cow), "-O", "uml", "-B", text(&base)]);
+    // To a new image.
+    let chain = format!("{},{}", cow.display(), base.display());
+    let (ours, theirs) = (dir.join("ours.img"), dir.join("theirs.img"));
+    tool(&["merge", &chain, "-o", text(&ours)]);
+    qemu::run("uml_moo", &["-b", text(&base), text(&cow), text(&theirs)]);
+    assert!(fs::read(&ours).unwrap() == after && fs::read(&theirs).unwrap() == after);
+    // In place, each in a copy of its own with the same times.
+    for side in ["ours", "theirs"] {
+        fs::create_dir(dir.join(side)).unwrap();
+        for name in ["base.img", "top.cow"] {
+            copy_file(&dir.join(name), &dir.join(side).join(name));
+        }
+    }
+    let at = |side: &str, name: &str| dir.join(side).join(name);
+    let (base, cow) = (at("theirs", "base.img"), at("theirs", "top.cow"));
+    qemu::run("uml_moo", &["-d", "-b", text(&base), text(&cow)]);
+    let chain = format!("{},{}", at("ours", "top.cow").display(), at("ours", "base.img").display());
+    tool(&["merge", &chain, "--in-place", "--yes"]);
+    assert!(fs::read(base).unwrap() == after);
+    assert!(fs::read(at("ours", "base.img")).unwrap() == after);
+    // The overlay, which stayed as it was, is one of the new base.
+    qemu::run(
+        "uml_moo",
+        &[
+            "-b",
+            text(&at("ours", "base.img")),
+            text(&at("ours", "top.cow")),
+            text(&dir.join("again.img")),
+        ],
+    );
+    assert!(fs::read(dir.join("again.img")).unwrap() == after);
 }
 
 #[test]
