@@ -38,9 +38,13 @@ pub fn forgetful_vblade(segment: &Segment, dir: &Path, address: &str, image: &Pa
 /// Every way in which our server reaches the network; it takes the first unless told otherwise.
 pub const LINKS: [&str; 3] = ["ring", "mmsg", "pnet"];
 
-/// Our program with the given arguments; the interface is added.
+/// Our program with the given arguments; the interface is added. Where `COWBLADE_TEST_WORKERS` is a
+/// number, every server has so many workers that does not say otherwise.
 pub fn cowblade(segment: &Segment, dir: &Path, arguments: &[&str]) -> ServerPlan {
-    let arguments = [&["serve", "-i", Segment::SERVER], arguments].concat();
+    let workers = std::env::var("COWBLADE_TEST_WORKERS").ok();
+    let workers = workers.as_deref().filter(|_| !arguments.contains(&"--workers"));
+    let workers: Vec<&str> = workers.into_iter().flat_map(|n| ["--workers", n]).collect();
+    let arguments = [&["serve", "-i", Segment::SERVER], arguments, &workers].concat();
     let log = dir.join(format!("cowblade-{}.log", segment.next_number()));
     ServerPlan::new(segment.server(), workspace::cowblade(), arguments, log, "serving")
 }
