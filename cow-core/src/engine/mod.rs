@@ -441,6 +441,18 @@ impl<const SLOTS: usize> Engine<SLOTS> {
 
     /// The next thing to do, or `None` until something is submitted, completed or woken.
     pub fn poll(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        self.poll_what(lent, true)
+    }
+
+    /// As [`poll`](Self::poll), but begins no commit and goes on with none: for a driver that holds
+    /// writes back for others that follow them. Reported before it polls, they belong to the commit
+    /// that begins then.
+    pub fn poll_requests(&mut self, lent: &mut Lent<'_, '_>) -> Option<Output> {
+        self.poll_what(lent, false)
+    }
+
+    #[inline]
+    fn poll_what(&mut self, lent: &mut Lent<'_, '_>, commits: bool) -> Option<Output> {
         // Before any further note: those that follow belong to the next commit.
         if let Some(output) = self.poll_notes() {
             return Some(output);
@@ -455,6 +467,9 @@ impl<const SLOTS: usize> Engine<SLOTS> {
                 if let Some(output) = self.step(at, lent) {
                     return Some(output);
                 }
+            }
+            if !commits {
+                return None;
             }
             if let Some(output) = self.poll_commit(lent) {
                 return Some(output);

@@ -95,6 +95,14 @@ pub(super) enum Park {
     Progress,
 }
 
+impl Park {
+    /// Somebody else ends the wait, with [`Table::wake`]. A slot's own operations find it by its
+    /// number; for them nobody need look at all slots.
+    fn is_woken(self) -> bool {
+        !matches!(self, Self::No | Self::Operations)
+    }
+}
+
 /// A run being sought down the chain. Kept between page loads, so that a pool of two pages
 /// suffices for a chain of any depth: what was found above cannot change while the request runs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -271,6 +279,7 @@ pub(super) struct Table<const SLOTS: usize> {
     len: usize,
     writers: usize,
     waiting: usize,
+    /// Slots that wait to be [woken](Self::wake).
     parked: usize,
     order: u64,
     /// See [`Overlay::grain`](crate::format::Overlay::grain).
@@ -463,22 +472,22 @@ impl<const SLOTS: usize> Table<SLOTS> {
 
     pub(super) fn park(&mut self, at: u16, why: Park) {
         self.unpark(at);
-        if let Some(slot) = self.get_mut(at) {
-            slot.park = why;
+        let Some(slot) = self.get_mut(at) else { return };
+        slot.park = why;
+        if why.is_woken() {
             self.parked = self.parked.saturating_add(1);
         }
     }
 
     fn unpark(&mut self, at: u16) {
-        if let Some(slot) = self.get_mut(at)
-            && slot.park != Park::No
-        {
-            slot.park = Park::No;
+        let Some(slot) = self.get_mut(at) else { return };
+        if core::mem::replace(&mut slot.park, Park::No).is_woken() {
             self.parked = self.parked.saturating_sub(1);
         }
     }
 
-    /// Makes every parked slot ready whose reason satisfies `which`.
+    /// Makes every parked slot ready whose reason satisfies `which`; none does that waits for
+    /// operations of its own.
     pub(super) fn wake(&mut self, which: impl Fn(Park) -> bool) {
         self.wake_with(which, Self::push);
     }
