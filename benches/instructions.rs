@@ -42,6 +42,7 @@ const CASES: &[Case] = &[
     ("server, read 4 KiB", |n| serve("read", ServerDurability::Writeback, n)),
     ("server, overwrite 4 KiB, writeback", |n| serve("write", ServerDurability::Writeback, n)),
     ("server, overwrite 4 KiB, safe", |n| serve("write", ServerDurability::Safe, n)),
+    ("server, overwrite 4 KiB side by side", |n| serve("run", ServerDurability::Writeback, n)),
 ];
 
 fn main() {
@@ -113,10 +114,12 @@ fn serve(kind: &str, durability: ServerDurability, times: u64) {
         MemoryServer::frame(0, command::ATA, &argument)
     };
     let batches = |kind: &str| -> Vec<Vec<Vec<u8>>> {
-        let lbas: Vec<Lba> = positions().take(256).collect();
+        let side_by_side = (0..256).map(|n| Lba::new(REQUEST_SECTORS * n).expect("small"));
+        let lbas: Vec<Lba> =
+            if kind == "run" { side_by_side.collect() } else { positions().take(256).collect() };
         lbas.chunks(16).map(|lbas| lbas.iter().map(|lba| frame(kind, *lba)).collect()).collect()
     };
-    for batch in batches("write") {
+    for batch in batches(if kind == "read" { "write" } else { kind }) {
         server.turn(&batch);
     }
     let batches = batches(kind);

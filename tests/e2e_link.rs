@@ -130,6 +130,48 @@ fn few_system_calls_serve_many_requests() {
     }
 }
 
+/// Writes of which each begins where the one before it ends share a call as far as they came
+/// together; others have one each.
+#[test]
+fn adjacent_writes_are_written_together() {
+    const ROUNDS: u64 = 100;
+    let test = "adjacent_writes_are_written_together";
+    if !require::met(test, &[NEEDS]) {
+        return;
+    }
+    let lab = Lab::new(test, DISK_WORKER);
+    let site = Site::new(&lab, 9000, 1);
+    let server = site.serve(&["--clients", "1", "--durability", "writeback"]);
+    let mut station = site.station(0);
+    let data = vec![7; 4096];
+    let write = |lba: u64| Registers::write(lba, 8).with(&data);
+    let places = SECTORS / 8;
+    let requests = ROUNDS * DEPTH as u64;
+    // Twice: first writes, and overwrites.
+    for round in ["first", "again"] {
+        for (order, step) in [("side by side", 1), ("apart", 37)] {
+            let counter = Counter::attach(&lab, &server);
+            exchange(&mut station, ROUNDS, |n| write(n * step % places * 8));
+            let calls = counter.stop();
+            let of = |names: &[&str]| names.iter().filter_map(|name| calls.get(*name)).sum::<u64>();
+            let (runs, alone) = (of(&["pwritev", "pwritev2"]), of(&["pwrite64"]));
+            println!("{round}, {order}: {runs} runs, {alone} alone: {calls:?}");
+            // Pages, headers and notes are written too, by the commit of each second.
+            if order == "apart" {
+                assert!(runs <= 16 && alone >= requests, "{round}: {calls:?}");
+                assert!(alone <= requests + 200, "{round}: {calls:?}");
+            } else {
+                // How many come together is up to the scheduler.
+                assert!(runs >= requests / 16, "{round}: {calls:?}");
+                // The note of a first write takes a call by itself.
+                let notes = if round == "first" { places } else { 0 };
+                assert!(runs + alone <= requests * 3 / 4 + notes, "{round}: {calls:?}");
+            }
+        }
+    }
+    assert_eq!(station.read(0, 64, 8), vec![7; 64 * 512]);
+}
+
 #[test]
 fn an_idle_server_sleeps() {
     let test = "an_idle_server_sleeps";

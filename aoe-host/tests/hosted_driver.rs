@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use aoe_host::server::io::{Completion, IoDriver, Job, Memory};
+use aoe_host::server::io::{Completion, IoDriver, Job, Memory, Run};
 use aoe_host::storage::{Access, FileOptions, FileStorage, HostedDriver, WorkerCounts};
 use cow_core::blocking::Storages;
 use cow_core::engine::{
@@ -273,6 +273,85 @@ fn writes_into_cold_pages_leave_the_loop() {
     assert_eq!((bytes[40_447], bytes[45_568]), (3, 3));
     assert!(bytes[(1 << 20) + 512..(1 << 20) + 1024].iter().all(|b| *b == 9));
     assert_eq!((bytes[(1 << 20) + 511], bytes[(1 << 20) + 1024]), (0, 0));
+}
+
+/// Four writes of 1 KiB, side by side from `offset` on. How many ended at once.
+fn write_run(driver: &mut HostedDriver, base: Operation, offset: u64, paint: u8) -> usize {
+    let operations: Vec<Operation> =
+        (0..4).map(|n| with(base, Kind::Write, offset + 1024 * n, 1024)).collect();
+    let bytes: Vec<Vec<u8>> = (0..4).map(|n| vec![paint + n; 1024]).collect();
+    let data: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
+    let mut started = [Some(Err(IoFailure::Medium)); 4];
+    driver.start_run(&Run { disk: 7, operations: &operations, data: &data }, &mut started);
+    assert!(started.iter().flatten().all(Result::is_ok), "{started:?}");
+    let later = started.iter().filter(|started| started.is_none()).count();
+    assert_eq!(driver.under_way(), later);
+    let mut ended = Vec::new();
+    while driver.under_way() > 0 {
+        driver.drain(&mut |completion| ended.push(completion));
+        std::thread::yield_now();
+    }
+    assert!(ended.iter().all(|c| c.result == Ok(()) && c.job.disk == 7), "{ended:?}");
+    assert_eq!(ended.len(), later);
+    4 - later
+}
+
+#[test]
+fn runs_are_written_at_once_unless_an_edge_is_cold() {
+    use rustix::fs::Advice;
+    for direct in [false, true] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), vec![0; 1 << 20]).unwrap();
+        let options = FileOptions { access: Access::ReadWrite, direct, ..FileOptions::default() };
+        let Ok(storage) = FileStorage::open(file.path(), &options) else {
+            println!(
+                "SKIP: runs_are_written_at_once_unless_an_edge_is_cold: no direct access here"
+            );
+            continue;
+        };
+        storage.sync_data().unwrap();
+        let mut driver = HostedDriver::new(WorkerCounts::default()).unwrap();
+        let key = driver.files_mut().add(storage.clone());
+        let base = read_operation(key, 1 << 20, 0, 16);
+        rustix::fs::fadvise(storage.file(), 0, None, Advice::DontNeed).unwrap();
+        let cold = write_run(&mut driver, base, 512, 10);
+        let warm = write_run(&mut driver, base, 512, 20);
+        let whole = write_run(&mut driver, base, 16_384, 30);
+        if direct {
+            assert_eq!((cold, warm, whole), (0, 0, 0));
+        } else if cold > 0 {
+            println!(
+                "SKIP: runs_are_written_at_once_unless_an_edge_is_cold: the page cache kept it"
+            );
+        } else {
+            assert_eq!((warm, whole), (4, 4));
+        }
+        let bytes = fs::read(file.path()).unwrap();
+        for (offset, paint) in [(512, 20), (16_384, 30)] {
+            for (n, piece) in (0_u8..4).zip(bytes[offset..].chunks(1024)) {
+                assert!(piece.iter().all(|byte| *byte == paint + n), "{offset}: {n}");
+            }
+        }
+        assert!(bytes[..512].iter().chain(&bytes[20_480..]).all(|byte| *byte == 0));
+    }
+}
+
+#[test]
+fn an_unsound_run_writes_nothing() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), vec![0; 1 << 20]).unwrap();
+    let mut driver = HostedDriver::new(WorkerCounts::default()).unwrap();
+    let key = driver.files_mut().add(open(file.path(), false));
+    let base = read_operation(key, 1 << 20, 0, 16);
+    let write = |offset| with(base, Kind::Write, offset, 512);
+    let bytes = [7; 1024];
+    for (operations, len) in [([write(0), write(1024)], 512), ([write(0), write(512)], 1024)] {
+        let data = [&bytes[..512], &bytes[..len]];
+        let mut started = [None; 2];
+        driver.start_run(&Run { disk: 7, operations: &operations, data: &data }, &mut started);
+        assert_eq!(started, [Some(Err(IoFailure::Medium)); 2]);
+    }
+    assert!(fs::read(file.path()).unwrap().iter().all(|byte| *byte == 0));
 }
 
 #[test]

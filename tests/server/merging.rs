@@ -13,7 +13,7 @@ const FLUSH: Registers = Registers { flags: 0x40, features: 0, count: 0, operati
 
 /// A disk for everybody at 0.0, which holds sector 1000 already; what is done from here on ends when
 /// the test says so.
-fn world(durability: Durability) -> World {
+pub(super) fn world(durability: Durability) -> World {
     let mut world = World::new(7, 64);
     world.server.link_changed(0, aoe_proto::Mac(SERVER), 9000);
     let layer = world.edge.add_base(SECTORS * 512, 7).1;
@@ -36,7 +36,7 @@ fn send(world: &mut World, registers: Registers, data: &[u8]) -> u32 {
     header.tag
 }
 
-fn started(world: &World, kind: &str) -> u64 {
+pub(super) fn started(world: &World, kind: &str) -> u64 {
     world.edge.started.get(kind).copied().unwrap_or(0)
 }
 
@@ -44,7 +44,7 @@ fn merged(world: &World) -> u64 {
     world.server.status().map(|disk| disk.merged).sum()
 }
 
-fn tags(answers: &[Answer]) -> Vec<u32> {
+pub(super) fn tags(answers: &[Answer]) -> Vec<u32> {
     let mut tags: Vec<_> = answers.iter().map(Answer::tag).collect();
     tags.sort_unstable();
     tags

@@ -1,7 +1,7 @@
 //! The shortest way around the server loop: every storage is memory, every operation ends at once,
 //! and is only counted. What is measured over it is the loop's own.
 
-use aoe_host::server::io::{IoDriver, Job, Memory};
+use aoe_host::server::io::{IoDriver, Job, Memory, Run, Started};
 use aoe_host::server::{DiskSpec, Durability, Edge, LeftOverlay, Opened, Report, Server};
 use aoe_proto::{Address, Mac, TargetState};
 use cow_core::blocking::{part, part_mut};
@@ -25,6 +25,8 @@ pub struct Traffic {
     pub data_writes: u64,
     /// Bytes of these.
     pub data_bytes: u64,
+    /// Calls that they took: those that follow each other take one.
+    pub data_calls: u64,
     /// Writes of metadata.
     pub page_writes: u64,
     /// Bytes of these.
@@ -41,6 +43,7 @@ impl Traffic {
             (Kind::Read, _) => self.reads += 1,
             (Kind::Write, Buffer::Request { .. }) => {
                 self.data_writes += 1;
+                self.data_calls += 1;
                 self.data_bytes += operation.len;
             }
             (Kind::Write, _) => {
@@ -118,6 +121,15 @@ impl IoDriver for MemoryEdge {
             _ => Some(()),
         };
         Some(done.ok_or(IoFailure::Medium))
+    }
+
+    fn start_run(&mut self, run: &Run<'_>, started: &mut [Started]) {
+        let calls = self.traffic.data_calls + 1;
+        let pieces = run.operations.iter().zip(run.data).zip(run.jobs());
+        for (((operation, data), job), started) in pieces.zip(started) {
+            *started = self.start(job, operation, Memory::From(data));
+        }
+        self.traffic.data_calls = calls;
     }
 }
 

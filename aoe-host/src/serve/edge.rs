@@ -18,7 +18,7 @@ use crate::registry::{
     Client, REGISTRY_FILE, Registry, StateSchedule, automatic_name, overlay_file_name,
     state_file_name, write_atomically,
 };
-use crate::server::io::{IoDriver, Job, Memory};
+use crate::server::io::{IoDriver, Job, Memory, Run, Started};
 use crate::server::{DiskSpec, Durability, Edge, LeftOverlay, Overlay, Report, identity_of};
 use crate::storage::HostedDriver;
 
@@ -247,6 +247,10 @@ impl IoDriver for HostedEdge {
         memory: Memory<'_>,
     ) -> Option<core::result::Result<(), IoFailure>> {
         self.driver.start(job, operation, memory)
+    }
+
+    fn start_run(&mut self, run: &Run<'_>, started: &mut [Started]) {
+        self.driver.start_run(run, started);
     }
 }
 

@@ -24,17 +24,56 @@ pub enum Memory<'a> {
     From(&'a [u8]),
 }
 
+impl Job {
+    /// Of an operation that the engine of `disk` asked for.
+    pub(super) fn of(disk: u32, operation: &Operation) -> Self {
+        Self { disk, ticket: operation.ticket, buffer: operation.buffer }
+    }
+}
+
+/// Most writes of one run: more than a link hands over at once, so that it seldom ends a run.
+pub const RUN_PIECES_MAX: usize = 16;
+
+/// Most bytes of a run: the writes of a run end together, so it must not take long.
+pub const RUN_LEN_MAX: u64 = 256 << 10;
+
+/// What became of an operation at once: it ended, or (`None`) its outcome will be reported later.
+pub type Started = Option<Result<(), IoFailure>>;
+
+/// Writes of which each begins where the one before it ends, in the same storage: at least two, and
+/// at most [`RUN_PIECES_MAX`] of [`RUN_LEN_MAX`] bytes together.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// Whose they are.
+    pub disk: u32,
+    /// The writes.
+    pub operations: &'a [Operation],
+    /// The bytes of each.
+    pub data: &'a [&'a [u8]],
+}
+
+impl Run<'_> {
+    /// What is reported later of each write.
+    pub fn jobs(&self) -> impl Iterator<Item = Job> + '_ {
+        self.operations.iter().map(|operation| Job::of(self.disk, operation))
+    }
+}
+
 /// Performs operations: at once where that does not block, later elsewhere.
 pub trait IoDriver {
     /// Performs `operation`. `Some` if it ended; `None` if its outcome will be reported to the
     /// server with `job` later (the memory is then not touched any more: a later read brings its
     /// bytes along, a later write has copied them).
-    fn start(
-        &mut self,
-        job: Job,
-        operation: &Operation,
-        memory: Memory<'_>,
-    ) -> Option<Result<(), IoFailure>>;
+    fn start(&mut self, job: Job, operation: &Operation, memory: Memory<'_>) -> Started;
+
+    /// Performs the writes of a run, and tells of each what [`start`](Self::start) would: one that
+    /// fails does not keep the others from being written. One by one, unless a driver knows better.
+    fn start_run(&mut self, run: &Run<'_>, started: &mut [Started]) {
+        let pieces = run.operations.iter().zip(run.data).zip(run.jobs());
+        for (((operation, data), job), started) in pieces.zip(started) {
+            *started = self.start(job, operation, Memory::From(data));
+        }
+    }
 }
 
 /// The outcome of an operation that ended later.

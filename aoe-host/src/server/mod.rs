@@ -18,6 +18,7 @@
 //! 5. Of several workers with a loop each, one has a disk. What comes for a disk of another one is
 //!    handed over with [`Edge::hand_over`], once and as it came.
 
+mod adjacent;
 mod demux;
 mod disk;
 mod frames;
@@ -42,6 +43,7 @@ pub use frames::FRAMES_MAX;
 pub use io::{Completion, IoDriver, Job, Memory};
 pub use status::{DiskStatus, Unknown};
 
+use adjacent::Adjacent;
 use demux::Way;
 use disk::Disk;
 use frames::Frames;
@@ -285,6 +287,8 @@ pub struct Server<'m> {
     starved: usize,
     requests: Requests,
     frames: Frames,
+    /// Empty between the turns of disks.
+    adjacent: Adjacent,
     allow: Vec<Mac>,
     totals: Totals,
     now: Duration,
@@ -311,6 +315,7 @@ impl<'m> Server<'m> {
             starved: 0,
             requests: Requests::default(),
             frames: Frames::default(),
+            adjacent: Adjacent::default(),
             allow,
             totals: Totals::default(),
             now: Duration::ZERO,

@@ -7,9 +7,10 @@ use cow_core::engine::{Buffer, Failure, IoFailure, Kind, Lent, Operation, Output
 use cow_core::format::{IndexEntry, Layer};
 use cow_core::pages::PagePool;
 
+use super::adjacent::Adjacent;
 use super::disk::{Disk, OWN};
 use super::frames::Frames;
-use super::io::{Completion, Job, Memory};
+use super::io::{Completion, Job, Memory, RUN_PIECES_MAX, Run, Started};
 use super::requests::Requests;
 use super::{Edge, Report, Server};
 
@@ -93,18 +94,18 @@ impl Server<'_> {
         };
         disk.active = false;
         let mut progressed = core::mem::take(&mut disk.ended);
+        let mut turn = Turn {
+            disk,
+            number,
+            pool: &mut self.pool,
+            requests: &mut self.requests,
+            frames: &mut self.frames,
+            adjacent: &mut self.adjacent,
+            edge,
+        };
         loop {
-            let submitted = disk.submit_waiting(&mut self.requests, &mut self.frames, edge);
-            let mut any = false;
-            while let Some(output) = poll(disk, &mut self.pool) {
-                any = true;
-                match output {
-                    Output::Done { id, result } => {
-                        finish(disk, id, result, &mut self.requests, &mut self.frames, edge);
-                    }
-                    other => perform(disk, number, other, &mut self.pool, &mut self.requests, edge),
-                }
-            }
+            let submitted = turn.disk.submit_waiting(turn.requests, turn.frames, turn.edge);
+            let any = turn.poll_all();
             progressed |= any;
             if !any && !submitted {
                 break;
@@ -158,60 +159,130 @@ fn lend<'a, 'p>(
     Lent { pages: pool, layers, index }
 }
 
-fn poll(disk: &mut Disk, pool: &mut PagePool<'_>) -> Option<Output> {
-    disk.engine.poll(&mut lend(pool, &disk.layers, &mut disk.index))
-}
-
 fn complete(disk: &mut Disk, pool: &mut PagePool<'_>, job: Job, result: Result<(), IoFailure>) {
     disk.engine.complete(&mut lend(pool, &disk.layers, &mut disk.index), job.ticket, result);
 }
 
-/// Does what the engine asks for, short of ending a request.
-fn perform(
-    disk: &mut Disk,
+/// A disk's turn, with everything that it needs.
+struct Turn<'t, 'p, E> {
+    disk: &'t mut Disk,
     number: u32,
-    output: Output,
-    pool: &mut PagePool<'_>,
-    requests: &mut Requests,
-    edge: &mut impl Edge,
-) {
-    match output {
-        Output::Operation(o) => {
-            let job = Job { disk: number, ticket: o.ticket, buffer: o.buffer };
-            let started = match memory_of(&o, pool, requests) {
-                Some(memory) => edge.start(job, &o, memory),
-                None => Some(Err(IoFailure::Medium)),
+    pool: &'t mut PagePool<'p>,
+    requests: &'t mut Requests,
+    frames: &'t mut Frames,
+    adjacent: &'t mut Adjacent,
+    edge: &'t mut E,
+}
+
+impl<E: Edge> Turn<'_, '_, E> {
+    /// Does what the engine asks for until it asks for nothing. False if it did not ask at all.
+    ///
+    /// Writes wait for those that follow them until no request goes on by itself. A commit begins
+    /// only when none waits, so that it covers what it would without this.
+    fn poll_all(&mut self) -> bool {
+        let mut any = false;
+        loop {
+            let lent = &mut lend(self.pool, &self.disk.layers, &mut self.disk.index);
+            let output = if self.adjacent.is_empty() {
+                self.disk.engine.poll(lent)
+            } else {
+                self.disk.engine.poll_requests(lent)
             };
-            match started {
-                Some(result) => complete(disk, pool, job, result),
-                None => disk.under_way += 1,
+            match output {
+                Some(output) => self.obey(output),
+                None if self.adjacent.is_empty() => return any,
+                None => self.write_adjacent(),
+            }
+            any = true;
+        }
+    }
+
+    fn obey(&mut self, output: Output) {
+        match output {
+            Output::Operation(o) if Adjacent::may_wait(&o) => {
+                if !self.adjacent.takes(&o) {
+                    self.write_adjacent();
+                }
+                self.adjacent.push(o);
+            }
+            Output::Operation(o) => self.perform(&o),
+            Output::Done { id, result } => {
+                finish(self.disk, id, result, self.requests, self.frames, self.edge);
+            }
+            Output::Fill { id, offset, len } => {
+                let pending = self.requests.get_mut(id);
+                if let Some(part) = pending.and_then(|p| p.data_mut(offset, u64::from(len))) {
+                    part.fill(0);
+                }
+            }
+            Output::Note { note, ticket } => {
+                let job = Job { disk: self.number, ticket, buffer: Buffer::None };
+                let kept = self.edge.note(self.number, note);
+                complete(self.disk, self.pool, job, kept);
+            }
+            Output::NotesSealed => {
+                // Notes that are still being taken up are not in this commit: keep all until the
+                // next.
+                let disk = &mut *self.disk;
+                disk.notes_sealed =
+                    disk.notes.is_empty() && disk.restoring == 0 && !disk.lost_notes;
+                if disk.notes_sealed {
+                    self.edge.notes_sealed(self.number);
+                }
+            }
+            Output::NotesDurable => {
+                if core::mem::take(&mut self.disk.notes_sealed) {
+                    self.edge.notes_durable(self.number);
+                }
+            }
+            Output::Mapped { .. } => {}
+        }
+    }
+
+    fn perform(&mut self, o: &Operation) {
+        let job = Job::of(self.number, o);
+        let started = match memory_of(o, self.pool, self.requests) {
+            Some(memory) => self.edge.start(job, o, memory),
+            None => Some(Err(IoFailure::Medium)),
+        };
+        self.started(job, started);
+    }
+
+    fn started(&mut self, job: Job, started: Started) {
+        match started {
+            Some(result) => complete(self.disk, self.pool, job, result),
+            None => self.disk.under_way += 1,
+        }
+    }
+
+    /// Has the writes performed that wait.
+    fn write_adjacent(&mut self) {
+        let mut started = [Some(Err(IoFailure::Medium)); RUN_PIECES_MAX];
+        match *self.adjacent.operations() {
+            [] => return,
+            [alone] => {
+                self.adjacent.clear();
+                self.perform(&alone);
+                return;
+            }
+            ref operations => {
+                let mut data: [&[u8]; RUN_PIECES_MAX] = [&[]; RUN_PIECES_MAX];
+                for (o, data) in operations.iter().zip(&mut data) {
+                    // A write without memory, a defect of ours, fails in the driver.
+                    if let Buffer::Request { id, offset } = o.buffer {
+                        let pending = self.requests.get(id);
+                        *data = pending.and_then(|p| p.data(offset, o.len)).unwrap_or_default();
+                    }
+                }
+                let data = data.get(..operations.len()).unwrap_or_default();
+                self.edge.start_run(&Run { disk: self.number, operations, data }, &mut started);
             }
         }
-        Output::Fill { id, offset, len } => {
-            if let Some(part) =
-                requests.get_mut(id).and_then(|p| p.data_mut(offset, u64::from(len)))
-            {
-                part.fill(0);
-            }
+        for (at, started) in started.into_iter().enumerate() {
+            let Some(operation) = self.adjacent.operations().get(at) else { break };
+            self.started(Job::of(self.number, operation), started);
         }
-        Output::Note { note, ticket } => {
-            let job = Job { disk: number, ticket, buffer: Buffer::None };
-            let kept = edge.note(number, note);
-            complete(disk, pool, job, kept);
-        }
-        Output::NotesSealed => {
-            // Notes that are still being taken up are not in this commit: keep all until the next.
-            disk.notes_sealed = disk.notes.is_empty() && disk.restoring == 0 && !disk.lost_notes;
-            if disk.notes_sealed {
-                edge.notes_sealed(number);
-            }
-        }
-        Output::NotesDurable => {
-            if core::mem::take(&mut disk.notes_sealed) {
-                edge.notes_durable(number);
-            }
-        }
-        Output::Mapped { .. } | Output::Done { .. } => {}
+        self.adjacent.clear();
     }
 }
 

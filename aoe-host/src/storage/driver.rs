@@ -2,6 +2,7 @@
 //!
 //! 1. Reads from the page cache and writes into it are done inside [`IoDriver::start`], without an
 //!    allocation. A write into part of a page that would have to be read first is not.
+//!    Writes that follow each other are done by one call.
 //! 2. A read that would block is done by a thread into memory of its own. How a file tells is
 //!    learnt per file: `RWF_NOWAIT` where the file system has it; at once where the file lives in
 //!    memory (tmpfs); always a thread elsewhere.
@@ -24,7 +25,7 @@ use super::unpack::Unpacker;
 use super::workers::{Bell, Pool, Waker};
 use super::{FileStorage, FileTable, StorageError};
 use crate::error::Result;
-use crate::server::io::{Completion, IoDriver, Job, Memory};
+use crate::server::io::{Completion, IoDriver, Job, Memory, Run, Started};
 
 /// How many threads a [`HostedDriver`] has.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -137,13 +138,33 @@ impl HostedDriver {
     }
 }
 
+impl HostedDriver {
+    /// Has a run written by a thread.
+    fn run_later(&mut self, run: &Run<'_>, file: FileStorage, offset: u64) {
+        let data = run.data.concat();
+        let pieces: Vec<(Job, usize)> = run.jobs().zip(run.data.iter().map(|d| d.len())).collect();
+        self.under_way = self.under_way.saturating_add(pieces.len());
+        let report = self.report.clone();
+        self.data.run(Box::new(move || {
+            let mut rest = data.as_slice();
+            let pieces = pieces.into_iter().map(|(job, len)| {
+                let (piece, others) = rest.split_at_checked(len).unwrap_or((rest, &[]));
+                rest = others;
+                (job, piece)
+            });
+            let (jobs, data): (Vec<Job>, Vec<&[u8]>) = pieces.unzip();
+            file.write_run(offset, &data, &mut |at, result| {
+                if let Some(job) = jobs.get(at).copied() {
+                    let _unread =
+                        report.send(Completion { job, result: outcome(result), data: None });
+                }
+            });
+        }));
+    }
+}
+
 impl IoDriver for HostedDriver {
-    fn start(
-        &mut self,
-        job: Job,
-        operation: &Operation,
-        memory: Memory<'_>,
-    ) -> Option<core::result::Result<(), IoFailure>> {
+    fn start(&mut self, job: Job, operation: &Operation, memory: Memory<'_>) -> Started {
         let Some(file) = self.files.get(operation.storage) else {
             return Some(Err(IoFailure::Medium));
         };
@@ -176,6 +197,43 @@ impl IoDriver for HostedDriver {
         self.later(job, file, operation, copy);
         None
     }
+
+    fn start_run(&mut self, run: &Run<'_>, started: &mut [Started]) {
+        let (Some(first), true) = (run.operations.first(), is_sound(run)) else {
+            started.fill(Some(Err(IoFailure::Medium)));
+            return;
+        };
+        let Some(file) = self.files.get(first.storage) else {
+            started.fill(Some(Err(IoFailure::Medium)));
+            return;
+        };
+        let len = run.operations.iter().map(|operation| operation.len).sum();
+        if !file.is_direct() && !file.is_cold_for_writing(first.offset, len) {
+            file.write_run(first.offset, run.data, &mut |at, result| {
+                if let Some(started) = started.get_mut(at) {
+                    *started = Some(outcome(result));
+                }
+            });
+            return;
+        }
+        started.fill(None);
+        let file = file.clone();
+        self.run_later(run, file, first.offset);
+    }
+}
+
+/// Every piece is what its operation says, and begins where the one before it ends.
+fn is_sound(run: &Run<'_>) -> bool {
+    let fits = |(operation, data): (&Operation, &&[u8])| operation.len == data.len() as u64;
+    let follows = |pair: &[Operation]| match pair {
+        [one, next] => {
+            one.storage == next.storage && one.offset.checked_add(one.len) == Some(next.offset)
+        }
+        _ => true,
+    };
+    run.operations.len() == run.data.len()
+        && run.operations.iter().zip(run.data).all(fits)
+        && run.operations.windows(2).all(follows)
 }
 
 fn outcome(result: core::result::Result<(), StorageError>) -> core::result::Result<(), IoFailure> {

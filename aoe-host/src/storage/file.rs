@@ -258,7 +258,7 @@ impl FileStorage {
         self.inner.last_failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn failed(&self, op: &'static str, offset: u64, errno: Errno) -> StorageError {
+    pub(super) fn failed(&self, op: &'static str, offset: u64, errno: Errno) -> StorageError {
         self.remember(StorageError::system(&self.inner.path, op, offset, errno))
     }
 
@@ -281,7 +281,7 @@ impl FileStorage {
     }
 
     /// The range as bytes of the file, if the window has it.
-    fn locate(&self, op: &'static str, offset: u64, len: u64) -> FileResult<u64> {
+    pub(super) fn locate(&self, op: &'static str, offset: u64, len: u64) -> FileResult<u64> {
         let end = offset.checked_add(len).ok_or_else(|| self.failed(op, offset, Errno::INVAL))?;
         if self.inner.len.is_some_and(|window| end > window) {
             return Err(self.remember(StorageError::end(&self.inner.path, op, offset)));
@@ -447,7 +447,7 @@ impl FileStorage {
 }
 
 /// The result of an operation on a file.
-type FileResult<T> = core::result::Result<T, StorageError>;
+pub(super) type FileResult<T> = core::result::Result<T, StorageError>;
 
 impl embedded_io::ErrorType for FileStorage {
     type Error = StorageError;

@@ -12,6 +12,7 @@ mod direct;
 mod driver;
 mod error;
 mod file;
+mod gather;
 mod lease;
 mod lock;
 mod space;

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use aoe_host::server::io::{Completion, IoDriver, Job, Memory};
+use aoe_host::server::io::{
+    Completion, IoDriver, Job, Memory, RUN_LEN_MAX, RUN_PIECES_MAX, Run, Started,
+};
 use aoe_host::server::{DiskSpec, Edge, LeftOverlay, Opened, Overlay, Report, identity_of};
 use aoe_proto::{Address, Mac, TargetState};
 use cow_core::engine::{IoFailure, Kind, Note, Operation};
@@ -56,6 +58,8 @@ pub struct SimEdge {
     pub machine: Machine,
     /// How many of 100 operations end at once.
     pub inline: u64,
+    /// Syncs do not.
+    pub slow_syncs: bool,
     /// What becomes of overlays that are asked for.
     pub creation: Creation,
     /// Operations under way.
@@ -72,7 +76,7 @@ pub struct SimEdge {
     pub newcomers: Vec<Mac>,
     /// Frames for other workers: whom, the link through which they came, and what they are.
     pub handed: Vec<(usize, usize, Vec<u8>)>,
-    /// Operations started, by kind.
+    /// Operations started, by kind; and runs of writes.
     pub started: BTreeMap<&'static str, u64>,
     /// Syncs end well and do nothing: to show that a test notices.
     pub drops_notes: bool,
@@ -88,6 +92,7 @@ impl SimEdge {
         Self {
             machine: Machine::new(),
             inline: 100,
+            slow_syncs: false,
             creation: Creation::Now,
             held: Vec::new(),
             wanted: Vec::new(),
@@ -285,7 +290,8 @@ impl IoDriver for SimEdge {
             Kind::Sync => "sync",
         };
         *self.started.entry(name).or_default() += 1;
-        let now = self.dice.chance(self.inline);
+        let slow = self.slow_syncs && operation.kind == Kind::Sync;
+        let now = self.dice.chance(self.inline) && !slow;
         let (mut change, mut early) = (None, None);
         match memory {
             Memory::Into(buf) if operation.kind == Kind::Read => {
@@ -313,6 +319,21 @@ impl IoDriver for SimEdge {
         }
         self.held.push(Held { job, operation: *operation, change, early });
         None
+    }
+
+    fn start_run(&mut self, run: &Run<'_>, started: &mut [Started]) {
+        *self.started.entry("run").or_default() += 1;
+        let follows = |pair: &[Operation]| {
+            pair[0].storage == pair[1].storage && pair[0].offset + pair[0].len == pair[1].offset
+        };
+        assert!(run.operations.windows(2).all(follows), "{run:?}");
+        assert!((2..=RUN_PIECES_MAX).contains(&run.operations.len()), "{run:?}");
+        assert!(run.operations.iter().map(|o| o.len).sum::<u64>() <= RUN_LEN_MAX, "{run:?}");
+        // Each ends when the dice say so, as in a driver that gives the whole to a thread.
+        let pieces = run.operations.iter().zip(run.data).zip(run.jobs());
+        for (((operation, data), job), started) in pieces.zip(started) {
+            *started = self.start(job, operation, Memory::From(data));
+        }
     }
 }
 
