@@ -6,7 +6,7 @@ use aoe_proto::profiles::{Actor, ActorConfig, Client, Event, Level, Memory, Repo
 use aoe_proto::wire::FRAME_LEN_MIN;
 use serde::Serialize;
 
-use super::driver::{Progress, Sides, is_in_the_way, too_small};
+use super::driver::{Progress, Sides, record_or_not, too_small};
 use super::report::{Hex, PROGRAM};
 use super::undo::undo_ledger;
 use crate::error::Result;
@@ -166,12 +166,9 @@ fn play(
                 }
             })?,
             Event::Record(record) => {
-                if let Err(error) = sides.ledger.record(&record) {
-                    if is_in_the_way(&error) {
-                        return Err(error);
-                    }
+                if let Some(why) = record_or_not(&record, sides.ledger)? {
                     if warnings.is_empty() {
-                        warnings.push(format!("nothing is written: {error}"));
+                        warnings.push(format!("nothing is written: {why}"));
                     }
                     actor.forbid_changes();
                 }

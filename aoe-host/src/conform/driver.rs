@@ -1,8 +1,8 @@
 //! Does what the runner asks for, until it is done or somebody interrupts.
 
 use aoe_proto::conformance::{
-    ALL, Action, Case, Ended as RunnerEnded, Event, Facts, Memory, Needs, Originals, RunConfig,
-    Runner, Selection, Severity, Summary, Topic,
+    ALL, Action, Case, Ended as RunnerEnded, Event, Facts, Memory, Needs, Originals, Record,
+    RunConfig, Runner, Selection, Severity, Summary, Topic,
 };
 use aoe_proto::profiles::Client;
 use aoe_proto::{BufferTooSmall, SECTOR_BYTES};
@@ -239,16 +239,14 @@ impl Conductor<'_> {
             match self.runner.poll(now_ms) {
                 Event::Send(outgoing) => sides.wire.send(outgoing.frame),
                 Event::Wait { until_ms } => self.wait(until_ms, now_ms, sides)?,
-                Event::Record(record) => match sides.ledger.record(&record) {
-                    Ok(()) => {}
-                    Err(error) if is_in_the_way(&error) => return Err(error),
-                    Err(error) => {
+                Event::Record(record) => {
+                    if let Some(why) = record_or_not(&record, sides.ledger)? {
                         if self.warnings.is_empty() {
-                            self.warnings.push(format!("nothing is altered: {error}"));
+                            self.warnings.push(format!("nothing is altered: {why}"));
                         }
                         self.runner.forbid_changes();
                     }
-                },
+                }
                 Event::Act(action) => {
                     (sides.watcher)(Progress::Acting(action));
                     self.act(action, sides);
@@ -298,7 +296,29 @@ impl Conductor<'_> {
     }
 }
 
+/// Makes a record durable; tells why not, if not. Then nothing has been altered yet, and no journal
+/// is left behind.
+///
+/// # Errors
+/// When another run's journal is in the way.
+pub(super) fn record_or_not(
+    record: &Record<'_>,
+    ledger: &mut dyn Ledger,
+) -> Result<Option<HostError>> {
+    match ledger.record(record) {
+        Ok(()) => Ok(None),
+        Err(error) if is_in_the_way(&error) => Err(error),
+        Err(error) => {
+            // The last record says that everything is as before.
+            if *record != Record::Restored {
+                ledger.finish()?;
+            }
+            Ok(Some(error))
+        }
+    }
+}
+
 /// Not a disk that failed, but another run.
-pub(super) fn is_in_the_way(error: &HostError) -> bool {
+fn is_in_the_way(error: &HostError) -> bool {
     matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::InUse)
 }

@@ -1,6 +1,7 @@
 //! The report of a run for people: topic by topic, with the frames behind each failure.
 
 use core::ops::Range;
+use std::collections::BTreeMap;
 
 use aoe_proto::conformance::{Needs, Severity, Topic};
 use aoe_proto::print::PrintFrame;
@@ -152,6 +153,9 @@ pub fn client_text(client: &ClientReport) -> String {
     text
 }
 
+/// How the reason begins that only the tester can do something about.
+const NOT_PERMITTED: &str = "not permitted or provided: ";
+
 /// What permits what.
 const OPTIONS: [(Needs, &str); 9] = [
     (Needs::CONFIG, "--state config"),
@@ -165,22 +169,28 @@ const OPTIONS: [(Needs, &str); 9] = [
     (Needs::ACTION, "--action or --interactive"),
 ];
 
-/// The options without which cases were skipped.
+/// The options without which cases were skipped, and other reasons.
 fn wanting(report: &RunReport) -> String {
     let skipped = || report.cases.iter().filter(|case| case.result == Result::Skipped);
     let lines = OPTIONS.iter().filter_map(|(need, option)| {
         let word = need.to_string();
         let wants = |case: &&CaseReport| {
             let because = case.because.as_deref().unwrap_or_default();
-            because.split_once(": ").is_some_and(|(why, needs)| {
-                why == "not permitted or provided" && needs.split(", ").any(|need| need == word)
-            })
+            let needs = because.strip_prefix(NOT_PERMITTED);
+            needs.is_some_and(|needs| needs.split(", ").any(|need| need == word))
         };
         let count = skipped().filter(wants).count();
-        (count > 0).then(|| format!("  {option:<26} {count:>3} cases\n"))
+        (count > 0).then(|| format!("  {count:>3} cases: {option}\n"))
     });
-    let lines: String = lines.collect();
-    if lines.is_empty() { lines } else { format!("skipped for want of\n{lines}\n") }
+    let mut others: BTreeMap<&str, usize> = BTreeMap::new();
+    for because in skipped().filter_map(|case| case.because.as_deref()) {
+        if !because.starts_with(NOT_PERMITTED) {
+            *others.entry(because).or_default() += 1;
+        }
+    }
+    let others = others.iter().map(|(why, count)| format!("  {count:>3} cases: {why}\n"));
+    let lines: String = lines.chain(others).collect();
+    if lines.is_empty() { lines } else { format!("skipped for want of, or because of\n{lines}\n") }
 }
 
 fn conclusion(report: &RunReport) -> String {

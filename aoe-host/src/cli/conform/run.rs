@@ -109,6 +109,14 @@ pub(super) fn check_output(output: &OutputArgs) -> Result<()> {
     if both.iter().all(|path| path.as_deref().is_some_and(is_stdout)) {
         return Err(HostError::usage("print both reports", "there is one standard output"));
     }
+    // Better now than after a run of minutes.
+    for path in both.into_iter().flatten().filter(|path| !is_stdout(path)) {
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if path.is_dir() || directory.is_some_and(|parent| !parent.is_dir()) {
+            return Err(HostError::usage("write the report", "there is no place for such a file")
+                .path(path));
+        }
+    }
     Ok(())
 }
 
@@ -211,5 +219,6 @@ pub(super) fn is_put_back(address: Address, journal: &Journal) -> Result<()> {
     let (Some(_), Some(path)) = (journal.pending(), journal.path()) else { return Ok(()) };
     Err(HostError::new(ErrorKind::Protocol, "put the target back")
         .export(address)
+        .detail("not everything could be put back")
         .advice(format!("`cowblade conform --restore {}` tries again", path.display())))
 }
