@@ -375,6 +375,10 @@ fn a_file_needs_no_privileges() {
     let read = powerless(&["--read", &capture]).assert_done();
     assert!(read.out.contains("6 frames in "), "{read:?}");
     assert!(read.out.contains("lba 105897790545936 count 7"), "{read:?}");
+    // A file is not written to where it is read from.
+    let itself = powerless(&["--read", &capture, "--write", &capture]);
+    assert_eq!(itself.code, 2, "{itself:?}");
+    powerless(&["--read", &capture]).assert_done();
     // A damaged file: what is whole is told, then the damage.
     let mut bytes = std::fs::read(&heard.capture).unwrap();
     bytes.truncate(bytes.len() - 1);

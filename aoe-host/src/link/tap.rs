@@ -19,6 +19,9 @@ use crate::error::{ErrorKind, HostError, Result};
 /// Largest frame taken whole: the loopback interface's MTU, a header and two VLAN tags.
 const FRAME_LEN_MAX: usize = 65_536 + ETHERNET_LEN + 8;
 
+/// Receive buffer asked for: some thousands of frames, which wait while a terminal scrolls.
+const RECEIVE_BUFFER_LEN: usize = 32 << 20;
+
 /// A frame that was heard.
 #[derive(Clone, Copy, Debug)]
 pub struct Heard<'f> {
@@ -80,6 +83,8 @@ impl Tap {
         // Only who is bound to every `EtherType` sees what leaves.
         self.socket.bind_protocol(state.index, constant_u16(libc::ETH_P_ALL))?;
         drop(self.socket.take_error());
+        // As much as the system gives; what does not fit is counted.
+        drop(self.socket.grow_receive_buffer(RECEIVE_BUFFER_LEN));
         Ok(())
     }
 

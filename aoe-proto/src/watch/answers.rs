@@ -141,8 +141,9 @@ impl Watch<'_> {
         let key = Some((captured.vlan, header.dst));
         let asks = self.initiators.iter().any(|record| record.key == key);
         match self.astray(header, said, captured) {
+            // Perhaps its own request was not heard, and another one waits.
+            Some((Rule::WrongTag, _)) | None if young => {}
             Some((rule, detail)) => judge.say(rule, detail),
-            None if young => {}
             None if asks => judge.flag(true, Rule::AnswerWithoutRequest),
             None => judge.flag(true, Rule::AnswerToStranger),
         }

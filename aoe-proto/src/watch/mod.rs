@@ -276,6 +276,12 @@ impl<'m> Watch<'m> {
         self.config.mtu = mtu;
     }
 
+    /// The listener itself missed frames, now or a moment ago: for as long as after its beginning,
+    /// answers to requests that it did not hear are no defect.
+    pub const fn missed(&mut self, at_ns: u64) {
+        self.began_ns = Some(at_ns);
+    }
+
     /// Takes one frame.
     pub fn observe(&mut self, captured: &Captured<'_>) -> Observation {
         let began = *self.began_ns.get_or_insert(captured.at_ns);

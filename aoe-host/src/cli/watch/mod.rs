@@ -1,7 +1,9 @@
 //! `cowblade watch`: listens to an interface, or reads a capture file, and points out what is wrong.
 
 use core::time::Duration;
+use std::fs;
 use std::io::{self, BufWriter, StdoutLock};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
@@ -87,6 +89,7 @@ pub struct WatchArgs {
 pub(super) fn run(args: &WatchArgs) -> Result<Exit> {
     let mut memory = WatchMemory::default();
     let options = Options { address: args.address, json: args.json, quiet: args.quiet };
+    keep_what_is_read(args)?;
     let writer = args.write.as_deref().map(CaptureWriter::create).transpose()?;
     let out = BufWriter::new(io::stdout().lock());
     let broken = match (&args.read, &args.interface) {
@@ -99,6 +102,18 @@ pub(super) fn run(args: &WatchArgs) -> Result<Exit> {
         (None, None) => return Err(HostError::usage("listen", "neither --interface nor --read")),
     };
     Ok(if args.strict && broken > 0 { Exit::Problems } else { Exit::Success })
+}
+
+/// A capture that is written to where it is read from is lost.
+fn keep_what_is_read(args: &WatchArgs) -> Result<()> {
+    let (Some(read), Some(write)) = (&args.read, &args.write) else { return Ok(()) };
+    let file = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    if file(read).is_some() && file(read) == file(write) {
+        return Err(HostError::usage("write the frames", "they are read from this very file")
+            .path(write)
+            .advice("name another file with --write"));
+    }
+    Ok(())
 }
 
 type StdoutSession<'m> = Session<'m, BufWriter<StdoutLock<'static>>>;
@@ -164,16 +179,23 @@ fn listen(
         }
         wait(&[tap.poll_fd(), signals.poll_fd()], Some(left.min(TICK)))
             .map_err(|error| HostError::io(error, "wait for frames"))?;
+        // What waits was heard before or after the gap; what is still to come, after it.
+        let drops = tap.take_drops();
+        if drops > 0 {
+            missed += u64::from(drops);
+            session.missed(now());
+        }
         failure = hear(&mut tap, args, &mut session).err();
         session.flush()?;
-        if session.tick(now())? {
-            missed += u64::from(tap.take_drops());
+        // Frames that wait are older than now, and keep their times.
+        if session.tick(now().saturating_sub(TICK))? {
             session.set_mtu(tap.mtu());
         }
     }
     missed += u64::from(tap.take_drops());
     let (broken, closed) = (session.broken(), session.is_closed());
     if !closed {
+        session.tick(now())?;
         session.end(missed)?;
     }
     failure.map_or(Ok(broken), Err)

@@ -141,6 +141,11 @@ impl<'m, W: Write> Session<'m, W> {
         self.watch.set_mtu(mtu);
     }
 
+    /// Frames were missed, now or a moment ago.
+    pub(super) fn missed(&mut self, now: Duration) {
+        self.watch.missed(nanos(self.now.max(now)));
+    }
+
     /// Takes a frame; frames of other protocols are ignored.
     ///
     /// # Errors

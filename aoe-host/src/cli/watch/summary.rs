@@ -187,8 +187,8 @@ impl Summary {
         )];
         if self.missed > 0 {
             parts.push(format!(
-                "warning: this listener lost {} frames itself; what it says is missing may have \
-                 been there",
+                "warning: this listener lost {} frames itself; what it says is missing, or \
+                 came unasked, may have been in order",
                 self.missed
             ));
         }

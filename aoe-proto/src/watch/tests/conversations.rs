@@ -12,6 +12,31 @@ fn kinds(watch: &mut Watch<'_>, frames: &[(u64, Vec<u8>)]) -> Vec<Kind> {
 }
 
 #[test]
+fn a_listener_that_missed_frames_accuses_nobody() {
+    let mut bench = Bench::new();
+    let mut watch = bench.watch();
+    watch.config.grace_ns = 1000 * MS;
+    let mut rules = |ms: u64, frame: Vec<u8>| {
+        let seen = watch.observe(&Captured::whole(ms * MS, &frame));
+        let rules: Vec<Rule> = seen.findings.as_slice().iter().map(|found| found.rule).collect();
+        if ms == 5000 {
+            watch.missed(ms * MS);
+        }
+        rules
+    };
+    assert_eq!(rules(0, read(1, 5)), []);
+    assert_eq!(rules(1, data(1, 5)), []);
+    // Nobody asked, and the tag of a request that waits did not come back.
+    assert_eq!(rules(3000, data(2, 7)), [Rule::AnswerWithoutRequest]);
+    assert_eq!(rules(4000, read(3, 5)), []);
+    assert_eq!(rules(4001, data(0x10, 5)), [Rule::WrongTag]);
+    assert_eq!(rules(5000, read(4, 6)), []);
+    assert_eq!(rules(5900, data(5, 7)), []);
+    assert_eq!(rules(5901, data(0x11, 6)), []);
+    assert_eq!(rules(6001, data(0x12, 6)), [Rule::WrongTag]);
+}
+
+#[test]
 fn retransmissions_are_known_by_tag_and_by_content() {
     let mut bench = Bench::new();
     let mut watch = bench.watch();
