@@ -382,7 +382,8 @@ fn the_kernel_accepts_a_parent_that_we_recorded() {
     let path = case.base(&moved);
     let path = path.to_str().unwrap().as_bytes();
     let mut page = Page::ZERO.clone();
-    uml::set_parent(&mut file, &mut opened, path, 1 << 30, &mut page).unwrap();
+    let parent = uml::NewParent { path, size_bytes: opened.size_bytes(), mtime_s: 1 << 30 };
+    uml::set_parent(&mut file, &mut opened, &parent, &mut page).unwrap();
     drop(file);
     let header = |cow| fs::read(cow).unwrap()[..4120].to_vec();
     let before = header(&cow);

@@ -93,7 +93,8 @@ fn uml_files() {
         let read = read_through(storages, &layers, dice);
         let mut copy = image.clone();
         let mut again = opened;
-        let _moved = uml::set_parent(&mut copy, &mut again, b"/x", 5, &mut page());
+        let parent = uml::NewParent { path: b"/x", size_bytes: opened.size_bytes(), mtime_s: 5 };
+        let _moved = uml::set_parent(&mut copy, &mut again, &parent, &mut page());
         uml::rollback(&mut copy).map_err(text)?;
         let top = uml::open_writable(&mut storages[0], IMAGE, &mut page()).map_err(text)?;
         let layers = [base(storages)];

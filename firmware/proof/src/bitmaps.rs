@@ -46,7 +46,12 @@ fn over_uml(store: &mut Ram, version: uml::Version, pages: &mut [Page; 2]) -> bo
     let checked = uml::check(store, page, note).is_ok();
     let mut runs = Runs::new(opened.geometry());
     let held = matches!(runs.next(store, page), Ok(Some(_)));
-    let moved = uml::set_parent(store, &mut opened, black_box(b"/b"), black_box(6), page).is_ok();
+    let parent = uml::NewParent {
+        path: black_box(b"/b"),
+        size_bytes: black_box(opened.size_bytes()),
+        mtime_s: black_box(6),
+    };
+    let moved = uml::set_parent(store, &mut opened, &parent, page).is_ok();
     made && answered && named && checked && held && moved && uml::rollback(store).is_ok()
 }
 
@@ -77,6 +82,7 @@ fn over_cowloop(store: &mut Ram, pages: &mut [Page; 2]) -> bool {
     let mut other = Ram::new();
     black_box(cowloop::pack(store, &opened, &mut other, pages).is_ok());
     black_box(cowloop::unpack(store, &opened, &mut other, pages).is_ok());
+    black_box(cowloop::set_fingerprint(&mut other, black_box(3)).is_ok());
     black_box(cowloop::rollback(&mut other).is_ok());
     made && answered && checked && loaded
 }

@@ -27,5 +27,5 @@ mod scan;
 pub use geometry::Geometry;
 pub use layer::{Frozen, Writable};
 pub(crate) use layer::{Mark, Volume};
-pub use scan::{Finding, Report, Runs, fill_ranks};
+pub use scan::{Finding, Report, Runs, data_sectors, fill_ranks};
 pub(crate) use scan::{Judged, first_missing, judge, ranks_needed, read_page};

@@ -196,7 +196,7 @@ pub(crate) fn judge<S: ReadStorage>(
     if let Some((sector, sectors)) = first_missing(storage, geometry, end, scratch)? {
         judged.tell(Finding::DataMissing { sector, sectors });
     }
-    count_sectors(storage, geometry, scratch)
+    data_sectors(storage, geometry, scratch)
 }
 
 /// The first sector whose bit is set although none of it is in a data storage of `end` bytes, and
@@ -261,8 +261,11 @@ impl Runs {
     }
 }
 
-/// Sectors whose bit is set; with aliased bits there are more of them than bits.
-pub(crate) fn count_sectors<S: ReadStorage>(
+/// Counts the sectors that an image holds. Reads the whole bitmap, which is in `storage`.
+///
+/// # Errors
+/// The medium's.
+pub fn data_sectors<S: ReadStorage>(
     storage: &S,
     geometry: &Geometry,
     scratch: &mut Page,

@@ -42,6 +42,11 @@ impl Opened {
         self.head.is_packed()
     }
 
+    /// The last program that wrote to it came to an orderly end.
+    pub fn was_closed(&self) -> bool {
+        self.head.state() == State::Clean
+    }
+
     /// Units of 1024 bytes of the parent.
     pub const fn units(&self) -> u64 {
         self.head.units
@@ -106,8 +111,11 @@ fn read_head<S: ReadStorage>(storage: &S) -> Result<(Head, Geometry, u64), OpenE
     Ok((head, geometry, len))
 }
 
-/// As [`open`], of a file in any state.
-fn open_in_any_state<S: ReadStorage>(
+/// As [`open`], of a file that was not closed or counts its units wrongly, to look at it.
+///
+/// # Errors
+/// [`OpenError`], but not [`OpenError::Dirty`] or [`OpenError::WrongCount`].
+pub fn open_in_any_state<S: ReadStorage>(
     storage: &S,
     scratch: &mut Page,
 ) -> Result<Opened, OpenError<S::Error>> {
@@ -357,6 +365,25 @@ pub fn check<S: ReadStorage>(
         State::Clean => {}
     }
     Ok(judged.report(geometry, sectors))
+}
+
+/// Records the fingerprint of another parent of the same size, at once.
+///
+/// # Errors
+/// [`OpenError`]: no cowfile, or one that is being emptied. After a failure of the storage the old or
+/// the new one is recorded.
+pub fn set_fingerprint<S: Storage>(
+    storage: &mut S,
+    fingerprint: u32,
+) -> Result<(), OpenError<S::Error>> {
+    let (head, _, _) = read_head(storage)?;
+    if head.emptying {
+        return Err(OpenError::BeingEmptied);
+    }
+    // All fields are in one sector of the medium.
+    let fingerprint = fingerprint.into();
+    put_head(storage, &Head { fingerprint, ..head }).map_err(OpenError::Storage)?;
+    storage.sync().map_err(OpenError::Storage)
 }
 
 /// Empties a cowfile: everything reads from below again. Also one that is dirty, or whose emptying

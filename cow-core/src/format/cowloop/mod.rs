@@ -27,8 +27,8 @@ mod unlisted;
 pub use error::{CloseError, CreateError, LoadError, OpenError, PackError, ParentFault};
 pub use head::{Width, is_cowloop};
 pub use image::{
-    CreateOptions, Opened, Repaired, check, close, create, load_index, open, open_writable, repair,
-    rollback,
+    CreateOptions, Opened, Repaired, check, close, create, load_index, open, open_in_any_state,
+    open_writable, repair, rollback, set_fingerprint,
 };
 pub use pack::{pack, unpack};
 pub use parent::{Fingerprint, fingerprint};

@@ -190,6 +190,16 @@ pub fn create<S: Storage>(bitmap: &mut S, sectors: u64) -> Result<(), CreateErro
     write_new(bitmap, sectors).map_err(CreateError::Storage)
 }
 
+/// Gives up whatever a bitmap device holds for a disk of `sectors` sectors, so that [`create`] takes
+/// it: the magic's sector becomes zero.
+///
+/// # Errors
+/// The medium's; it may be too short.
+pub fn unmark<S: Storage>(bitmap: &mut S, sectors: u64) -> Result<(), S::Error> {
+    bitmap.zero_at(magic_offset(sectors), SECTOR_BYTES)?;
+    bitmap.sync()
+}
+
 fn write_new<S: Storage>(bitmap: &mut S, sectors: u64) -> Result<(), S::Error> {
     bitmap.zero_at(0, magic_offset(sectors))?;
     let length = recorded_sectors(sectors).to_le_bytes();

@@ -16,4 +16,4 @@ mod image;
 mod tests;
 
 pub use error::{CreateError, OpenError};
-pub use image::{Layout, Opened, Table, bitmap_bytes, check, create, open, rollback};
+pub use image::{Layout, Opened, Table, bitmap_bytes, check, create, open, rollback, unmark};

@@ -94,6 +94,13 @@ operation_error! {
             /// Bytes.
             needed: usize
         } => "the path needs {needed} bytes",
+        /// The parent has not as many sectors as the disk.
+        Sectors {
+            /// Of the disk.
+            expected: u64,
+            /// Of the parent.
+            found: u64
+        } => "it is for a parent of {expected} sectors, and this one has {found}",
     }
 }
 

@@ -314,10 +314,16 @@ impl Header {
         storage.write_at(0, &words)
     }
 
-    /// Where the mtime is, and its bytes.
-    pub(super) fn mtime_field(&self) -> (u64, [u8; 4]) {
+    /// Where mtime and size are, and their bytes.
+    pub(super) fn parent_fields(&self) -> (u64, [u8; 16], usize) {
         let at = if self.version.is_aligned() { 8 } else { self.version.tail_offset() };
-        (at, self.tail_order.put(self.mtime_s))
+        let padding: &[u8] = if self.version == Version::V3Padded { &[0; 4] } else { &[] };
+        let mut bytes = [0; 16];
+        let mut fields = Fields(&mut bytes);
+        fields.put(&self.tail_order.put(self.mtime_s));
+        fields.put(padding);
+        fields.put(&self.tail_order.put_long(self.size_bytes));
+        (at, bytes, padding.len().saturating_add(12))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::format::bitmap::{
 };
 use crate::pages::{Page, StorageKey};
 use crate::storage::{ReadStorage, Storage};
-use crate::units::SECTOR_LEN;
+use crate::units::{SECTOR_BYTES, SECTOR_LEN};
 
 /// A file whose header was read and found good.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -240,9 +240,20 @@ fn write_new<S: Storage>(
     storage.sync()
 }
 
-/// Records another path and time of modification of the parent, whose size must be the recorded
-/// one (the reference calls that *switching the backing file*). The header keeps its version; the
-/// reference makes every header one of version 3, which destroys bits of the older ones [COW 1.3].
+/// A parent as it is recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct NewParent<'a> {
+    /// Path, at most [`Version::path_most`] bytes; the reference stores an absolute one.
+    pub path: &'a [u8],
+    /// Size in bytes; as many whole or begun sectors as before.
+    pub size_bytes: u64,
+    /// Time of its last modification, in seconds since 1970.
+    pub mtime_s: i64,
+}
+
+/// Records another parent (the reference calls that *switching the backing file*). The header keeps
+/// its version; the reference makes every header one of version 3, which destroys bits of the older
+/// ones [COW 1.3].
 ///
 /// A power cut leaves the old parent, the new one or, if a path is longer than some 470 bytes or the
 /// file has version 2, a mix that names no file or one with another time; bits and data are not
@@ -253,20 +264,24 @@ fn write_new<S: Storage>(
 pub fn set_parent<S: Storage>(
     storage: &mut S,
     opened: &mut Opened,
-    path: &[u8],
-    mtime_s: i64,
+    parent: &NewParent<'_>,
     scratch: &mut Page,
 ) -> Result<(), PathError<S::Error>> {
     let version = opened.header.version;
-    judge_path(path, version).map_err(|reason| PathError::Path { reason })?;
-    let header = Header { mtime_s: low_word(mtime_s), ..opened.header };
-    write_parent(storage, &header, opened.len, path, scratch).map_err(PathError::Storage)?;
+    judge_path(parent.path, version).map_err(|reason| PathError::Path { reason })?;
+    let (expected, found) = (opened.geometry.sectors(), parent.size_bytes.div_ceil(SECTOR_BYTES));
+    if expected != found {
+        return Err(PathError::Sectors { expected, found });
+    }
+    let mtime_s = low_word(parent.mtime_s);
+    let header = Header { mtime_s, size_bytes: parent.size_bytes, ..opened.header };
+    write_parent(storage, &header, opened.len, parent.path, scratch).map_err(PathError::Storage)?;
     opened.header = header;
     Ok(())
 }
 
 /// First what lies behind the first sector of the file; then, at once, that sector, which holds all
-/// of a short path and, but in version 2, the time of modification.
+/// of a short path and, but in version 2, size and time of modification.
 fn write_parent<S: Storage>(
     storage: &mut S,
     header: &Header,
@@ -287,14 +302,16 @@ fn write_parent<S: Storage>(
         *to = byte;
     }
     let behind = field_len.saturating_add(skip).saturating_sub(held);
-    let (mtime_at, mtime) = header.mtime_field();
+    let (facts_at, facts, facts_len) = header.parent_fields();
+    let facts = facts.get(..facts_len).unwrap_or(&facts);
     if let Some(tail) = scratch.as_bytes().get(..behind).filter(|tail| !tail.is_empty()) {
         storage.write_at(held as u64, tail)?;
     }
-    let at = usize::try_from(mtime_at).unwrap_or(SECTOR_LEN);
-    match first.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<4>) {
-        Some(field) => *field = mtime,
-        None => storage.write_at(mtime_at, &mtime)?,
+    let at = usize::try_from(facts_at).unwrap_or(SECTOR_LEN);
+    let field = first.get_mut(at..).and_then(|rest| rest.get_mut(..facts.len()));
+    match field {
+        Some(field) => field.iter_mut().zip(facts).for_each(|(to, from)| *to = *from),
+        None => storage.write_at(facts_at, facts)?,
     }
     storage.sync()?;
     storage.write_at(0, first)?;

@@ -20,5 +20,6 @@ mod tests;
 pub use error::{CreateError, OpenError, ParentFault, PathError, PathFault, RollbackError};
 pub use header::{Version, is_uml};
 pub use image::{
-    CreateOptions, Opened, check, create, open, open_writable, read_path, rollback, set_parent,
+    CreateOptions, NewParent, Opened, check, create, open, open_writable, read_path, rollback,
+    set_parent,
 };

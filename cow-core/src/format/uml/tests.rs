@@ -395,21 +395,31 @@ fn another_parent_keeps_version_bits_and_data() {
             let mut file = Memory::new(bytes.clone());
             let mut opened = open(&file).unwrap();
             let path = vec![b'p'; len];
-            set_parent(&mut file, &mut opened, &path, MTIME + 7, &mut page()).unwrap();
+            let parent = NewParent { path: &path, size_bytes: (8 << 20) - 511, mtime_s: MTIME + 7 };
+            set_parent(&mut file, &mut opened, &parent, &mut page()).unwrap();
             assert_eq!(open(&file).unwrap(), opened);
             assert_eq!((opened.version(), opened.mtime_s()), (version, 0x5e0d_5dac));
+            assert_eq!(opened.judge_parent((8 << 20) - 511, MTIME + 7), Ok(()));
             assert_eq!(read_path(&file, &opened, &mut [0; 4096]).unwrap(), path);
             assert!(file.bytes[bitmap..] == bytes[bitmap..], "{version:?}");
             // And back.
-            set_parent(&mut file, &mut opened, b"/base.img", MTIME, &mut page()).unwrap();
+            let old = NewParent { path: b"/base.img", size_bytes: 8 << 20, mtime_s: MTIME };
+            set_parent(&mut file, &mut opened, &old, &mut page()).unwrap();
             assert!(file.bytes == bytes, "{version:?}, {len}");
         }
         let mut file = Memory::new(bytes.clone());
         let mut opened = open(&file).unwrap();
         let long = vec![b'p'; version.path_most() + 1];
         for bad in [&b""[..], b"a\0", &long] {
-            let result = set_parent(&mut file, &mut opened, bad, 0, &mut page());
+            let parent = NewParent { path: bad, size_bytes: 8 << 20, mtime_s: 0 };
+            let result = set_parent(&mut file, &mut opened, &parent, &mut page());
             assert!(matches!(result, Err(PathError::Path { .. })));
+        }
+        for size_bytes in [(8 << 20) - 512, (8 << 20) + 1] {
+            let parent = NewParent { path: b"/x", size_bytes, mtime_s: 0 };
+            let result = set_parent(&mut file, &mut opened, &parent, &mut page());
+            let found = size_bytes.div_ceil(512);
+            assert_eq!(result, Err(PathError::Sectors { expected: 16_384, found }));
         }
         assert!(file.bytes == bytes);
     }
