@@ -170,7 +170,7 @@ impl Stack {
                 raw: format.ops().is_plain().then(|| file.main.clone()),
             },
             window,
-            path: name.hint(),
+            path: Some(name.hint()),
             forced: name.misleading(&file.main),
             sectors: opened.layer.sectors(),
             files: below_files,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use cow_core::format::native;
 use cow_core::identity::{FileIdentity, LayerId, ParentIdentity};
+use cow_core::units::SECTOR_BYTES;
 use serde::{Deserialize, Serialize};
 
 use super::identity::random_layer_id;
@@ -32,6 +33,9 @@ pub struct Binding {
     /// The part of it that is used; all of it if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     window: Option<WindowRecord>,
+    /// Size of the disk below, which is not that of its file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    disk_bytes: Option<u64>,
 }
 
 /// Part of a parent in JSON.
@@ -130,17 +134,22 @@ pub fn binding_path(store: &Path) -> PathBuf {
 impl Binding {
     /// A new binding of a store whose content is new.
     pub(crate) fn new(below: &Below) -> Result<Self> {
-        Ok(Self {
+        Ok(Self::over(random_layer_id()?.to_string(), below))
+    }
+
+    fn over(id: String, below: &Below) -> Self {
+        Self {
             version: VERSION,
-            id: random_layer_id()?.to_string(),
+            id,
             parent: ParentRecord::new(&below.parent.identity, below.hint().as_deref()),
             window: below.window.map(|w| WindowRecord { offset_bytes: w.offset, len_bytes: w.len }),
-        })
+            disk_bytes: Some(below.sectors.saturating_mul(SECTOR_BYTES)),
+        }
     }
 
     /// The same content over another parent.
-    pub(crate) fn with_parent(&self, parent: ParentRecord) -> Self {
-        Self { parent, ..self.clone() }
+    pub(crate) fn with_parent(&self, below: &Below) -> Self {
+        Self::over(self.id.clone(), below)
     }
 
     /// The same parent under content that is new.
@@ -207,6 +216,12 @@ impl Binding {
     /// this content from what was there before.
     pub(crate) fn note_id(&self, image: &FileStorage) -> Option<NoteId> {
         (!image.is_device()).then(|| NoteId::new(self.id(), 0, 0))
+    }
+
+    /// Size of the disk below. `None` if the parent has to be asked.
+    pub(crate) fn disk_sectors(&self) -> Option<u64> {
+        let recorded = self.disk_bytes.map(|bytes| bytes.div_ceil(SECTOR_BYTES));
+        recorded.or_else(|| self.recorded().disk_sectors())
     }
 
     /// The part of the parent that is used.

@@ -59,31 +59,61 @@ impl ImageName {
         Self { path: path.into(), metadata: metadata.map(PathBuf::from), forced: Some(format) }
     }
 
-    /// How overlays remember where this image is. `None` for images of two files: a path that led
-    /// to one of them would be taken for a plain image.
-    pub(crate) fn hint(&self) -> Option<PathBuf> {
-        let absolute = || std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        self.metadata.is_none().then(absolute)
+    /// How overlays remember where this image is: by its path. One of two files has its whole name
+    /// there, which other programs cannot open: they would take one of the files for a plain image.
+    pub(crate) fn hint(&self) -> PathBuf {
+        match self.forced {
+            Some(format) if self.metadata.is_some() => self.settled(format),
+            _ => std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone()),
+        }
     }
 
-    /// The forced format, if the content of `file` would be taken for another, or refused.
+    /// What an image in `directory` remembers, see [`hint`](Self::hint). A prefix of a format of one
+    /// file is a part of the path.
+    pub(crate) fn remembered(hint: &Path, directory: &Path) -> Self {
+        let name = Self::parse(hint);
+        if name.metadata.is_none() {
+            return Self { path: directory.join(hint), metadata: None, forced: None };
+        }
+        name.map(|path| Ok::<_, core::convert::Infallible>(directory.join(path)))
+            .unwrap_or_else(|never| match never {})
+    }
+
+    /// The same with other paths.
+    pub(crate) fn map<E>(
+        &self,
+        change: impl Fn(&Path) -> core::result::Result<PathBuf, E>,
+    ) -> core::result::Result<Self, E> {
+        let metadata = self.metadata.as_deref().map(&change).transpose()?;
+        Ok(Self { path: change(&self.path)?, metadata, forced: self.forced })
+    }
+
+    /// As [`parse`](Self::parse) reads it.
+    pub(crate) fn spelt(&self) -> PathBuf {
+        let Some(format) = self.forced else { return self.path.clone() };
+        let mut name = OsString::from(format.word());
+        name.push(":");
+        name.push(&self.path);
+        if let Some(metadata) = &self.metadata {
+            name.push(OsStr::from_bytes(&[AND]));
+            name.push(metadata);
+        }
+        PathBuf::from(name)
+    }
+
+    /// The forced format, if the content of `file` would be taken for another, or refused. The
+    /// [hint](Self::hint) of an image of two files says it already.
     pub(crate) fn misleading(&self, file: &FileStorage) -> Option<Format> {
-        let forced = self.forced?;
+        let forced = self.forced.filter(|_| self.metadata.is_none())?;
         (!recognise(file).is_ok_and(|format| format == forced)).then_some(forced)
     }
 
     /// A name that means this image from everywhere and never anything else: absolute, with its format.
     pub(crate) fn settled(&self, format: Format) -> PathBuf {
         let absolute =
-            |path: &PathBuf| std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
-        let mut name = OsString::from(format.word());
-        name.push(":");
-        name.push(absolute(&self.path));
-        if let Some(metadata) = &self.metadata {
-            name.push(OsStr::from_bytes(&[AND]));
-            name.push(absolute(metadata));
-        }
-        PathBuf::from(name)
+            |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let metadata = self.metadata.as_deref().map(absolute);
+        Self { path: absolute(&self.path), metadata, forced: Some(format) }.spelt()
     }
 
     /// The forced format, or what the content says.

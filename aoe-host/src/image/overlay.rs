@@ -228,7 +228,7 @@ pub(crate) fn make_overlay(
 ) -> Result<ImageFile> {
     let image = begin_image(name, below, new)?;
     let file = image.file.clone();
-    image.finish()?;
+    image.finish(new)?;
     Ok(file)
 }
 
@@ -247,7 +247,8 @@ pub(crate) struct NewImageFile {
 
 impl NewImageFile {
     /// Gives it its name, durably. Its content is durable already.
-    pub(crate) fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(mut self, new: &NewOverlay<'_>) -> Result<()> {
+        new.format.ops().complete(&mut self.file, new.options)?;
         let staged = core::mem::take(&mut self.staged);
         // A cut between these leaves an image of whose parent nothing is known, never a wrong one.
         if let Some((old, _)) = &self.replaced {

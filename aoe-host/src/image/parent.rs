@@ -51,7 +51,7 @@ pub(crate) struct Below {
     pub(crate) parent: Candidate,
     /// The part of the parent that is used, if not all of it.
     pub(crate) window: Option<Window>,
-    /// Absolute, if the system can tell. `None`: nothing is below, or zeros, or an image of two files.
+    /// As images remember it: absolute, if the system can tell. `None`: nothing is below, or zeros.
     pub(crate) path: Option<PathBuf>,
     /// The format of what is at the path, where its content would be taken for something else.
     pub(crate) forced: Option<Format>,
@@ -97,7 +97,6 @@ pub(crate) enum Known {
     /// By an identity of ours, in the image or in the file beside it.
     Identity(ParentIdentity),
     /// By what its format records.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no format that records facts is in yet"))]
     Facts(ParentFacts),
 }
 
@@ -211,7 +210,8 @@ pub(crate) fn low_seconds(seconds: i64) -> u32 {
 pub(crate) struct Recorded {
     pub(crate) known: Known,
     pub(crate) window: Option<Window>,
-    /// Where it was; absolute, or resolved against the directory of the image.
+    /// Where it was; absolute, or resolved against the directory of the image. Of an image of two
+    /// files its whole name.
     pub(crate) path: Option<PathBuf>,
     /// Its format, where the image says it. Otherwise its content decides.
     pub(crate) format: Option<Format>,
@@ -226,7 +226,7 @@ impl Recorded {
     ) -> Self {
         let name = hint.map(ImageName::parse);
         let format = name.as_ref().and_then(|name| name.forced);
-        let path = name.map(|name| name.path);
+        let path = name.map(|name| if name.metadata.is_some() { name.spelt() } else { name.path });
         Self { known: Known::Identity(identity), window, path, format }
     }
 

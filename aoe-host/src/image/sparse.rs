@@ -2,7 +2,7 @@
 
 use core::cell::{Cell, RefCell};
 
-use cow_core::storage::ReadStorage;
+use cow_core::storage::{ReadStorage, Storage};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
@@ -55,6 +55,63 @@ impl ReadStorage for Sparse<'_> {
 
     fn len_bytes(&self) -> Result<u64, StorageError> {
         self.file.len_bytes()
+    }
+}
+
+/// A file that is written now and then while it is read as a [`Sparse`] one.
+#[derive(Debug)]
+pub(crate) struct SparseMut<'a> {
+    file: &'a FileStorage,
+    sparse: Sparse<'a>,
+}
+
+impl<'a> SparseMut<'a> {
+    pub(crate) fn new(file: &'a FileStorage) -> Self {
+        Self { file, sparse: Sparse::new(file) }
+    }
+
+    /// A hole may be none any more.
+    fn forget(&self) {
+        self.sparse.hole.set((0, 0));
+    }
+}
+
+impl embedded_io::ErrorType for SparseMut<'_> {
+    type Error = StorageError;
+}
+
+impl ReadStorage for SparseMut<'_> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        self.sparse.read_at(offset, buf)
+    }
+
+    fn len_bytes(&self) -> Result<u64, StorageError> {
+        self.file.len_bytes()
+    }
+}
+
+impl Storage for SparseMut<'_> {
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), StorageError> {
+        self.forget();
+        self.file.write(offset, data)
+    }
+
+    fn sync(&mut self) -> Result<(), StorageError> {
+        self.file.sync_data()
+    }
+
+    fn zero_at(&mut self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.forget();
+        self.file.zero(offset, len)
+    }
+
+    fn punch(&mut self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.file.punch_hole(offset, len)
+    }
+
+    fn extend(&mut self, len: u64) -> Result<(), StorageError> {
+        self.forget();
+        self.file.clone().extend(len)
     }
 }
 

@@ -71,6 +71,10 @@ impl Chain {
         act(&mut Blocking { engine: &mut self.engine, lent, storages: &mut self.files })
     }
 
+    pub(crate) fn warnings(&self) -> &[String] {
+        self.backing.warnings()
+    }
+
     pub(crate) fn write(&mut self, lba: u64, byte: u8, sectors: usize) {
         let data = vec![byte; sectors * 512];
         self.run(|chain| chain.write(Lba::new(lba).unwrap(), &data)).unwrap();

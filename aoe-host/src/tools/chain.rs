@@ -1,7 +1,6 @@
 //! What lies below an image: what it recorded, and what is there now.
 
 use core::fmt;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use cow_core::engine::MAX_LAYERS;
@@ -16,7 +15,7 @@ use crate::image::{
     Below, Format, ImageFile, ImageName, Known, Recorded, detect, merging_words, mismatch_words,
     refuse_merging,
 };
-use crate::storage::{FileKey, FileOptions, FileStorage};
+use crate::storage::{FileKey, FileOptions};
 
 /// Whether paths that an image names are followed. They are opened for reading only.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -32,8 +31,16 @@ pub enum Gate {
 }
 
 impl Gate {
-    /// Where `path`, which the image at `child` names, really is, if that may be opened.
-    fn admit(&self, child: &Path, path: &Path) -> core::result::Result<PathBuf, ParentState> {
+    /// Where what the image at `child` names really is, if that may be opened.
+    fn admit(
+        &self,
+        child: &Path,
+        name: &ImageName,
+    ) -> core::result::Result<ImageName, ParentState> {
+        name.map(|path| self.admit_file(child, path))
+    }
+
+    fn admit_file(&self, child: &Path, path: &Path) -> core::result::Result<PathBuf, ParentState> {
         let directories = match self {
             Self::Closed => return Err(ParentState::Unknown),
             Self::Open => return Ok(path.to_owned()),
@@ -123,11 +130,9 @@ impl ParentReport {
 }
 
 /// As a layer of a chain; its format is forced, so that it is not guessed a second time.
-fn layer(recorded: &Recorded, path: &Path, format: Format) -> Layer {
-    let mut name = OsString::from(format.word());
-    name.push(":");
-    name.push(path);
-    Layer::File { path: PathBuf::from(name), window: recorded.config_window() }
+fn layer(recorded: &Recorded, name: &ImageName, format: Format) -> Layer {
+    let name = ImageName { forced: Some(format), ..name.clone() };
+    Layer::File { path: name.spelt(), window: recorded.config_window() }
 }
 
 /// What a single image would be as a parent, without anything below it.
@@ -160,7 +165,7 @@ pub(super) fn below_of_open(name: &ImageName, file: &ImageFile, format: Format) 
         parent,
         window: (window != Window::default()).then_some(part),
         files: file.keys()?,
-        path: name.hint(),
+        path: Some(name.hint()),
         forced: name.misleading(&file.main),
         sectors: len.div_ceil(SECTOR_BYTES),
     })
@@ -184,28 +189,28 @@ pub(crate) fn parents(
             break;
         }
         let admitted = match &recorded.path {
-            Some(path) => gate.admit(&child, path),
+            Some(path) => gate.admit(&child, &ImageName::remembered(path, Path::new(""))),
             None => Err(ParentState::Unknown),
         };
-        let path = match admitted {
-            Ok(path) => path,
+        let name = match admitted {
+            Ok(name) => name,
             Err(state) => {
                 reports.push(ParentReport { path: recorded.path, state, format: recorded.format });
                 break;
             }
         };
-        let (report, below) = match look(&path, &recorded, &mut seen) {
+        let (report, below) = match look(&name, &recorded, &mut seen) {
             Ok(looked) => looked,
             Err(error) => {
                 let state = ParentState::Unusable(error.to_string());
-                (ParentReport { path: Some(path.clone()), state, format: None }, None)
+                (ParentReport { path: Some(name.spelt()), state, format: None }, None)
             }
         };
         if let (true, Some(format)) = (report.is_usable(), report.format) {
-            layers.push(layer(&recorded, &path, format));
+            layers.push(layer(&recorded, &name, format));
             next = below;
         }
-        child.clone_from(&path);
+        child = name.path;
         reports.push(report);
     }
     Ok((reports, layers))
@@ -213,23 +218,22 @@ pub(crate) fn parents(
 
 /// Looks at one parent: how it is, and what it recorded itself.
 fn look(
-    path: &Path,
+    name: &ImageName,
     recorded: &Recorded,
     seen: &mut Vec<FileKey>,
 ) -> Result<(ParentReport, Option<Recorded>)> {
-    let file = FileStorage::open(path, &FileOptions::default())?;
-    let report = |state, format| ParentReport { path: Some(path.to_owned()), state, format };
-    let key = file.key()?;
-    if seen.contains(&key) {
+    let (file, _) = name.open(&FileOptions::default())?;
+    let report = |state, format| ParentReport { path: Some(name.spelt()), state, format };
+    let keys = file.keys()?;
+    if keys.iter().any(|key| seen.contains(key)) {
         let state = ParentState::Unusable("the chain comes back to a file above".to_owned());
         return Ok((report(state, None), None));
     }
-    seen.push(key);
-    let file = ImageFile::from(file);
+    seen.extend(keys);
     if let Some(merging) = merging_words(&file)? {
         return Ok((report(ParentState::Unusable(merging), None), None));
     }
-    let (format, found) = recognise(&file, recorded)?;
+    let (format, found) = recognise(&file, name.forced.or(recorded.format), recorded)?;
     Ok(match found {
         Ok(()) => {
             let state = match recorded.known {
@@ -246,13 +250,14 @@ fn look(
 /// anything, even what looks like a layer.
 fn recognise(
     file: &ImageFile,
+    said: Option<Format>,
     recorded: &Recorded,
 ) -> Result<(Format, core::result::Result<(), ParentMismatch>)> {
-    let format = recorded.format.map_or_else(|| detect(&file.main), Ok)?;
+    let format = said.map_or_else(|| detect(&file.main), Ok)?;
     let compare = |format: Format| recorded.known.matches(Some(&format.candidate(file)?));
     let is_layer = matches!(recorded.known, Known::Identity(ParentIdentity::Layer(_)));
     let first = compare(format);
-    if recorded.format.is_some() || is_layer || matches!(first, Ok(Ok(()))) {
+    if said.is_some() || is_layer || matches!(first, Ok(Ok(()))) {
         return Ok((format, first?));
     }
     let plain = compare(Format::RAW)?;

@@ -128,13 +128,13 @@ pub fn convert(request: &ConvertRequest, progress: &mut Progress<'_>) -> Result<
         "make room and try again; nothing was left behind"
     };
     let pumped = filled.map_err(|error| with_way_out(error, &name.path, left))?;
-    let file = image.file.disk_use()?;
-    image.finish()?;
+    let file = image.file.clone();
+    image.finish(&new)?;
     Ok(Converted {
         format: request.format,
         disk_bytes: sectors.saturating_mul(SECTOR_BYTES),
         data_bytes: pumped.data.saturating_mul(SECTOR_BYTES),
-        file,
+        file: file.disk_use()?,
         parent: below.path,
         warnings: source.warnings().to_vec(),
         path: name.path,

@@ -10,8 +10,8 @@ use crate::error::ErrorKind;
 use crate::image::tests::{Chain, layer};
 use crate::image::{Format, FormatOptions, binding_path};
 
-/// Sectors of the disks: no multiple of anything.
-pub(super) const SECTORS: usize = 3003;
+/// Sectors of the disks: no multiple of anything but of cowloop's two.
+pub(super) const SECTORS: usize = 3002;
 
 pub(super) fn quiet() -> impl FnMut(u64, u64) {
     |_done, _total| {}
@@ -178,7 +178,7 @@ fn a_chain_becomes_one_image_and_a_difference() {
         }
         chain.close();
     };
-    write(&[layer(&base)], &middle, &[(5, 1, 3), (2999, 2, 4), (100, 0, 900)], &mut bytes);
+    write(&[layer(&base)], &middle, &[(5, 1, 3), (2998, 2, 4), (100, 0, 900)], &mut bytes);
     freeze(&middle).unwrap();
     write(&[layer(&middle), layer(&base)], &top, &[(6, 3, 1), (0, 0, 5)], &mut bytes);
     let whole = chain(&[&top, &middle, &base]);
@@ -370,6 +370,9 @@ fn rebase_keeps_the_disk_over_every_other_parent() {
         let bytes = content(21, SECTORS);
         let base = raw(dir, "base.img", &bytes);
         let other = raw(dir, "other.img", &content(22, SECTORS));
+        // Some formats know nothing of a parent but its size and the second of its last change.
+        let file = fs::File::options().write(true).open(&other).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
         let mut wanted = bytes.clone();
         for piece in wanted.chunks_mut(512 * 400) {
             piece[..512 * 3].copy_from_slice(&content(23, 3));
@@ -406,6 +409,84 @@ fn rebase_keeps_the_disk_over_every_other_parent() {
         // The place of the former name may be lost space.
         assert_eq!(report.damage_total, 0, "{report}");
     }
+}
+
+#[test]
+fn a_disk_with_an_odd_sector_is_kept_whole_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let mut bytes = content(26, SECTORS + 1);
+    let golden = ChainName::from(raw(dir, "golden.img", &bytes));
+    bytes.last_mut().into_iter().for_each(|byte| *byte ^= 1);
+    let base = raw(dir, "base.img", &bytes);
+    for format in Format::creatable().filter(|format| !format.ops().is_plain()) {
+        let target = image_name(dir, "top", format);
+        let request = ConvertRequest {
+            source: golden.clone(),
+            target: target.clone(),
+            format,
+            backing: Some(base.clone().into()),
+            ..ConvertRequest::default()
+        };
+        match convert(&request, &mut quiet()) {
+            Ok(_) => assert!(is_equal(&golden, &chain(&[&target, &base])), "{format}"),
+            Err(error) => {
+                assert_eq!((error.kind(), &*format.to_string()), (ErrorKind::Usage, "cowloop"));
+                let create_top = CreateRequest {
+                    path: target.clone(),
+                    backing: Some(base.clone()),
+                    format,
+                    ..CreateRequest::default()
+                };
+                let error = create(&create_top, &mut quiet()).unwrap_err().report();
+                let whole = SECTORS as u64 * 512;
+                assert!(error.contains(&format!("--size {whole}")), "{error}");
+                let accepted = CreateRequest { size_bytes: Some(whole), ..create_top };
+                assert_eq!(create(&accepted, &mut quiet()).unwrap().disk_bytes, whole);
+                let seen = bytes_of(dir, &chain(&[&target, &base]));
+                assert!(seen == bytes[..SECTORS * 512], "{format}");
+            }
+        }
+    }
+}
+
+#[test]
+fn cowfiles_are_packed_and_unpacked() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let golden = raw(dir, "golden.img", &content(27, SECTORS));
+    let mut bytes = content(27, SECTORS);
+    for piece in bytes.chunks_mut(512 * 300).take(10) {
+        piece[512..512 * 7].fill(0x11);
+    }
+    let base = raw(dir, "base.img", &bytes);
+    let cowloop = Format::named("cowloop").unwrap();
+    let to = |name: &str, from: &[&Path], packed: &str| {
+        let request = ConvertRequest {
+            source: chain(from),
+            target: dir.join(name),
+            format: cowloop,
+            options: crate::image::FormatOptions::default().with("packed", packed),
+            backing: Some(base.clone().into()),
+            ..ConvertRequest::default()
+        };
+        convert(&request, &mut quiet())
+    };
+    let [plain, packed, again] = ["plain", "packed", "again"].map(|name| dir.join(name));
+    to("plain", &[&golden], "no").unwrap();
+    let done = to("packed", &[&plain, &base], "yes").unwrap();
+    let facts = info(&packed, &Gate::Closed).unwrap().facts;
+    assert_eq!(facts["cowloop"]["is_packed"], true);
+    let held = facts["cowloop"]["data_bytes"].as_u64().unwrap();
+    assert_eq!(done.file.apparent_bytes, 4096 + held);
+    assert_eq!(fs::read(&packed).unwrap()[6], 2);
+    assert_eq!(check(&packed, &Gate::Closed, &mut quiet()).unwrap().findings_total, 0);
+    assert!(is_equal(&golden.clone().into(), &chain(&[&packed, &base])));
+    to("again", &[&packed, &base], "no").unwrap();
+    let same = |path: &Path| fs::read(path).unwrap();
+    assert!(same(&again) == same(&plain), "byte for byte");
+    assert_eq!(to("x", &[&plain, &base], "perhaps").unwrap_err().kind(), ErrorKind::Usage);
+    assert!(!dir.join("x").exists());
 }
 
 #[test]

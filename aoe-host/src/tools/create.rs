@@ -176,13 +176,28 @@ fn check_expressible(
     if !below.is_blank() && new.format.ops().is_plain() {
         return refused("it would hide what is below it");
     }
-    if new.sectors != below.sectors && !creation.other_size {
+    let whole = whole_units(new.format, new.sectors);
+    if new.sectors != whole {
+        let unit = new.format.ops().unit_sectors().saturating_mul(SECTOR_BYTES);
+        let detail = format!("its disk consists of units of {unit} bytes, and this one does not");
+        let whole = whole.saturating_mul(SECTOR_BYTES);
+        return Err(HostError::usage(format!("create a {} image", new.format), detail)
+            .path(&name.path)
+            .advice(format!("use the native format, or leave the end out with --size {whole}")));
+    }
+    if new.sectors != whole_units(new.format, below.sectors) && !creation.other_size {
         return refused("its disk is always as large as the image below it");
     }
     if below.window.is_some() && !creation.part {
         return refused("it cannot lie on a part of an image");
     }
     Ok(())
+}
+
+/// As many sectors as a disk in this format has over an image of `sectors` sectors.
+pub(super) fn whole_units(format: Format, sectors: u64) -> u64 {
+    let unit = format.ops().unit_sectors().max(1);
+    sectors / unit * unit
 }
 
 fn already_there(path: &Path) -> HostError {

@@ -11,6 +11,7 @@ use cow_core::units::{Extent, SECTOR_BYTES};
 use serde::Serialize;
 
 use super::chain::{Gate, below_of};
+use super::create::whole_units;
 use super::disk::{OverlayDisk, WriteDisk, with_way_out};
 use super::parts::{Content, Part, changes};
 use super::source::{ChainName, Found, Memory, Piece, Source, layers_of};
@@ -93,7 +94,8 @@ pub fn rebase(request: &RebaseRequest, progress: &mut Progress<'_>) -> Result<Re
     if below.is_blank() && overlay.format.ops().needs_parent() {
         return Err(refused(ErrorKind::Unsupported, "its format needs an image below it"));
     }
-    if below.sectors != sectors && creation.is_none_or(|creation| !creation.other_size) {
+    let possible = whole_units(overlay.format, below.sectors);
+    if possible != sectors && creation.is_none_or(|creation| !creation.other_size) {
         let detail = "its disk is always as large as the image below it, and that one is not";
         return Err(refused(ErrorKind::Unsupported, detail));
     }

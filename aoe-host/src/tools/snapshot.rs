@@ -66,7 +66,8 @@ pub fn snapshot(request: &SnapshotRequest) -> Result<Snapshot> {
     })?;
     let sectors = len.div_ceil(SECTOR_BYTES);
     let files = file.keys()?;
-    let below = Below { parent, window: None, path: name.hint(), forced: None, sectors, files };
+    let path = Some(name.hint());
+    let below = Below { parent, window: None, path, forced: None, sectors, files };
     let new = NewOverlay {
         format: request.format,
         sectors,

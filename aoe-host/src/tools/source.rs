@@ -45,9 +45,10 @@ impl ChainName {
     /// # Errors
     /// A layer without a name; `blank:SIZE` anywhere but at the end, or of no size.
     pub fn parse(text: &OsStr) -> Result<Self> {
-        let whole = ImageName::parse(Path::new(text)).path;
+        let whole = ImageName::parse(Path::new(text));
+        let mut files = core::iter::once(&whole.path).chain(&whole.metadata);
         let words = match text.to_str() {
-            Some(words) if whole.symlink_metadata().is_err() => words,
+            Some(words) if files.any(|path| path.symlink_metadata().is_err()) => words,
             _ => return Ok(Self::from(PathBuf::from(text))),
         };
         let refused = |detail: &str| HostError::usage(format!("use the chain `{words}`"), detail);

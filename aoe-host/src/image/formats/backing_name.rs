@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{ErrorKind, HostError, Result};
+use crate::image::name::ImageName;
 use crate::image::parent::Below;
 
 /// The path that a name in the image at `image` means.
@@ -13,6 +14,10 @@ use crate::image::parent::Below;
 /// A name that is no path but a protocol, such as `nbd://HOST` or `json:{...}`: QEMU would connect to
 /// it, and a file of that name is not what was meant.
 pub(super) fn resolve(name: &[u8], image: &Path) -> Result<PathBuf> {
+    let remembered = ImageName::remembered(Path::new(OsStr::from_bytes(name)), directory(image));
+    if remembered.metadata.is_some() {
+        return Ok(remembered.spelt()); // of ours: no such protocol exists
+    }
     let name = name.strip_prefix(b"file:").unwrap_or(name);
     let before_colon = name.split(|byte| *byte == b':').next().unwrap_or_default();
     if before_colon.len() < name.len() && !before_colon.contains(&b'/') {
@@ -31,14 +36,10 @@ pub(super) fn resolve(name: &[u8], image: &Path) -> Result<PathBuf> {
 /// directory, so that they can be moved together; otherwise the whole path.
 ///
 /// # Errors
-/// What is below has no single file.
+/// Nothing is below.
 pub(super) fn name_of(below: &Below, image: &Path, op: &str) -> Result<Vec<u8>> {
     let Some(path) = below.path.as_deref() else {
-        let detail = if below.is_blank() {
-            "the format cannot give up its parent"
-        } else {
-            "an image of two files has no name that could be recorded"
-        };
+        let detail = "the format cannot give up its parent";
         return Err(HostError::new(ErrorKind::Unsupported, op).path(image).detail(detail));
     };
     let here = std::fs::canonicalize(directory(image)).ok();
@@ -70,7 +71,8 @@ mod tests {
         assert_eq!(at("../a:b").unwrap(), Path::new("dir/../a:b"));
         assert_eq!(at("/abs/base.img").unwrap(), Path::new("/abs/base.img"));
         assert_eq!(resolve(b"x", Path::new("top.qcow")).unwrap(), Path::new("./x"));
-        for name in ["nbd://host/x", "json:{\"driver\":\"raw\"}", "fat:rw:dir", ":"] {
+        assert_eq!(at("dm-cow:w+/b").unwrap(), Path::new("dm-cow:dir/w+/b"));
+        for name in ["dm-cow:w", "nbd://host/x", "json:{\"driver\":\"raw\"}", "fat:rw:dir", ":"] {
             assert!(at(name).is_err(), "{name}");
         }
     }

@@ -81,7 +81,7 @@ impl ImageFormat for DmSnapshot {
     }
 
     fn disk_bytes(&self, file: &ImageFile) -> Result<Option<u64>> {
-        let origin = self.parent(file)?.and_then(|recorded| recorded.disk_sectors());
+        let origin = Binding::load(&file.main)?.and_then(|binding| binding.disk_sectors());
         Ok(origin.map(|sectors| sectors.saturating_mul(SECTOR_BYTES)))
     }
 
@@ -120,7 +120,7 @@ impl ImageFormat for DmSnapshot {
         below_sectors: Option<u64>,
         index: &'i mut Vec<IndexEntry>,
     ) -> Result<Layer<'i>> {
-        let recorded = || self.parent(file).map(|r| r.and_then(|r| r.disk_sectors()));
+        let recorded = || Binding::load(&file.main).map(|b| b.and_then(|b| b.disk_sectors()));
         let sectors = match below_sectors.map_or_else(recorded, |sectors| Ok(Some(sectors)))? {
             Some(sectors) => sectors,
             None => reach(&file.main)?,

@@ -13,7 +13,7 @@ use cow_core::storage::ReadStorage;
 use cow_core::units::SECTOR_BYTES;
 use serde::{Serialize, Serializer};
 
-use super::binding::{Binding, ParentRecord};
+use super::binding::Binding;
 use super::identity::{identity_of, mtime_of};
 use super::name::{ImageFile, ImageKeys};
 use super::notes::NoteId;
@@ -23,19 +23,34 @@ use crate::error::{ErrorKind, HostError, Result};
 use crate::storage::FileStorage;
 
 mod backing_name;
+mod bitmaps;
+mod cowloop;
+mod dm_cow;
 mod dm_snapshot;
 mod foreign;
 mod native;
 mod options;
 mod qcow1;
 mod raw;
+mod uml;
 
 pub use options::FormatOptions;
 pub(crate) use options::OptionSpec;
 
 /// Every format, in the order in which files are asked. The last one takes everything.
-static FORMATS: &[&dyn ImageFormat] =
-    &[&native::Native, &dm_snapshot::DmSnapshot, &qcow1::Qcow1, &raw::Raw];
+static FORMATS: &[&dyn ImageFormat] = &[
+    &native::Native,
+    &dm_snapshot::DmSnapshot,
+    &qcow1::Qcow1,
+    &uml::Uml,
+    &cowloop::Cowloop,
+    &dm_cow::INTENDED,
+    &dm_cow::POSTED_512,
+    &dm_cow::POSTED_1024,
+    &dm_cow::POSTED_2048,
+    &dm_cow::POSTED_4096,
+    &raw::Raw,
+];
 
 /// What the host asks of a format. A method changes nothing unless it says so, and nothing at all
 /// when it returns an error before its first write: everything that could be refused is looked at
@@ -56,6 +71,11 @@ pub(crate) trait ImageFormat: fmt::Debug + Sync {
     /// It cannot exist without a parent, even if nothing is recorded about one.
     fn needs_parent(&self) -> bool {
         false
+    }
+
+    /// The disk is a whole number of so many sectors. Of a parent that is not, the rest is left out.
+    fn unit_sectors(&self) -> u64 {
+        1
     }
 
     /// When an image is made, its parent is written down in our file beside it, because the format
@@ -162,6 +182,11 @@ pub(crate) trait ImageFormat: fmt::Debug + Sync {
         Err(self.cannot("create", file.path()))
     }
 
+    /// The last step of making an image: it is filled, closed, and still without its name.
+    fn complete(&self, _file: &mut ImageFile, _options: &FormatOptions) -> Result<()> {
+        Ok(())
+    }
+
     /// Reads all metadata and tells what is wrong with them.
     fn check(
         &self,
@@ -216,9 +241,8 @@ pub(crate) trait ImageFormat: fmt::Debug + Sync {
 
 /// Writes down what is below an image, in our file beside it.
 fn bind(file: &ImageFile, below: &Below) -> Result<()> {
-    let record = ParentRecord::new(&below.parent.identity, below.hint().as_deref());
     let binding = match Binding::load(&file.main)? {
-        Some(binding) => binding.with_parent(record),
+        Some(binding) => binding.with_parent(below),
         None => Binding::new(below)?,
     };
     binding.save(&file.main)
