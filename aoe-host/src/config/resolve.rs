@@ -9,7 +9,7 @@ use super::{
     NewClients, ServeConfig, ServeWords, Top, Window, check_name, disk_len,
 };
 use crate::error::{HostError, Result};
-use crate::values::{Address, ByteSize, Mac, address_after};
+use crate::values::{ByteSize, Mac, address_after};
 
 /// Longest path of a UNIX socket, without the terminating zero (`sun_path` in unix(7)).
 const SOCKET_PATH_LEN_MAX: usize = 107;
@@ -35,7 +35,7 @@ impl ServeWords {
         }
         let mut exports = self.collect_exports()?;
         self.bind_exports(&mut exports)?;
-        check_files(&exports)?;
+        check_chains(&exports)?;
         let overlays = self.overlay_directory(&exports)?;
         let control = self.control_path(overlays.as_deref())?;
         let config = ServeConfig {
@@ -356,43 +356,18 @@ pub(crate) fn backing_of(words: &[LayerWord]) -> core::result::Result<Vec<Layer>
     Ok(backing)
 }
 
-/// A file is written by one export only, and never read as a layer by any.
-fn check_files(exports: &[Export]) -> Result<()> {
-    let files_of = |export: &Export| -> Vec<PathBuf> {
-        let path_of = |layer: &Layer| match layer {
-            Layer::File { path, .. } => Some(path.clone()),
+/// No chain names a file twice.
+fn check_chains(exports: &[Export]) -> Result<()> {
+    for export in exports {
+        let files = export.backing.iter().filter_map(|layer| match layer {
+            Layer::File { path, .. } => Some(path),
             Layer::Recorded | Layer::Blank { .. } => None,
-        };
-        export.backing.iter().filter_map(path_of).collect()
-    };
-    let mut writer_of: BTreeMap<&Path, Address> = BTreeMap::new();
-    for export in exports {
-        if let Top::File(path) = &export.top
-            && let Some(other) = writer_of.insert(path, export.address)
-        {
-            return Err(HostError::usage("serve", format!("{other} writes to the same overlay"))
-                .path(path)
-                .export(export.address)
-                .advice("two disks can never share one overlay"));
-        }
-    }
-    for export in exports {
-        let files = files_of(export);
+        });
+        let files: Vec<_> = files.collect();
         if let Some(path) = first_duplicate(&files) {
             return Err(HostError::usage("serve", "the chain names a file twice")
                 .path(path)
                 .export(export.address));
-        }
-        if let Some((path, writer)) =
-            files.iter().find_map(|path| writer_of.get_key_value(path.as_path()))
-        {
-            return Err(HostError::usage(
-                "serve",
-                format!("{writer} writes to a file that is a layer here"),
-            )
-            .path(path)
-            .export(export.address)
-            .advice("freeze the overlay first, or use another one"));
         }
     }
     Ok(())

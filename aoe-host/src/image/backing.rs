@@ -4,15 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cow_core::engine::MAX_LAYERS;
-use cow_core::format::{Layer, native};
+use cow_core::format::Layer;
 use cow_core::pages::StorageKey;
-use cow_core::storage::ReadStorage;
 use cow_core::units::SECTOR_BYTES;
 
 use super::identity::mtime_of;
 use super::merging::refuse_merging;
 use super::name::{ImageFile, ImageKeys, ImageName};
-use super::parent::{Below, Candidate};
+use super::parent::{Below, Candidate, part_of};
 use crate::config::{self, Window};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::storage::{Access, Change, ChangeWatch, FileOptions, FileTable, LockMode};
@@ -156,12 +155,7 @@ impl Stack {
         // Lives as long as the process: see `open_backing`.
         let index = Box::leak(Box::default());
         let opened = format.ops().open_layer(&file, keys, self.below.as_ref(), index)?;
-        let window = file.main.window();
-        let window = (window != Window::default())
-            .then(|| -> Result<_> {
-                Ok(native::Window { offset: window.offset_bytes, len: file.main.len_bytes()? })
-            })
-            .transpose()?;
+        let window = part_of(&file.main)?;
         self.below = Some(Below {
             parent: Candidate {
                 identity: opened.identity,

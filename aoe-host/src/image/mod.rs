@@ -43,7 +43,9 @@ pub(crate) use identity::{identity_of, mtime_of};
 pub(crate) use merging::{
     Journal, NewJournal, merging_words, refuse_marked, refuse_merging, unmark,
 };
-pub(crate) use overlay::{NewOverlay, begin_image, make_overlay, overlay_options, with_content};
-pub(crate) use parent::{Below, Candidate, Known, Recorded, mismatch_words};
+pub(crate) use overlay::{
+    NewOverlay, begin_image, make_overlay, overlay_options, refuse_itself, with_content,
+};
+pub(crate) use parent::{Below, Candidate, Known, Recorded, mismatch_words, part_of};
 pub(crate) use report::Facts;
 pub(crate) use text::{bytes as bytes_text, line};

@@ -356,7 +356,7 @@ pub(crate) fn overlay_options(direct: bool) -> FileOptions {
 }
 
 /// An overlay in its own chain would be refused by its own lock; this says why.
-fn refuse_itself(name: &ImageName, below: &Below) -> Result<()> {
+pub(crate) fn refuse_itself(name: &ImageName, below: &Below) -> Result<()> {
     for path in core::iter::once(&name.path).chain(&name.metadata) {
         if FileKey::of(path).is_some_and(|key| below.files.contains(&key)) {
             let detail = "it is also one of the layers below itself";

@@ -89,6 +89,19 @@ impl Below {
     }
 }
 
+/// The part of a file that is used, if not all of it.
+///
+/// # Errors
+/// The medium's.
+pub(crate) fn part_of(file: &FileStorage) -> Result<Option<Window>> {
+    if file.window() == config::Window::default() {
+        return Ok(None);
+    }
+    let part = Window { offset: file.window().offset_bytes, len: file.len_bytes()? };
+    let is_all = part.offset == 0 && part.len == file.whole()?.len_bytes()?;
+    Ok((!is_all).then_some(part))
+}
+
 /// By what an image recognises its parent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Known {
@@ -261,7 +274,10 @@ impl Recorded {
             return Err(parent_refused(mismatch, image, &shown));
         }
         let found = below.and_then(|b| b.window);
-        if self.window == found || self.known == Known::Nothing {
+        // A part that is all of it is none, however it was written down.
+        let whole = below.filter(|b| b.window.is_none()).and_then(|b| b.parent.size_bytes);
+        let recorded = self.window.filter(|w| w.offset != 0 || Some(w.len) != whole);
+        if recorded == found || self.known == Known::Nothing {
             return Ok(());
         }
         let words = |window: Option<Window>| match window {
@@ -272,7 +288,7 @@ impl Recorded {
             .path(image)
             .detail(format!(
                 "it was made over another part of its parent: {}, not {}",
-                words(self.window),
+                words(recorded),
                 words(found)
             ))
             .advice("check --offset and --length"))

@@ -4,14 +4,17 @@
 //!    the files leave no doubt; where they do, nothing is opened.
 //! 2. A chain that ends in an image with a parent goes on as that image says, as far as following
 //!    its paths is permitted.
+//! 3. Only then is it known which files are written, and that nobody else has them.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use crate::config::{EXPORT_OPTIONS, Export, Layer, ServeConfig, Top, Window};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{ImageFile, ImageName};
 use crate::storage::FileOptions;
 use crate::tools::{Gate, ParentReport, ParentState, parents};
+use crate::values::Address;
 
 /// The configuration with complete chains, and what the operator should know about them.
 ///
@@ -40,6 +43,7 @@ pub(super) fn settle(config: &ServeConfig) -> Result<ServeConfig> {
         config.warnings.extend(warnings.iter().map(|words| format!("{address}: {words}")));
         known.push((typed, export.clone()));
     }
+    check_writers(&config.exports)?;
     Ok(config)
 }
 
@@ -60,6 +64,43 @@ fn refuse_mistyped(export: &Export) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A file is written by one export only, and never read as a layer by any.
+fn check_writers(exports: &[Export]) -> Result<()> {
+    let mut writer_of: BTreeMap<PathBuf, Address> = BTreeMap::new();
+    for export in exports {
+        if let Top::File(path) = &export.top
+            && let Some(other) = writer_of.insert(ImageName::parse(path).path, export.address)
+        {
+            return Err(HostError::usage("serve", format!("{other} writes to the same overlay"))
+                .path(path)
+                .export(export.address)
+                .advice("two disks can never share one overlay"));
+        }
+    }
+    for export in exports {
+        let mut files = layer_files(export).map(|path| ImageName::parse(path).path);
+        if let Some((path, writer)) =
+            files.find_map(|path| writer_of.get(&path).map(|writer| (path, writer)))
+        {
+            return Err(HostError::usage(
+                "serve",
+                format!("{writer} writes to a file that is a layer here"),
+            )
+            .path(path)
+            .export(export.address)
+            .advice("freeze the overlay first, or use another one"));
+        }
+    }
+    Ok(())
+}
+
+fn layer_files(export: &Export) -> impl Iterator<Item = &PathBuf> {
+    export.backing.iter().filter_map(|layer| match layer {
+        Layer::File { path, .. } => Some(path),
+        Layer::Recorded | Layer::Blank { .. } => None,
+    })
 }
 
 /// What a name in a chain stands for.
@@ -123,7 +164,7 @@ fn turn_round(export: &mut Export, warnings: &mut Vec<String>) -> Result<()> {
 }
 
 /// The files of a chain as typed, if it is made of whole files only and has no overlay besides.
-fn files_of(export: &Export) -> Option<Vec<std::path::PathBuf>> {
+fn files_of(export: &Export) -> Option<Vec<PathBuf>> {
     let mut paths = match &export.top {
         Top::File(path) => vec![path.clone()],
         Top::ReadOnly | Top::PerClient => Vec::new(),
@@ -198,7 +239,7 @@ fn not_found(child: &Path, report: &ParentReport) -> HostError {
     let advice = match &report.state {
         ParentState::Elsewhere => "add --follow DIR, or name the whole chain, from top to base",
         ParentState::Different(_) => {
-            "`cowblade rebase` accepts another parent; or name the right one behind it"
+            "`cowblade rebind` accepts another file of the same content; or name the right one behind it"
         }
         _ => "name the whole chain, from top to base",
     };
@@ -210,8 +251,6 @@ fn not_found(child: &Path, report: &ParentReport) -> HostError {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use tempfile::TempDir;
 
     use super::*;
@@ -296,6 +335,31 @@ mod tests {
         }
         let error = settled(dir, "{}/golden,readonly", &[]).unwrap_err().to_string();
         assert!(error.contains("per-client"), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_written_by_one_disk_only_whichever_way_round_it_is_typed() {
+        let (dir, _elsewhere) = files();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let [golden, middle, top] = ["golden", "middle", "top"].map(path);
+        overlay(path("other").into(), Path::new(&golden));
+        let other = path("other");
+        let two = |first: String, second: String| {
+            let word = |chain: String| -> ExportWord { chain.parse().unwrap() };
+            let words = ServeWords {
+                interface: vec!["eth0".to_owned()],
+                export: vec![word(format!("0.1={first}")), word(format!("0.2={second}"))],
+                overlays: Some(dir.path().join("overlays")),
+                ..ServeWords::default()
+            };
+            settle(&words.resolve().unwrap()).map(drop).map_err(|error| error.to_string())
+        };
+        let up = format!("{golden},{middle},{top}");
+        assert_eq!(two(up.clone(), format!("{golden},{other}")), Ok(()), "one base below both");
+        let error = two(up, format!("native:{top},{middle},{golden}")).unwrap_err();
+        assert!(error.contains("writes to the same overlay"), "{error}");
+        let error = two(format!("{golden},{other}"), format!("{top},{other}")).unwrap_err();
+        assert!(error.contains("a file that is a layer"), "{error}");
     }
 
     #[test]

@@ -4,7 +4,6 @@ use core::fmt;
 use std::path::{Path, PathBuf};
 
 use cow_core::engine::MAX_LAYERS;
-use cow_core::format::native;
 use cow_core::identity::{ParentIdentity, ParentMismatch};
 use cow_core::units::SECTOR_BYTES;
 use serde::Serialize;
@@ -13,7 +12,7 @@ use crate::config::{Layer, Window};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{
     Below, Format, ImageFile, ImageName, Known, Recorded, detect, merging_words, mismatch_words,
-    refuse_merging,
+    part_of, refuse_merging,
 };
 use crate::storage::{FileKey, FileOptions};
 
@@ -145,7 +144,6 @@ pub(super) fn below_of(path: &Path, window: Window) -> Result<Below> {
 
 /// As [`below_of`], of an image that is open already; the part of it that is used is that of its file.
 pub(super) fn below_of_open(name: &ImageName, file: &ImageFile, format: Format) -> Result<Below> {
-    let window = file.main.window();
     let refused = |kind, detail: &str| {
         HostError::new(kind, "use the image as parent").path(&name.path).detail(detail)
     };
@@ -160,10 +158,9 @@ pub(super) fn below_of_open(name: &ImageName, file: &ImageFile, format: Format) 
                 .advice("serve it once over its origin, which writes that down"));
         }
     };
-    let part = native::Window { offset: window.offset_bytes, len };
     Ok(Below {
         parent,
-        window: (window != Window::default()).then_some(part),
+        window: part_of(&file.main)?,
         files: file.keys()?,
         path: Some(name.hint()),
         forced: name.misleading(&file.main),

@@ -21,7 +21,7 @@ use crate::config::{self, LayerWord, Window, backing_of, layers_of as table_laye
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{
     Backing, Format, ImageFile, ImageKeys, ImageName, NoteLog, Recorded, default_notes_directory,
-    open_backing, refuse_merging,
+    open_backing, refuse_itself, refuse_merging,
 };
 use crate::storage::{
     Change, ChangeWatch, FileKey, FileOptions, FileStorage, FileTable, LockMode, Stretch,
@@ -190,6 +190,9 @@ impl Found {
     /// Compares what is below with what the image recorded.
     pub(super) fn check(&self, backing: Option<&Backing>) -> Result<()> {
         let below = backing.map(Backing::below);
+        if let Some(below) = below {
+            refuse_itself(&self.name, below)?;
+        }
         if let Some(recorded) = &self.recorded {
             return recorded.check(below, self.file.path());
         }
