@@ -69,6 +69,7 @@ pub mod sim_life;
 pub mod sim_plan;
 pub mod sim_watch;
 pub mod site;
+pub mod stack;
 pub mod target;
 pub mod wire;
 pub mod workspace;

@@ -1,6 +1,6 @@
 //! The person at the keyboard: runs `cowblade` and other tools and reads what they print.
 
-use std::process::Output;
+use std::process::{Command, Output};
 
 use crate::net::Namespace;
 use crate::workspace;
@@ -44,6 +44,15 @@ impl Said {
 /// Runs `cowblade arguments` in a namespace.
 pub fn cowblade(namespace: &Namespace, arguments: &[&str]) -> Said {
     Said::of(&namespace.run(workspace::cowblade(), arguments))
+}
+
+/// Runs `cowblade arguments` here, for what needs no network.
+///
+/// # Panics
+/// If it cannot be started.
+pub fn local(arguments: &[&str]) -> Said {
+    let output = Command::new(workspace::cowblade()).args(arguments).output();
+    Said::of(&output.expect("the program can be started"))
 }
 
 /// Runs another program in a namespace, ten seconds at most.

@@ -466,7 +466,7 @@ fn cowfiles_are_packed_and_unpacked() {
             source: chain(from),
             target: dir.join(name),
             format: cowloop,
-            options: crate::image::FormatOptions::default().with("packed", packed),
+            options: FormatOptions::default().with("packed", packed),
             backing: Some(base.clone().into()),
             ..ConvertRequest::default()
         };
