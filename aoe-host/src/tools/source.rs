@@ -143,6 +143,13 @@ impl Found {
 
     /// The top alone.
     pub(super) fn open_top(chain: &ChainName, options: &FileOptions) -> Result<Self> {
+        let top = Self::open_damaged(chain, options)?;
+        let recorded = top.format.ops().parent(&top.file)?;
+        Ok(Self { recorded, ..top })
+    }
+
+    /// The top alone, of which not even the header need be whole.
+    pub(super) fn open_damaged(chain: &ChainName, options: &FileOptions) -> Result<Self> {
         let path = chain.top().ok_or_else(|| {
             HostError::usage("use the chain", "blank:SIZE is no image")
                 .advice("name the overlay first")
@@ -153,8 +160,7 @@ impl Found {
             _ => Window::default(),
         };
         let (file, format) = name.open(&FileOptions { window, ..*options })?;
-        let recorded = format.ops().parent(&file)?;
-        Ok(Self { name, file, format, recorded, below: Vec::new() })
+        Ok(Self { name, file, format, recorded: None, below: Vec::new() })
     }
 
     /// The layers that were named, as the parts of files that the layers above recorded, and those that

@@ -100,9 +100,19 @@ pub fn merge(request: &MergeRequest, progress: &mut Progress<'_>) -> Result<Merg
     if let Some(merged) = merged_and_deleted(request)? {
         return Ok(merged);
     }
-    let top = Found::open_top(&request.chain, &overlay_options(false))?;
+    let options = overlay_options(false);
+    let journal = match request.chain.top() {
+        Some(path) => Journal::load(&ImageName::parse(path).path)?,
+        None => None,
+    };
+    // One that was cut while its overlay was emptied left an overlay that says nothing any more.
+    let top = if journal.as_ref().is_some_and(|journal| journal.is_complete) {
+        Found::open_damaged(&request.chain, &options)?
+    } else {
+        Found::open_top(&request.chain, &options)?
+    };
     refuse_unmergeable(&top)?;
-    let merge = match Journal::load(&top.name.path)? {
+    let merge = match journal {
         Some(journal) => Merge::again(top, journal, request)?,
         None => Merge::begin(top, request)?,
     };
@@ -183,6 +193,7 @@ struct Merge {
 
 impl Merge {
     fn begin(top: Found, request: &MergeRequest) -> Result<Self> {
+        top.refuse_pending()?;
         let top = top.find_below(&request.chain, &request.gate)?;
         let parent = Parent::open(&top.below, top.file.path())?;
         refuse_merging(&parent.file)?;
@@ -216,6 +227,7 @@ impl Merge {
         };
         let is_marked = journal.is_marked(&parent.file.main)?;
         if !journal.is_complete {
+            top.refuse_pending()?;
             if !journal.is_overlay(&top.format.ops().identity(&top.file)?) {
                 return Err(refused(top.file.path(), "it was changed after the merge began"));
             }
@@ -362,8 +374,7 @@ fn refuse_unmergeable(top: &Found) -> Result<()> {
         let detail = "on a device, nothing can be written down about a merge that is cut";
         return Err(refused(ErrorKind::Unsupported, detail).advice("make a new image, with -o"));
     }
-    refuse_marked(&top.file)?;
-    top.refuse_pending()
+    refuse_marked(&top.file)
 }
 
 fn refuse_keep(top: &Found, keep: KeepOverlay) -> Result<()> {
