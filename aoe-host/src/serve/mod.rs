@@ -477,26 +477,25 @@ impl<'m> Running<'m> {
 
     fn link_events(&mut self, now: Duration) -> bool {
         let mut advertise = Vec::new();
+        let leads = self.leads();
         for (number, link) in self.links.iter_mut().enumerate() {
             while let Some(event) = link.poll_event(now) {
                 self.server.link_changed(number, link.mac(), link.mtu());
-                let name = link.name();
-                match event {
-                    LinkEvent::Down => self.edge.log.info(&format!("{name} is down")),
-                    LinkEvent::Gone => self.edge.log.info(&format!("{name} is gone")),
-                    LinkEvent::Recreated => self.edge.log.info(&format!("{name} is back")),
-                    LinkEvent::Up => {
-                        self.edge.log.info(&format!("{name} is up"));
-                        advertise.push(number);
-                    }
-                    LinkEvent::MtuChanged { mtu } => {
-                        self.edge.log.info(&format!("{name} has an MTU of {mtu} now"));
-                        advertise.push(number);
-                    }
-                    LinkEvent::MacChanged { mac } => {
-                        self.edge.log.info(&format!("{name} has the address {mac} now"));
-                        advertise.push(number);
-                    }
+                let what = match event {
+                    LinkEvent::Down => "is down".to_owned(),
+                    LinkEvent::Gone => "is gone".to_owned(),
+                    LinkEvent::Recreated => "is back".to_owned(),
+                    LinkEvent::Up => "is up".to_owned(),
+                    LinkEvent::MtuChanged { mtu } => format!("has an MTU of {mtu} now"),
+                    LinkEvent::MacChanged { mac } => format!("has the address {mac} now"),
+                };
+                // Each worker sees it on a link of its own.
+                if leads {
+                    self.edge.log.info(&format!("{} {what}", link.name()));
+                }
+                let is_absent = [LinkEvent::Down, LinkEvent::Gone, LinkEvent::Recreated];
+                if !is_absent.contains(&event) {
+                    advertise.push(number);
                 }
             }
         }
