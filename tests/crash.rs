@@ -94,6 +94,24 @@ fn writeback_qcow1_images_are_old_or_new_and_keep_notes() {
     }
 }
 
+/// Tiny clusters with many tables; counts of one bit; version 2, which has no mark for zeros.
+const QCOW2: [Format; 3] =
+    [Format::qcow2(3, 9, 16), Format::qcow2(3, 12, 1), Format::qcow2(2, 12, 16)];
+
+#[test]
+fn safe_qcow2_images_lose_nothing() {
+    for format in QCOW2 {
+        end_all(format, Durability::Safe, 4, &[CUT, End::Kill]);
+    }
+}
+
+#[test]
+fn writeback_qcow2_images_are_old_or_new_and_keep_notes() {
+    for format in QCOW2 {
+        end_all(format, Durability::Writeback, 4, &[CUT, End::Kill]);
+    }
+}
+
 #[test]
 fn writeback_native_overlays_are_old_or_new_and_keep_notes() {
     let ends = [CUT, End::PowerCut(Tear::Anywhere), End::Kill];
@@ -149,7 +167,15 @@ fn rollback_and_freeze_happen_or_do_not() {
         Format::Cowloop(Width::Bits64),
     ];
     for seed in 0..3 {
-        let mut formats = vec![Format::Native, Format::Dm(8), Format::Dm(1), QCOW1[0], QCOW1[2]];
+        let mut formats = vec![
+            Format::Native,
+            Format::Dm(8),
+            Format::Dm(1),
+            QCOW1[0],
+            QCOW1[2],
+            QCOW2[0],
+            QCOW2[1],
+        ];
         formats.push(bitmaps[usize::try_from(seed).unwrap()]);
         formats.extend(bitmaps.get(3).filter(|_| seed == 0));
         for format in formats {
@@ -202,10 +228,12 @@ fn create_leaves_an_image_or_none() {
     assert!(seen.iter().all(|n| *n > 20), "old and new images: {seen:?}");
 }
 
-const CAUGHT: [Format; 7] = [
+const CAUGHT: [Format; 9] = [
     Format::Native,
     Format::Dm(8),
     QCOW1[0],
+    QCOW2[0],
+    QCOW2[1],
     QCOW1[2],
     Format::Uml(Version::V3),
     Format::DmCow,

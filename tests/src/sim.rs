@@ -236,9 +236,6 @@ impl<'a, 'p> Sim<'a, 'p> {
         if self.chains.iter().all(|c| c.engine.is_idle() && c.active.is_empty()) {
             return Ok(true);
         }
-        if std::env::var("DBG").is_ok() {
-            eprintln!("STUCK {:#?} {:#?}", self.chains[0].engine, self.pool);
-        }
         Err(format!("stuck: {}", self.state()))
     }
 
@@ -384,9 +381,6 @@ impl<'a, 'p> Sim<'a, 'p> {
         let mut lent = Lent { pages: &mut self.pool, layers: c.layers, index: &mut c.index };
         let Some(output) = c.engine.poll(&mut lent) else { return Ok(false) };
         let now = self.machine.events();
-        if std::env::var("DBG").is_ok() {
-            eprintln!("{output:?}");
-        }
         match output {
             Output::Operation(operation) => self.begin(chain, operation)?,
             Output::Fill { id, offset, len } => {

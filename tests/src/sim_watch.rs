@@ -55,7 +55,8 @@ struct Flying {
 struct Storage {
     flying: BTreeMap<u64, Flying>,
     /// Of every data sector: when the first write since it was last published as something else ended.
-    written: HashMap<u64, u64>,
+    written: BTreeMap<u64, u64>,
+    /// [Units](Storage::unit) that a page names.
     published: BTreeSet<u64>,
     /// As `published`, by what an earlier process wrote: perhaps by an older slot of a page.
     before: BTreeSet<u64>,
@@ -186,7 +187,7 @@ impl Watch {
         let named: Vec<u64> = storage.named(page, bytes).collect();
         storage.once(page)?;
         let data = self.storages.entry(self.data_of(key)).or_default();
-        named.into_iter().try_for_each(|sector| data.name_sector(sector))
+        named.into_iter().try_for_each(|unit| data.name_unit(unit))
     }
 
     /// Key of the storage that the metadata in this one are about.
@@ -211,7 +212,9 @@ impl Watch {
             _ => 1,
         };
         let (start, end) = (offset / 512, offset / 512 + sectors);
-        storage.before.extend(start / unit * unit..end.div_ceil(unit) * unit);
+        let sectors = start / unit * unit..end.div_ceil(unit) * unit;
+        let tracked = storage.unit();
+        storage.before.extend(sectors.start / tracked..sectors.end / tracked);
     }
 
     /// A read is about to end with these bytes: what a metadata page says was published before.
@@ -268,6 +271,15 @@ impl Storage {
             && (by_entry(a) && b.kind == Kind::Write || by_entry(b) && a.kind == Kind::Write)
     }
 
+    /// Sectors that a page names together: of qcow2, whose clusters may have thousands of them, a
+    /// cluster.
+    fn unit(&self) -> u64 {
+        match self.layout {
+            Some(Layout::Qcow2 { cluster, .. }) => cluster / 512,
+            _ => 1,
+        }
+    }
+
     /// The metadata page at this byte.
     fn page_of(&self, offset: u64) -> Option<u64> {
         match self.layout? {
@@ -298,7 +310,7 @@ impl Storage {
         }
     }
 
-    /// Sectors of the storage of which these bytes of a page say that they hold data.
+    /// Units of the storage of which these bytes of a page say that they hold data.
     fn named<'b>(&self, page: u64, bytes: &'b [u8]) -> Box<dyn Iterator<Item = u64> + 'b> {
         match self.layout {
             Some(Layout::Native { data }) if bytes.len() == 4096 => {
@@ -329,8 +341,7 @@ impl Storage {
             Some(Layout::Qcow2 { l1, l1_end, cluster }) if !(l1..l1_end).contains(&page) => {
                 let entries = bytes.as_chunks::<8>().0.iter().map(|e| u64::from_be_bytes(*e));
                 let at = entries.filter(|e| e & (1 | 1 << 62) == 0).map(|e| e & QCOW2_OFFSET);
-                let used = at.filter(|at| *at != 0);
-                Box::new(used.flat_map(move |at| at / 512..(at.saturating_add(cluster)) / 512))
+                Box::new(at.filter(|at| *at != 0).map(move |at| at / cluster))
             }
             _ => Box::new(core::iter::empty()),
         }
@@ -375,7 +386,7 @@ impl Storage {
         }
         if self.page_of(offset).is_none() {
             let named: Vec<u64> = self.named(offset, bytes).take(1 << 16).collect();
-            match named.into_iter().find_map(|sector| self.why_not(sector)) {
+            match named.into_iter().find_map(|unit| self.why_not(unit)) {
                 Some(what) => self.suspects.insert(offset, what),
                 None => self.suspects.remove(&offset),
             };
@@ -383,22 +394,31 @@ impl Storage {
         Ok(())
     }
 
-    /// Why a page must not name this sector of the storage now.
-    fn why_not(&self, sector: u64) -> Option<String> {
-        if self.published.contains(&sector) || self.before.contains(&sector) {
+    /// Why a page must not name this unit of the storage now.
+    fn why_not(&self, unit: u64) -> Option<String> {
+        if self.published.contains(&unit) || self.before.contains(&unit) {
             return None;
         }
-        match self.written.get(&sector) {
-            Some(ended) if *ended < self.synced => return None,
-            Some(_) => return Some(format!("published before its sync: sector {sector}")),
-            None => {}
+        let sectors = self.sectors_of(unit);
+        let not_synced = |(_, ended): &(&u64, &u64)| **ended >= self.synced;
+        if let Some((sector, _)) = self.written.range(sectors.clone()).find(not_synced) {
+            return Some(format!("published before its sync: sector {sector}"));
         }
-        let byte = sector.saturating_mul(512);
-        let under_way = self
-            .flying
-            .values()
-            .any(|f| matches!(f.kind, Kind::Write | Kind::Zero) && f.start <= byte && byte < f.end);
-        under_way.then(|| format!("published under way: sector {sector}"))
+        let mut changing = self.flying.values().filter(|f| {
+            matches!(f.kind, Kind::Write | Kind::Zero)
+                && f.start < sectors.end.saturating_mul(512)
+                && sectors.start.saturating_mul(512) < f.end
+        });
+        let first = changing.find_map(|f| {
+            let mut of_it = sectors.start.max(f.start / 512)..sectors.end.min(f.end.div_ceil(512));
+            of_it.find(|sector| !self.written.contains_key(sector))
+        });
+        first.map(|sector| format!("published under way: sector {sector}"))
+    }
+
+    fn sectors_of(&self, unit: u64) -> core::ops::Range<u64> {
+        let first = unit.saturating_mul(self.unit());
+        first..first.saturating_add(self.unit())
     }
 
     fn publish(&mut self, offset: u64, bytes: &[u8]) -> Result<(), String> {
@@ -431,18 +451,21 @@ impl Storage {
             let gone = before.difference(&named).copied().collect();
             self.forget(page, gone);
         }
-        named.into_iter().try_for_each(|sector| self.name_sector(sector))?;
+        named.into_iter().try_for_each(|unit| self.name_unit(unit))?;
         self.once(page)
     }
 
-    /// A page does not name these sectors any more.
+    /// A page does not name these units any more.
     fn forget(&mut self, page: u64, gone: Vec<u64>) {
-        for sector in gone {
-            self.published.remove(&sector);
+        for unit in gone {
+            self.published.remove(&unit);
             // A write since the previous version is for a later one: a discard that failed may
             // be published all the same.
             let previous = self.pages.get(&page).copied().unwrap_or(0);
-            if self.written.get(&sector).is_some_and(|ended| *ended <= previous) {
+            let sectors = self.sectors_of(unit);
+            let earlier = |(_, ended): &(&u64, &u64)| **ended <= previous;
+            let gone = self.written.range(sectors).filter(earlier).map(|(at, _)| *at);
+            for sector in gone.collect::<Vec<_>>() {
                 self.written.remove(&sector);
             }
         }
@@ -470,10 +493,10 @@ impl Storage {
         }
     }
 
-    /// A metadata page is about to say that this sector of the storage holds data.
-    fn name_sector(&mut self, sector: u64) -> Result<(), String> {
-        let why_not = self.why_not(sector);
-        self.published.insert(sector);
+    /// A metadata page is about to say that this unit of the storage holds data.
+    fn name_unit(&mut self, unit: u64) -> Result<(), String> {
+        let why_not = self.why_not(unit);
+        self.published.insert(unit);
         why_not.map_or(Ok(()), Err)
     }
 }
