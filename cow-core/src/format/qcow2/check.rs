@@ -166,6 +166,21 @@ pub fn check<S: ReadStorage>(
     page: &mut Page,
     found: &mut dyn FnMut(Finding),
 ) -> Result<Report, CheckError<S::Error>> {
+    let needed = check_needed(opened);
+    if (memory.len() as u64) < needed {
+        return Err(CheckError::MemoryTooSmall { needed });
+    }
+    check_again(storage, opened, memory, page, found)
+}
+
+/// As [`check`], for an image that a repair has made longer: the memory was enough for that.
+pub(super) fn check_again<S: ReadStorage>(
+    storage: &S,
+    opened: &Opened,
+    memory: &mut [u16],
+    page: &mut Page,
+    found: &mut dyn FnMut(Finding),
+) -> Result<Report, CheckError<S::Error>> {
     let mut report = Report::default();
     let dirty = opened.header.is_dirty();
     let mut tell = |report: &mut Report, finding: Finding| {
@@ -212,11 +227,13 @@ impl<'w, S: ReadStorage> Walk<'w, S> {
         memory: &'w mut [u16],
         page: &'w mut Page,
     ) -> Result<Self, CheckError<S::Error>> {
-        let needed = check_needed(opened);
-        let len = usize::try_from(needed).ok().filter(|len| *len <= memory.len());
-        let Some(uses) = len.and_then(|len| memory.get_mut(..len)) else {
-            return Err(CheckError::MemoryTooSmall { needed });
-        };
+        let geometry = &opened.header.geometry;
+        let clusters = geometry.host_cluster(geometry.round_up(opened.len));
+        if (memory.len() as u64) < clusters {
+            return Err(CheckError::MemoryTooSmall { needed: check_needed(opened) });
+        }
+        let most = usize::try_from(check_needed(opened)).unwrap_or(usize::MAX).min(memory.len());
+        let uses = memory.get_mut(..most).unwrap_or_default();
         uses.fill(0);
         let volume = Volume::new(&opened.header, StorageKey(0), opened.len);
         let sector = ([0; SECTOR_LEN], u64::MAX);

@@ -40,6 +40,7 @@ const KNOWN: u64 = DIRTY | CORRUPT | EXTERNAL_DATA | COMPRESSION_TYPE | EXTENDED
 const LAZY_REFCOUNTS: u64 = 1;
 
 /// Where fields are that are written one by one.
+pub(super) const NAME_AT: usize = 8;
 pub(super) const REFTABLE_AT: usize = 48;
 pub(super) const INCOMPATIBLE_AT: usize = 72;
 pub(super) const AUTOCLEAR_AT: usize = 88;
@@ -47,6 +48,7 @@ pub(super) const AUTOCLEAR_AT: usize = 88;
 /// Types of header extensions.
 pub(super) const EXT_END: u32 = 0;
 pub(super) const EXT_BACKING_FORMAT: u32 = 0xe279_2aca;
+pub(super) const EXT_FEATURE_NAMES: u32 = 0x6803_f857;
 
 /// Why a header is refused. Offsets are bytes of the image.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -15,7 +15,7 @@ use crate::storage::{ReadStorage, Storage};
 use crate::units::{MAX_SECTORS, SECTOR_BYTES, SECTOR_LEN};
 
 /// Header extensions looked at: images have up to half a dozen.
-const MAX_EXTENSIONS: u32 = 64;
+pub(super) const MAX_EXTENSIONS: u32 = 64;
 
 /// Size of the L1 table of the largest disk that is made: as QEMU allows.
 const MAX_L1_BYTES: u64 = 32 << 20;

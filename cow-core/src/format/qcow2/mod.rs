@@ -6,6 +6,7 @@
 mod tests;
 
 mod allocation;
+mod backing;
 mod bytes;
 mod check;
 mod entry;
@@ -23,6 +24,7 @@ mod tables;
 mod volume;
 mod writable;
 
+pub use backing::{RebaseError, set_backing};
 pub use check::{CheckError, Finding, Report, check, check_needed};
 pub use error::{CreateError, OpenError, OpenWritableError, RefuseWriting, SnapshotError};
 pub use frozen::Frozen;

@@ -5,7 +5,7 @@
 //! wrong marks go, counts go down, missing marks are set, and the image is called sound last.
 
 use super::bytes::{entry, put_entry, put_u64, u64_at};
-use super::check::{CheckError, Finding, Report, check, right_mark};
+use super::check::{CheckError, Finding, Report, check, check_again, right_mark};
 use super::entry::{self as read, COPIED, Cluster, Table};
 use super::geometry::{Counts, Geometry, MAX_HOST_OFFSET};
 use super::header::{CORRUPT, DIRTY, INCOMPATIBLE_AT};
@@ -91,14 +91,14 @@ pub fn repair<S: Storage>(
     job.set_marks(&now, false, &mut repaired).map_err(RepairError::Storage)?;
     job.set_counts(&now, Direction::Down, &mut repaired)?;
     job.set_marks(&now, true, &mut repaired).map_err(RepairError::Storage)?;
-    repaired.left = check(storage, &now, memory, page, &mut |_| {})?;
+    // Nothing is excused by that mark any more.
+    now.header.incompatible &= !DIRTY;
+    repaired.left = check_again(storage, &now, memory, page, &mut |_| {})?;
     // The marks themselves are among the findings.
     let own = u64::from(opened.header.is_corrupt());
     if flagged && repaired.left.damage <= own {
         clear_flags(storage).map_err(RepairError::Storage)?;
         repaired.left.damage = 0;
-        repaired.left.warnings =
-            repaired.left.warnings.saturating_sub(u64::from(opened.header.is_dirty()));
         repaired.cleared = true;
     }
     Ok(repaired)
@@ -155,7 +155,10 @@ impl<S: Storage> Job<'_, S> {
             }
             index = index.saturating_add(1);
         }
-        now.len = now.len.max(geometry.cluster_offset(next));
+        if repaired.blocks > 0 {
+            // They were put behind the end, where the storage is longer now.
+            now.len = now.len.max(geometry.cluster_offset(next));
+        }
         self.storage.sync().map_err(RepairError::Storage)
     }
 

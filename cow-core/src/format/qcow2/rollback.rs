@@ -54,7 +54,10 @@ pub fn rollback<S: Storage>(
         super::OpenWritableError::Storage(error) => RollbackError::Storage(error),
         super::OpenWritableError::Refused { .. } => RollbackError::NoRoom, // never said
     })?;
-    let file_end = if capacity.is_none() { geometry.host_cluster(volume.limit) } else { 0 };
+    // Nothing is in use behind the last count, unless counts cannot be believed.
+    let believed = !header.is_dirty() && !header.is_corrupt();
+    let file_end =
+        if capacity.is_some() || believed { 0 } else { geometry.host_cluster(volume.limit) };
     let aside = Layout::at(&geometry, used.max(file_end));
     let fits = capacity.is_none_or(|len| geometry.cluster_offset(aside.end()) <= len);
     if !aside.is_possible() || !fits {

@@ -45,10 +45,16 @@ impl Snapshot {
         self.vm_state_bytes
     }
 
+    /// Byte and length of its entry in the image, the padding not included. It says when and in which
+    /// order the snapshot was taken, and stays the same as long as the snapshot exists.
+    pub const fn place(&self) -> (u64, u64) {
+        let strings = self.id_len as u64 + self.name_len as u64;
+        (self.offset, HEAD_LEN as u64 + self.extra_len as u64 + strings)
+    }
+
     /// Bytes of the whole entry, padding included.
     pub(super) const fn entry_bytes(&self) -> u64 {
-        let strings = self.id_len as u64 + self.name_len as u64;
-        (HEAD_LEN as u64 + self.extra_len as u64 + strings).next_multiple_of(8)
+        self.place().1.next_multiple_of(8)
     }
 
     /// The first bytes of the identifier (often a decimal number), as many as fit into `buf`.
