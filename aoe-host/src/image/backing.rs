@@ -164,7 +164,7 @@ impl Stack {
                 raw: format.ops().is_plain().then(|| file.main.clone()),
             },
             window,
-            path: Some(name.hint()),
+            path: name.hint(),
             forced: name.misleading(&file.main),
             sectors: opened.layer.sectors(),
             files: below_files,

@@ -45,6 +45,12 @@ pub(crate) fn mtime_of(file: &FileStorage) -> Result<Option<i64>> {
     Ok((!file.is_device()).then(|| about.mtime()))
 }
 
+/// The first half of the SHA-256 of some bytes.
+pub(crate) fn digest_of(bytes: &[u8]) -> [u8; 16] {
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    digest.first_chunk().copied().unwrap_or_default()
+}
+
 /// SHA-256 of the whole content. `progress` is told the bytes done now and then.
 ///
 /// # Errors

@@ -8,14 +8,18 @@ use cow_core::pages::StorageKey;
 
 use super::formats::{Format, recognise};
 use crate::error::{ErrorKind, HostError, Result};
-use crate::storage::{DiskUse, FileKey, FileOptions, FileStorage, FileTable};
+use crate::storage::{Access, DiskUse, FileKey, FileOptions, FileStorage, FileTable};
 
 /// Stands between the two files of an image that keeps its metadata apart.
 const AND: u8 = b'+';
 
+/// Stands between a format and a snapshot inside an image.
+const AT: u8 = b'@';
+
 /// A path as a person gives it: `raw:PATH` forces the format, which matters for a raw image whose
 /// first sector is under the control of a guest. A path that begins like that is written `./raw:...`.
-/// Formats with two files are always forced, and name both: `FORMAT:DATA+METADATA`.
+/// Formats with two files are always forced, and name both: `FORMAT:DATA+METADATA`. An internal
+/// snapshot is `FORMAT@SNAPSHOT:PATH`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ImageName {
     /// The file or device; of two, the one with the data.
@@ -24,6 +28,9 @@ pub struct ImageName {
     pub metadata: Option<PathBuf>,
     /// What it is, whatever its content looks like.
     pub forced: Option<Format>,
+    /// The snapshot inside the image that is meant, by its number or name, in place of its disk as it
+    /// is now. Such an image is only read.
+    pub snapshot: Option<OsString>,
 }
 
 impl ImageName {
@@ -31,9 +38,10 @@ impl ImageName {
     pub fn parse(name: impl AsRef<Path>) -> Self {
         let name = name.as_ref();
         let prefixed = Format::all().find_map(|format| Some((format, after(name, format)?)));
+        let plain = Self { path: name.to_owned(), metadata: None, forced: None, snapshot: None };
         match prefixed {
             Some((format, rest)) => Self::split(Path::new(OsStr::from_bytes(rest)), format),
-            None => Self { path: name.to_owned(), metadata: None, forced: None },
+            None => Format::all().find_map(|format| inside(name, format)).unwrap_or(plain),
         }
     }
 
@@ -43,7 +51,7 @@ impl ImageName {
             let rest = after(name, format).unwrap_or(name.as_os_str().as_bytes());
             return Self::split(Path::new(OsStr::from_bytes(rest)), format);
         }
-        Self { path: name.to_owned(), metadata: None, forced: Some(format) }
+        Self { path: name.to_owned(), metadata: None, forced: Some(format), snapshot: None }
     }
 
     fn split(path: &Path, format: Format) -> Self {
@@ -56,16 +64,25 @@ impl ImageName {
             }
             None => (path.as_os_str(), None),
         };
-        Self { path: path.into(), metadata: metadata.map(PathBuf::from), forced: Some(format) }
+        Self {
+            path: path.into(),
+            metadata: metadata.map(PathBuf::from),
+            forced: Some(format),
+            snapshot: None,
+        }
     }
 
     /// How overlays remember where this image is: by its path. One of two files has its whole name
     /// there, which other programs cannot open: they would take one of the files for a plain image.
-    pub(crate) fn hint(&self) -> PathBuf {
-        match self.forced {
+    /// `None` for a snapshot inside another image: a path that led to the file would be taken for that.
+    pub(crate) fn hint(&self) -> Option<PathBuf> {
+        if self.snapshot.is_some() {
+            return None;
+        }
+        Some(match self.forced {
             Some(format) if self.metadata.is_some() => self.settled(format),
             _ => std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone()),
-        }
+        })
     }
 
     /// What an image in `directory` remembers, see [`hint`](Self::hint). A prefix of a format of one
@@ -73,7 +90,8 @@ impl ImageName {
     pub(crate) fn remembered(hint: &Path, directory: &Path) -> Self {
         let name = Self::parse(hint);
         if name.metadata.is_none() {
-            return Self { path: directory.join(hint), metadata: None, forced: None };
+            let path = directory.join(hint);
+            return Self { path, metadata: None, forced: None, snapshot: None };
         }
         name.map(|path| Ok::<_, core::convert::Infallible>(directory.join(path)))
             .unwrap_or_else(|never| match never {})
@@ -85,13 +103,17 @@ impl ImageName {
         change: impl Fn(&Path) -> core::result::Result<PathBuf, E>,
     ) -> core::result::Result<Self, E> {
         let metadata = self.metadata.as_deref().map(&change).transpose()?;
-        Ok(Self { path: change(&self.path)?, metadata, forced: self.forced })
+        Ok(Self { path: change(&self.path)?, metadata, ..self.clone() })
     }
 
     /// As [`parse`](Self::parse) reads it.
     pub(crate) fn spelt(&self) -> PathBuf {
         let Some(format) = self.forced else { return self.path.clone() };
         let mut name = OsString::from(format.word());
+        if let Some(snapshot) = &self.snapshot {
+            name.push(OsStr::from_bytes(&[AT]));
+            name.push(snapshot);
+        }
         name.push(":");
         name.push(&self.path);
         if let Some(metadata) = &self.metadata {
@@ -113,7 +135,8 @@ impl ImageName {
         let absolute =
             |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let metadata = self.metadata.as_deref().map(absolute);
-        Self { path: absolute(&self.path), metadata, forced: Some(format) }.spelt()
+        let (path, snapshot) = (absolute(&self.path), self.snapshot.clone());
+        Self { path, metadata, forced: Some(format), snapshot }.spelt()
     }
 
     /// The forced format, or what the content says.
@@ -128,6 +151,12 @@ impl ImageName {
     /// Opens the file or both and finds out what they are. A part that `options` names is one of the
     /// data.
     pub(crate) fn open(&self, options: &FileOptions) -> Result<(ImageFile, Format)> {
+        if self.snapshot.is_some() && options.access == Access::ReadWrite {
+            return Err(HostError::new(ErrorKind::Unsupported, "write the image")
+                .path(&self.path)
+                .detail("a snapshot inside an image is only read")
+                .advice("make an overlay on it, with `cowblade create --backing`"));
+        }
         let (file, format, doubt) = self.look(options)?;
         doubt.map_or(Ok((file, format)), Err)
     }
@@ -141,7 +170,8 @@ impl ImageName {
         let main = FileStorage::open(&self.path, options)?;
         let whole = FileOptions { window: crate::config::Window::default(), ..*options };
         let metadata = self.metadata.as_ref().map(|path| FileStorage::open(path, &whole));
-        let file = ImageFile { main, metadata: metadata.transpose()? };
+        let file =
+            ImageFile { main, metadata: metadata.transpose()?, snapshot: self.snapshot.clone() };
         match self.format_of(&file.main) {
             Ok(format) => Ok((file, format, None)),
             Err(error) if error.kind() == ErrorKind::Unsupported => {
@@ -158,6 +188,21 @@ fn after(name: &Path, format: Format) -> Option<&[u8]> {
     rest.strip_prefix(b":")
 }
 
+/// What `format@snapshot:path` means.
+fn inside(name: &Path, format: Format) -> Option<ImageName> {
+    let rest = name.as_os_str().as_bytes().strip_prefix(format.word().as_bytes())?;
+    let rest = rest.strip_prefix(&[AT]).filter(|_| format.ops().has_snapshots())?;
+    let at = rest.iter().position(|byte| *byte == b':').filter(|at| *at > 0)?;
+    let (snapshot, path) = rest.split_at_checked(at)?;
+    let path = path.split_first().map_or(&[][..], |(_colon, path)| path);
+    Some(ImageName {
+        path: PathBuf::from(OsStr::from_bytes(path)),
+        metadata: None,
+        forced: Some(format),
+        snapshot: Some(OsString::from(OsStr::from_bytes(snapshot))),
+    })
+}
+
 /// The open file of an image or, in formats that keep their metadata apart, both.
 #[derive(Clone, Debug)]
 pub struct ImageFile {
@@ -165,6 +210,8 @@ pub struct ImageFile {
     pub main: FileStorage,
     /// The file with the metadata, where they are apart.
     pub metadata: Option<FileStorage>,
+    /// The snapshot inside it that is meant; see [`ImageName::snapshot`].
+    pub snapshot: Option<OsString>,
 }
 
 impl ImageFile {
@@ -204,7 +251,7 @@ impl ImageFile {
 
 impl From<FileStorage> for ImageFile {
     fn from(main: FileStorage) -> Self {
-        Self { main, metadata: None }
+        Self { main, metadata: None, snapshot: None }
     }
 }
 
@@ -260,9 +307,30 @@ mod tests {
             ("./raw:x", "./raw:x", None),
             ("rawx", "rawx", None),
         ] {
-            let expected = ImageName { path: path.into(), metadata: None, forced };
+            let expected = ImageName { path: path.into(), metadata: None, forced, snapshot: None };
             assert_eq!(ImageName::parse(name), expected, "{name}");
         }
         assert_eq!(dm_snapshot.map(Format::word), Some("dm-snapshot"));
+    }
+
+    #[test]
+    fn snapshots_are_named_with_their_format() {
+        let qcow2 = Format::named("qcow2");
+        for (name, path, snapshot, forced) in [
+            ("qcow2@monday:/a/b.qcow2", "/a/b.qcow2", Some("monday"), qcow2),
+            ("qcow2@1:a:b", "a:b", Some("1"), qcow2),
+            ("qcow2@x y/z:a", "a", Some("x y/z"), qcow2),
+            ("qcow2@:a", "qcow2@:a", None, None),
+            ("qcow2@a", "qcow2@a", None, None),
+            ("qcow1@x:a", "qcow1@x:a", None, None),
+            ("./qcow2@x:a", "./qcow2@x:a", None, None),
+        ] {
+            let snapshot = snapshot.map(OsString::from);
+            let found = ImageName::parse(name);
+            assert_eq!(found, ImageName { path: path.into(), metadata: None, forced, snapshot });
+            let again = found.forced.map(|format| ImageName::parse(found.settled(format)));
+            assert!(again.is_none_or(|again| again == found), "{name}");
+            assert_eq!(found.hint().is_none(), found.snapshot.is_some());
+        }
     }
 }

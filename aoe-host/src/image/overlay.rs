@@ -130,7 +130,7 @@ impl OpenedOverlay {
     ///
     /// # Errors
     /// The medium's; the next opening then takes it as not closed, which costs nothing else.
-    pub fn close(&mut self, top: &Top) -> Result<()> {
+    pub fn close(&mut self, top: &mut Top) -> Result<()> {
         self.format.ops().close(&mut self.file, top)
     }
 
@@ -317,7 +317,7 @@ pub(crate) fn begin_image(
     let (main, file) = stage(&name.path, how)?;
     let metadata = name.metadata.as_ref().map(|path| stage(path, how)).transpose()?;
     let (metadata, metadata_file) = metadata.unzip();
-    let mut file = ImageFile { main: file, metadata: metadata_file };
+    let mut file = ImageFile { main: file, metadata: metadata_file, snapshot: None };
     ops.create(&mut file, &image)?;
     if replaced.is_none() {
         // One that is there is left from an image that is gone.

@@ -97,8 +97,8 @@ impl Chain {
 
     pub(crate) fn close(mut self) -> OpenedOverlay {
         self.flush();
-        let top: Top = self.engine.into_overlay().unwrap();
-        self.overlay.close(&top).unwrap();
+        let mut top: Top = self.engine.into_overlay().unwrap();
+        self.overlay.close(&mut top).unwrap();
         self.overlay
     }
 }

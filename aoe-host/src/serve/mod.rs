@@ -629,8 +629,8 @@ impl<'m> Running<'m> {
         attachment.opened.leave(self.edge.driver.files_mut());
         match (spec.durability, top) {
             (Durability::Ephemeral, _) => attachment.opened.delete(),
-            (_, Some(top)) if !broken => {
-                attachment.opened.close(&top)?;
+            (_, Some(mut top)) if !broken => {
+                attachment.opened.close(&mut top)?;
                 attachment.notes.map_or(Ok(()), crate::image::NoteLog::remove)
             }
             _ => Ok(()),

@@ -162,7 +162,7 @@ pub(super) fn below_of_open(name: &ImageName, file: &ImageFile, format: Format) 
         parent,
         window: part_of(&file.main)?,
         files: file.keys()?,
-        path: Some(name.hint()),
+        path: name.hint(),
         forced: name.misleading(&file.main),
         sectors: len.div_ceil(SECTOR_BYTES),
     })

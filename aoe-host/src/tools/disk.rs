@@ -141,8 +141,8 @@ impl<'m> OverlayDisk<'m> {
     pub(super) fn close(mut self) -> Result<ImageFile> {
         self.make_durable()?;
         let no_top = || HostError::new(ErrorKind::Io, "close the image").path(&self.path);
-        let top = self.engine.into_overlay().ok_or_else(no_top)?;
-        self.format.ops().close(&mut self.file, &top)?;
+        let mut top = self.engine.into_overlay().ok_or_else(no_top)?;
+        self.format.ops().close(&mut self.file, &mut top)?;
         Ok(self.file)
     }
 

@@ -72,6 +72,7 @@ pub fn rebase(request: &RebaseRequest, progress: &mut Progress<'_>) -> Result<Re
     if overlay.format.ops().is_plain() {
         return Err(refused(ErrorKind::Unsupported, "it is no overlay"));
     }
+    overlay.format.ops().check_new_parent(&overlay.file)?;
     let layers = layers_of(&request.parent, &request.gate)?;
     let files = layers.iter().filter_map(|layer| match layer {
         config::Layer::File { path, .. } => FileKey::of(path),

@@ -66,7 +66,7 @@ pub fn snapshot(request: &SnapshotRequest) -> Result<Snapshot> {
     })?;
     let sectors = len.div_ceil(SECTOR_BYTES);
     let files = file.keys()?;
-    let path = Some(name.hint());
+    let path = name.hint();
     let below = Below { parent, window: None, path, forced: None, sectors, files };
     let new = NewOverlay {
         format: request.format,

@@ -26,7 +26,7 @@ pub(super) fn resolve(name: &[u8], image: &Path) -> Result<PathBuf> {
             .path(image)
             .detail(format!("`{shown}` is not the name of a file"))
             .advice(
-                "name the image below it yourself, or give it another with `qemu-img rebase`",
+                "give it another name with `qemu-img rebase -u`, or convert it with `qemu-img`",
             ));
     }
     Ok(directory(image).join(OsStr::from_bytes(name)))
@@ -39,7 +39,11 @@ pub(super) fn resolve(name: &[u8], image: &Path) -> Result<PathBuf> {
 /// Nothing is below.
 pub(super) fn name_of(below: &Below, image: &Path, op: &str) -> Result<Vec<u8>> {
     let Some(path) = below.path.as_deref() else {
-        let detail = "the format cannot give up its parent";
+        let detail = if below.is_blank() {
+            "the format cannot give up its parent"
+        } else {
+            "a snapshot inside another image has no name to record"
+        };
         return Err(HostError::new(ErrorKind::Unsupported, op).path(image).detail(detail));
     };
     let here = std::fs::canonicalize(directory(image)).ok();

@@ -52,7 +52,8 @@ fn all(dir: &TempDir) -> Vec<(&'static str, Options, PathBuf)> {
 
 fn runs(path: &Path) -> Vec<(u64, u64, Option<usize>)> {
     let mut runs = Vec::new();
-    let request = MapRequest { chain: path.to_owned().into(), gate: Gate::Closed, ..MapRequest::default() };
+    let request =
+        MapRequest { chain: path.to_owned().into(), gate: Gate::Closed, ..MapRequest::default() };
     map(&request, &mut |run| {
         assert_eq!(run.kind == MapKind::Data, run.layer.is_some());
         runs.push((run.start, run.sectors, run.layer));

@@ -171,7 +171,7 @@ impl ImageFormat for Cowloop {
         bitmaps::overlay(file, below, top, (used, opened.was_closed()))
     }
 
-    fn close(&self, file: &mut ImageFile, top: &Top) -> Result<()> {
+    fn close(&self, file: &mut ImageFile, top: &mut Top) -> Result<()> {
         let Top::Bitmap(overlay) = top else { return file.sync_data() };
         let mut storage = SparseMut::new(&file.main);
         cowloop::close(&mut storage, overlay, &mut scratch_pages()).map_err(|error| match error {

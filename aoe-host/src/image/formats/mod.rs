@@ -31,6 +31,7 @@ mod foreign;
 mod native;
 mod options;
 mod qcow1;
+mod qcow2;
 mod raw;
 mod uml;
 
@@ -42,6 +43,7 @@ static FORMATS: &[&dyn ImageFormat] = &[
     &native::Native,
     &dm_snapshot::DmSnapshot,
     &qcow1::Qcow1,
+    &qcow2::Qcow2,
     &uml::Uml,
     &cowloop::Cowloop,
     &dm_cow::INTENDED,
@@ -65,6 +67,12 @@ pub(crate) trait ImageFormat: fmt::Debug + Sync {
     /// Its metadata are in a file of their own, [`ImageFile::metadata`]. Such images are always named
     /// with the word of the format: `word:DATA+METADATA`.
     fn has_metadata_file(&self) -> bool {
+        false
+    }
+
+    /// Images can hold snapshots inside, which are named `word@SNAPSHOT:PATH` and only read. The one
+    /// that is meant is [`ImageFile::snapshot`].
+    fn has_snapshots(&self) -> bool {
         false
     }
 
@@ -101,6 +109,12 @@ pub(crate) trait ImageFormat: fmt::Debug + Sync {
     /// Records what is below as the parent from now on. Changes the image, or the file beside it.
     fn set_parent(&self, file: &mut ImageFile, below: &Below) -> Result<()> {
         bind(file, below)
+    }
+
+    /// Refuses a parent of another content, although the disk itself would be kept the same: for
+    /// formats where something beside the disk lies on the parent too.
+    fn check_new_parent(&self, _file: &ImageFile) -> Result<()> {
+        Ok(())
     }
 
     /// By what an overlay recognises this image as its parent.
@@ -156,7 +170,7 @@ pub(crate) trait ImageFormat: fmt::Debug + Sync {
     }
 
     /// Records an orderly end of writing. `top` is idle and committed.
-    fn close(&self, file: &mut ImageFile, _top: &Top) -> Result<()> {
+    fn close(&self, file: &mut ImageFile, _top: &mut Top) -> Result<()> {
         file.sync_data()
     }
 
@@ -441,6 +455,8 @@ mod tests {
         let mut qcow = vec![0; 560];
         qcow[..8].copy_from_slice(b"QFI\xfb\0\0\0\x01");
         assert_eq!(look(&qcow).word(), "qcow1");
+        qcow[7] = 3;
+        assert_eq!(look(&qcow).word(), "qcow2");
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl ImageFormat for Native {
         })
     }
 
-    fn close(&self, file: &mut ImageFile, top: &Top) -> Result<()> {
+    fn close(&self, file: &mut ImageFile, top: &mut Top) -> Result<()> {
         let Top::Native(overlay) = top else { return file.sync_data() };
         let closed = native::close(&mut file.main, overlay, &mut scratch_page());
         closed.map_err(|e| update_failed(e, "close the overlay", file.path()))?;

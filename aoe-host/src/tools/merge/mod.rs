@@ -374,7 +374,9 @@ fn refuse_unmergeable(top: &Found) -> Result<()> {
         let detail = "on a device, nothing can be written down about a merge that is cut";
         return Err(refused(ErrorKind::Unsupported, detail).advice("make a new image, with -o"));
     }
-    refuse_marked(&top.file)
+    top.format.ops().check_new_parent(&top.file)?;
+    refuse_marked(&top.file)?;
+    top.refuse_pending()
 }
 
 fn refuse_keep(top: &Found, keep: KeepOverlay) -> Result<()> {

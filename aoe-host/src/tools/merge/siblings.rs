@@ -37,7 +37,7 @@ fn directory_of(path: &Path) -> Option<PathBuf> {
 }
 
 fn lies_on(path: &Path, parent: &Candidate) -> Result<bool> {
-    let name = ImageName { path: path.to_owned(), metadata: None, forced: None };
+    let name = ImageName { path: path.to_owned(), metadata: None, forced: None, snapshot: None };
     let (file, format) = name.open(&FileOptions::default())?;
     let Some(recorded) = format.ops().parent(&file)? else { return Ok(false) };
     Ok(recorded.known != Known::Nothing && recorded.known.matches(Some(parent))?.is_ok())
