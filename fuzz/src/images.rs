@@ -3,7 +3,7 @@
 //! The first bytes of the input say what is done, the rest is the image: see [`split`].
 
 use cow_core::format::{
-    IndexEntry, Layer, Top, cowloop, dm_cow, dm_snapshot, native, qcow1, raw, uml,
+    IndexEntry, Layer, Top, cowloop, dm_cow, dm_snapshot, native, qcow1, qcow2, raw, uml,
 };
 use cow_core::pages::{Page, StorageKey};
 
@@ -143,4 +143,41 @@ pub fn qcow1(bytes: &[u8]) {
         let (Ok(before), Ok(after)) = (before, after) else { panic!("it was opened before") };
         assert!(before.damages > 0 || after.damages == 0, "damaged by writing: {after:?}");
     }
+}
+
+/// qcow2 images.
+///
+/// # Panics
+/// When writing damages an image that was sound.
+pub fn qcow2(bytes: &[u8]) {
+    let (script, mut image) = split(bytes);
+    let mut page = Page::ZERO;
+    let Ok(opened) = qcow2::open(&image) else { return };
+    let _name = qcow2::backing_name(&image, &opened, &mut [0; qcow2::MAX_NAME_LEN]);
+    let mut memory = counts(&opened);
+    let before = qcow2::check(&image, &opened, &mut memory, &mut page, &mut |_finding| {});
+    read(&image, Layer::Qcow2(opened.frozen(IMAGE)), script);
+    for snapshot in qcow2::snapshots(&image, &opened).map_while(Result::ok).take(4) {
+        if let Some(frozen) = snapshot.frozen(&opened, IMAGE) {
+            read(&image, Layer::Qcow2(frozen), script);
+        }
+    }
+    let mut copy = image.clone();
+    let _repaired =
+        qcow2::repair(&mut copy, &opened, None, &mut memory, &mut page, &mut |_finding| {});
+    let _emptied = qcow2::rollback(&mut image.clone(), &opened, None, &mut page);
+    let surroundings = qcow2::Surroundings::default();
+    if let Ok(top) = qcow2::open_writable(&mut image, IMAGE, &opened, &surroundings, &mut page) {
+        write(&mut image, Top::Qcow2(top), &mut [], script);
+        let Ok(now) = qcow2::open(&image) else { panic!("it was opened before") };
+        let mut memory = counts(&now);
+        let after = qcow2::check(&image, &now, &mut memory, &mut page, &mut |_finding| {});
+        let (Ok(before), Ok(after)) = (before, after) else { panic!("it was opened before") };
+        assert!(before.damage > 0 || after.damage == 0, "damaged by writing: {after:?}");
+    }
+}
+
+/// Memory for a check.
+fn counts(opened: &qcow2::Opened) -> Vec<u16> {
+    vec![0; usize::try_from(qcow2::check_needed(opened)).unwrap_or(0)]
 }

@@ -2,8 +2,8 @@
 
 use core::hint::black_box;
 
-use crate::bitmaps;
 use crate::stack::Depth;
+use crate::{bitmaps, qcow2};
 use cow_core::engine::{
     Buffer, Durability, Engine, IoFailure, Kind, Lent, Note, Operation, Output, Request, RequestId,
 };
@@ -89,7 +89,9 @@ pub fn run() -> bool {
     let qcow1 = over_qcow1(&mut store);
     store.clear();
     let mut pages = [const { Page::ZERO }; 2];
-    native && snapshot && qcow1 && bitmaps::run(&mut store, &mut pages)
+    let qcow2 = qcow2::run(&mut store, &mut page);
+    store.clear();
+    native && snapshot && qcow1 && qcow2 && bitmaps::run(&mut store, &mut pages)
 }
 
 fn read_only() -> bool {

@@ -15,6 +15,7 @@ mod chains;
 mod conformance;
 mod cores;
 mod profiles;
+mod qcow2;
 mod stack;
 mod system;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use cow_core::format::cowloop::{self, Width};
 use cow_core::format::uml::{self, Version};
-use cow_core::format::{dm_cow, dm_snapshot, native, qcow1};
+use cow_core::format::{dm_cow, dm_snapshot, native, qcow1, qcow2};
 use cow_core::identity::{LayerId, ParentIdentity};
 use cow_core::pages::Page;
 use cowblade_fuzz::chain::Image;
@@ -47,6 +47,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         qcow1::create(&mut image, &qcow1::CreateOptions::new(1000, backing))
             .map_err(|e| text(&e))?;
         save("qcow1", file, image)?;
+    }
+
+    for (file, version, cluster_bits) in [("v2", 2, 9), ("v3", 3, 9), ("usual", 3, 12)] {
+        let mut image = Image::new(&[]);
+        let backing = qcow2::Backing { name: b"base.img", format: b"raw" };
+        let options = qcow2::CreateOptions {
+            version,
+            cluster_bits,
+            backing: Some(backing),
+            ..qcow2::CreateOptions::new(1000 * 512)
+        };
+        qcow2::create(&mut image, &options, &mut Page::ZERO.clone()).map_err(|e| text(&e))?;
+        save("qcow2", file, image)?;
     }
 
     for (file, version) in [("v1", Version::V1), ("v2", Version::V2), ("v3", Version::V3)] {
