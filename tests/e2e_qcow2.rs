@@ -2,14 +2,18 @@
 //! what is written here they check, compare and map.
 #![allow(clippy::unwrap_used, reason = "a failed preparation fails the test")]
 
+use core::cell::Cell;
 use std::path::{Path, PathBuf};
 
-use aoe_host::storage::FileTable;
+use aoe_host::storage::{FileStorage, FileTable, StorageError};
+use cow_core::blocking::Blocking;
+use cow_core::engine::{Durability, Engine, Lent};
 use cow_core::format::qcow2::Surroundings;
 use cow_core::format::{Layer, Top, qcow2, raw};
-use cow_core::pages::Page;
-use cow_core::storage::ReadStorage;
-use cow_core::units::Extent;
+use cow_core::pages::{Frame, Page, PagePool};
+use cow_core::storage::{ReadStorage, Storage};
+use cow_core::units::{Extent, Lba};
+use embedded_io::ErrorType;
 use system_tests::qemu::{self, MapEntry, TOOLS, key, text};
 use system_tests::require;
 use system_tests::rng::Rng;
@@ -57,23 +61,18 @@ fn kinds() -> Vec<Kind> {
     let mut all = Vec::new();
     for (at, cluster) in [512, 1024, 4096, 8192, 65_536, 1 << 21].into_iter().enumerate() {
         let sectors = (cluster / 512 * 70).min(40_000) + 7;
-        for version in [2, 3] {
-            all.push(kind(version, cluster, sectors));
-            all.push(kind(version, cluster, sectors).backed().packed());
-            all.push(kind(version, cluster, sectors).backed().snapshots().packed());
-        }
+        let (one, other) = if at % 2 == 0 { (2, 3) } else { (3, 2) };
+        all.push(kind(one, cluster, sectors).backed().packed());
+        all.push(kind(other, cluster, sectors).backed().snapshots().packed());
         let width = ["1", "2", "4", "8", "32", "64"][at];
         // Many compressed clusters share one of the storage: QEMU loses some where it cannot count.
         let narrow = kind(3, cluster, sectors).with(&format!("refcount_bits={width}"));
         all.push(if width.len() > 1 { narrow.packed() } else { narrow });
-        all.push(kind(3, cluster, sectors).with("lazy_refcounts=on").backed());
+        let lazy = kind(3, cluster, sectors).with("lazy_refcounts=on");
+        all.push(if at % 2 == 0 { lazy.backed() } else { lazy });
         if cluster >= 16_384 {
             let extended = kind(3, cluster, sectors).with("extended_l2=on");
-            all.extend([
-                extended.clone(),
-                extended.clone().backed(),
-                extended.packed().snapshots(),
-            ]);
+            all.extend([extended.clone().backed(), extended.packed().snapshots()]);
         }
     }
     all.push(kind(3, 65_536, 20_000).with("compression_type=zstd").packed().backed());
@@ -246,12 +245,12 @@ fn reads_alike(dir: &Path, name: &str, kind: &Kind, rng: &mut Rng) -> bool {
     let paths = chain(dir, name, kind);
     let large = kind.sectors > 1 << 20;
     let mut kept = Vec::new();
-    for round in 0..3 {
-        qemu::io(&paths[0], "qcow2", &commands(kind, 25, rng));
+    for round in 0..2 {
+        qemu::io(&paths[0], "qcow2", &commands(kind, 40, rng));
         if !qemu::try_run("qemu-img", &["check", "-q", text(&paths[0])]).0 {
             return false;
         }
-        if kind.snapshots && round < 2 {
+        if kind.snapshots && round < 1 {
             let name = format!("taken {round}");
             qemu::run("qemu-img", &["snapshot", "-c", &name, text(&paths[0])]);
             let from = format!("snapshot.name={name}");
@@ -282,7 +281,7 @@ fn look_here(paths: &[PathBuf], kind: &Kind, map: &[MapEntry]) -> (Vec<u8>, Vec<
             let first = entry.start / 512;
             let count = (entry.length / 512).min(200);
             let mut ours = vec![0xee; usize::try_from(count * 512).unwrap()];
-            driver.read(cow_core::units::Lba::new(first).unwrap(), &mut ours).unwrap();
+            driver.read(Lba::new(first).unwrap(), &mut ours).unwrap();
             let skip = format!("skip={first}");
             let (of, count) = (format!("of={}", text(&raw)), format!("count={}", first + count));
             let input = format!("if={}", text(&paths[0]));
@@ -416,9 +415,8 @@ fn images_made_here_are_sound_and_the_same_to_qemu() {
             let kind = Kind { backed, ..kind(bits.0, cluster, sectors) };
             let mut rng = Rng::new((at * 10 + n) as u64);
             let mut written = Written::create(dir.path(), &format!("{at}-{n}.qcow2"), &kind, bits);
-            written.judge();
-            for pages in [2, 3, 16] {
-                written.session(60, pages, &mut rng);
+            for pages in [2, 16] {
+                written.session(90, pages, &mut rng);
                 written.judge();
             }
         }
@@ -439,19 +437,19 @@ fn images_of_qemu_are_written_here_and_in_turn() {
         let paths = chain(dir.path(), &format!("{at}.qcow2"), &kind);
         let mut written = Written { paths, model: Vec::new(), kind: kind.clone() };
         let mut kept = Vec::new();
-        for round in 0..3 {
-            qemu::io(&written.paths[0], "qcow2", &commands(&kind, 15, &mut rng));
+        for round in 0..2 {
+            qemu::io(&written.paths[0], "qcow2", &commands(&kind, 20, &mut rng));
             let image = text(&written.paths[0]).to_owned();
             if !qemu::try_run("qemu-img", &["check", "-q", &image]).0 {
                 break; // damaged by QEMU itself
             }
             written.model = qemu::content(&written.paths[0], "qcow2", &[]);
-            if kind.snapshots && round < 2 {
+            if kind.snapshots {
                 let name = format!("taken {round}");
                 qemu::run("qemu-img", &["snapshot", "-c", &name, &image]);
                 kept.push((name, written.model.clone()));
             }
-            written.session(40, [2, 3, 16][round], &mut rng);
+            written.session(50, [3, 16][round], &mut rng);
             written.judge();
             for (name, theirs) in &kept {
                 let from = format!("snapshot.name={name}");
@@ -459,4 +457,119 @@ fn images_of_qemu_are_written_here_and_in_turn() {
             }
         }
     }
+}
+
+/// Counts what is read.
+#[derive(Debug)]
+struct Counted {
+    file: FileStorage,
+    reads: Cell<u64>,
+    bytes: Cell<u64>,
+}
+
+impl Counted {
+    fn new(file: FileStorage) -> Self {
+        Self { file, reads: Cell::new(0), bytes: Cell::new(0) }
+    }
+
+    /// Reads and bytes since the last time.
+    fn taken(&self) -> (u64, u64) {
+        (self.reads.take(), self.bytes.take())
+    }
+}
+
+impl ErrorType for Counted {
+    type Error = StorageError;
+}
+
+impl ReadStorage for Counted {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        self.reads.set(self.reads.get() + 1);
+        self.bytes.set(self.bytes.get() + buf.len() as u64);
+        self.file.read_at(offset, buf)
+    }
+
+    fn len_bytes(&self) -> Result<u64, StorageError> {
+        self.file.len_bytes()
+    }
+}
+
+impl Storage for Counted {
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), StorageError> {
+        self.file.write_at(offset, data)
+    }
+
+    fn sync(&mut self) -> Result<(), StorageError> {
+        self.file.sync()
+    }
+
+    fn zero_at(&mut self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.file.zero_at(offset, len)
+    }
+
+    fn extend(&mut self, len: u64) -> Result<(), StorageError> {
+        Storage::extend(&mut self.file, len)
+    }
+}
+
+/// 2 TiB with data everywhere: opened with a few reads, also for writing, and used with four pages,
+/// however long its tables are.
+#[test]
+fn large_images_open_without_their_tables() {
+    if !require::met("large_images_open_without_their_tables", &[TOOLS]) {
+        return;
+    }
+    let dir = WorkDir::new("qcow2-large");
+    let path = dir.join("large.qcow2");
+    let args = ["create", "-q", "-f", "qcow2", "-o", "cluster_size=65536", text(&path), "2T"];
+    qemu::run("qemu-img", &args);
+    let mut rng = Rng::new(2);
+    let sectors = 2_u64 << 31;
+    let spots: Vec<u64> = (0..100).map(|_| rng.below(sectors - 8)).collect();
+    let writes: Vec<_> =
+        spots.iter().map(|at| format!("write -P {} {} 4096", at % 251 + 1, at * 512)).collect();
+    qemu::io(&path, "qcow2", &writes);
+    let file = qemu::files(core::slice::from_ref(&path), true).get(key(0)).unwrap().clone();
+    let mut counted = Counted::new(file);
+    let opened = qcow2::open(&counted).unwrap();
+    let tables = opened.header().geometry().sectors() / 128 * 8;
+    let (reads, bytes) = counted.taken();
+    println!("opened with {reads} reads of {bytes} bytes; its tables could have {tables}");
+    assert!(reads <= 4 && bytes <= 1024, "{reads} reads, {bytes} bytes");
+
+    let page = &mut Page::ZERO.clone();
+    let writable =
+        qcow2::open_writable(&mut counted, key(0), &opened, &Surroundings::default(), page)
+            .unwrap();
+    let (reads, bytes) = counted.taken();
+    println!("opened for writing with {reads} reads of {bytes} bytes");
+    assert!(reads <= 300 && bytes <= 256 << 10, "{reads} reads, {bytes} bytes");
+
+    let mut engine =
+        Engine::<2>::new(Some(Top::Qcow2(writable)), sectors, Durability::Safe).unwrap();
+    let (mut pages, mut frames) = (vec![Page::ZERO; 4], vec![Frame::EMPTY; 4]);
+    let mut pool = PagePool::new(&mut pages, &mut frames).unwrap();
+    let mut storages = [counted];
+    let mut driver = Blocking {
+        engine: &mut engine,
+        lent: Lent { pages: &mut pool, layers: &[], index: &mut [] },
+        storages: &mut storages[..],
+    };
+    for (n, at) in spots.iter().enumerate() {
+        let mut bytes = [0; 4096];
+        driver.read(Lba::new(*at).unwrap(), &mut bytes).unwrap();
+        let pattern = u8::try_from(at % 251 + 1).unwrap();
+        assert!(bytes == [pattern; 4096], "sector {at}");
+        if n % 2 == 0 {
+            driver.write(Lba::new(*at).unwrap(), &[0xaa; 4096]).unwrap();
+        }
+    }
+    // An L1 entry, a page of the L2 table, the data; somewhat more where two clusters are touched.
+    let (reads, bytes) = driver.storages[0].taken();
+    println!("100 reads and 50 writes with four pages: {reads} reads of {bytes} bytes");
+    assert!(reads <= 600 && bytes <= 100 * (4096 + 4096 + 2 * 4608), "{reads}, {bytes}");
+    let Some(Top::Qcow2(mut top)) = engine.into_overlay() else { panic!("another overlay") };
+    qcow2::close(&mut storages[0], &mut top, page).unwrap();
+    let (well, said) = qemu::try_run("qemu-img", &["check", "-f", "qcow2", text(&path)]);
+    assert!(well, "{said}");
 }

@@ -2,56 +2,15 @@
 //! nothing read behind the end, and an answer or an error for each.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use cow_core::blocking::Blocking;
-use cow_core::engine::{Durability, Engine, Lent};
 use cow_core::fault::Dice;
 use cow_core::format::{Layer, Top, qcow1, raw};
-use cow_core::pages::{Frame, Page, PagePool, StorageKey};
-use cow_core::units::{Extent, Lba};
+use cow_core::pages::{Page, StorageKey};
 use system_tests::chain_model::more_seeds;
-use system_tests::hostile_file::{HostileChain, HostileFile, run};
+use system_tests::hostile_file::{HostileChain, HostileFile, drive, run};
 use system_tests::qcow1_image::Shape;
 
 /// Images of each format.
 const IMAGES: u64 = 100_000;
-
-/// Reads, maps, and with an overlay writes, zeros and discards here and there.
-fn drive(
-    chain: HostileChain,
-    top: Option<Top>,
-    layers: &[Layer<'_>],
-    dice: &mut Dice,
-) -> HostileChain {
-    let mut chain = chain;
-    let writes = top.is_some();
-    let sectors = top.as_ref().map_or_else(|| layers[0].sectors(), cow_core::format::Map::sectors);
-    let mut engine = Engine::<2>::new(top, sectors, Durability::Safe).unwrap();
-    let (mut pages, mut frames) =
-        ([Page::ZERO, Page::ZERO, Page::ZERO], [const { Frame::EMPTY }; 3]);
-    let mut pool = PagePool::new(&mut pages, &mut frames).unwrap();
-    let mut driver = Blocking {
-        engine: &mut engine,
-        lent: Lent { pages: &mut pool, layers, index: &mut [] },
-        storages: &mut chain,
-    };
-    for _ in 0..6 {
-        let near = if dice.chance(70) { dice.below(sectors.min(200)) } else { dice.below(sectors) };
-        let extent = Extent::new(near, (1 + dice.below(20)).min(sectors - near)).unwrap();
-        let mut bytes = [0xee; 20 * 512];
-        let part = &mut bytes[..usize::try_from(extent.bytes()).unwrap()];
-        let lba = Lba::new(near).unwrap();
-        // Whatever comes of it.
-        let _outcome = match dice.below(5) {
-            0 if writes => driver.zero(extent),
-            1 if writes => driver.discard(extent),
-            2 if writes => driver.write(lba, part),
-            3 => driver.map(extent).map(drop),
-            _ => driver.read(lba, part),
-        };
-    }
-    let _outcome = driver.flush();
-    chain
-}
 
 const QCOW1_FIELDS: [(usize, usize); 18] = [
     (0, 4),
@@ -151,7 +110,7 @@ fn look_at_qcow1(file: HostileFile, dice: &mut Dice) -> bool {
     assert!(corrupt == 0 || report.damages > 0, "{report:?}");
     let base = raw::Raw::new(StorageKey(1), 1 << 30).unwrap();
     let layers = [Layer::Qcow1(opened.frozen(StorageKey(0))), Layer::Raw(base)];
-    let chain = drive(HostileChain(file.clone()), None, &layers, dice);
+    let (chain, _) = drive(HostileChain(file.clone()), None, &layers, dice);
     assert!(chain.0.bytes == file.bytes, "a layer was written");
     if dice.chance(30) {
         let mut file = file.clone();
@@ -166,7 +125,7 @@ fn look_at_qcow1(file: HostileFile, dice: &mut Dice) -> bool {
     let Ok(top) = qcow1::open_writable(&mut file, StorageKey(0), &mut scratch[0]) else {
         return true;
     };
-    let chain = drive(HostileChain(file), Some(Top::Qcow1(top)), &layers[1..], dice);
+    let (chain, _) = drive(HostileChain(file), Some(Top::Qcow1(top)), &layers[1..], dice);
     let [pair @ .., _] = &mut scratch;
     let after = qcow1::check(&chain.0, &mut memory, pair, &mut |_| {}).unwrap();
     // Writing adds nothing to what was wrong; what pointed behind the end may point inside now.

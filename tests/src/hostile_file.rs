@@ -6,11 +6,13 @@
 use core::cell::Cell;
 use core::ops::Range;
 
-use cow_core::blocking::Storages;
-use cow_core::engine::IoFailure;
+use cow_core::blocking::{Blocking, Storages};
+use cow_core::engine::{Durability, Engine, IoFailure, Lent};
 use cow_core::fault::Dice;
-use cow_core::pages::StorageKey;
+use cow_core::format::{Layer, Map, Top};
+use cow_core::pages::{Frame, Page, PagePool, StorageKey};
 use cow_core::storage::{ReadStorage, Storage};
+use cow_core::units::{Extent, Lba};
 use embedded_io::{ErrorKind, ErrorType};
 
 /// Operations on one image, at most: an endless loop shows here.
@@ -131,6 +133,47 @@ impl Storages for HostileChain {
 
 fn failure(error: ErrorKind) -> IoFailure {
     if error == ErrorKind::OutOfMemory { IoFailure::Full } else { IoFailure::Medium }
+}
+
+/// Reads, maps, and with an overlay writes, zeros and discards here and there. Gives both back.
+///
+/// # Panics
+/// When the engine does, or if there is no disk.
+pub fn drive(
+    chain: HostileChain,
+    top: Option<Top>,
+    layers: &[Layer<'_>],
+    dice: &mut Dice,
+) -> (HostileChain, Option<Top>) {
+    let mut chain = chain;
+    let writes = top.is_some();
+    let sectors = top.as_ref().map_or_else(|| layers[0].sectors(), Map::sectors);
+    let mut engine = Engine::<2>::new(top, sectors, Durability::Safe).expect("a disk");
+    let (mut pages, mut frames) =
+        ([Page::ZERO, Page::ZERO, Page::ZERO], [const { Frame::EMPTY }; 3]);
+    let mut pool = PagePool::new(&mut pages, &mut frames).expect("a disk");
+    let mut driver = Blocking {
+        engine: &mut engine,
+        lent: Lent { pages: &mut pool, layers, index: &mut [] },
+        storages: &mut chain,
+    };
+    for _ in 0..6 {
+        let near = if dice.chance(70) { dice.below(sectors.min(200)) } else { dice.below(sectors) };
+        let extent = Extent::new(near, (1 + dice.below(20)).min(sectors - near)).expect("a disk");
+        let mut bytes = [0xee; 20 * 512];
+        let part = &mut bytes[..usize::try_from(extent.bytes()).expect("a disk")];
+        let lba = Lba::new(near).expect("a disk");
+        // Whatever comes of it.
+        let _outcome = match dice.below(5) {
+            0 if writes => driver.zero(extent),
+            1 if writes => driver.discard(extent),
+            2 if writes => driver.write(lba, part),
+            3 => driver.map(extent).map(drop),
+            _ => driver.read(lba, part),
+        };
+    }
+    let _outcome = driver.flush();
+    (chain, engine.into_overlay())
 }
 
 /// Where in an image lies are worth most: offset and length in bytes of its fields.
