@@ -113,6 +113,16 @@ fn images_are_served_as_golden_image_layer_and_overlay() {
     });
     assert!(content(&top) == golden, "the golden image was written");
 
+    // As it was, by a snapshot inside, when it has been written since.
+    qemu::run("qemu-img", &["snapshot", "-c", "as golden", text(&top)]);
+    qemu::io(&top, "qcow2", &["write -P 9 0 300000".to_owned()]);
+    let export = format!("0.0=qcow2@as golden:{},ro", top.display());
+    served(&lab, &["--export", &export], false, |initiator| {
+        assert!(initiator.read(0, SECTORS, STEP) == golden);
+    });
+    qemu::run("qemu-img", &["snapshot", "-a", "as golden", text(&top)]);
+    qemu::run("qemu-img", &["snapshot", "-d", "as golden", text(&top)]);
+
     // As the overlay, which is written itself; killed, and checked each time.
     let mut model = golden;
     for (round, durability) in ["safe", "safe", "writeback", "writeback"].into_iter().enumerate() {

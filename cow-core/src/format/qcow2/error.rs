@@ -87,6 +87,8 @@ pub enum RefuseWriting {
     Dirty,
     /// Its L2 entries have subclusters; such images are only read here.
     Subclusters,
+    /// The file ends before clusters that its tables name. Made longer, it would show zeros there.
+    CutOff,
 }
 
 impl<E> From<HeaderFault> for OpenError<E> {
@@ -101,6 +103,7 @@ impl fmt::Display for RefuseWriting {
             Self::Corrupt => f.write_str("the image is marked corrupt"),
             Self::Dirty => f.write_str("the image is marked dirty and must be repaired first"),
             Self::Subclusters => f.write_str("images with subclusters are not written"),
+            Self::CutOff => f.write_str("the file ends before data that its tables name"),
         }
     }
 }

@@ -72,9 +72,10 @@ pub fn repair<S: Storage>(
     found: &mut dyn FnMut(Finding),
 ) -> Result<Repaired, RepairError<S::Error>> {
     let mut repaired = Repaired::default();
-    let mut tangled = false;
+    let (mut tangled, mut unread) = (false, false);
     let before = check(storage, opened, memory, page, &mut |finding| {
         tangled |= is_tangle(opened, &finding);
+        unread |= matches!(finding, Finding::BadEntry { .. });
         found(finding);
     })?;
     if tangled {
@@ -89,8 +90,11 @@ pub fn repair<S: Storage>(
     job.add_blocks(&mut now, &mut repaired)?;
     job.set_counts(&now, Direction::Up, &mut repaired)?;
     job.set_marks(&now, false, &mut repaired).map_err(RepairError::Storage)?;
-    job.set_counts(&now, Direction::Down, &mut repaired)?;
-    job.set_marks(&now, true, &mut repaired).map_err(RepairError::Storage)?;
+    // An entry that cannot be right may stand for any cluster, such as one that was cut off.
+    if !unread {
+        job.set_counts(&now, Direction::Down, &mut repaired)?;
+        job.set_marks(&now, true, &mut repaired).map_err(RepairError::Storage)?;
+    }
     // Nothing is excused by that mark any more.
     now.header.incompatible &= !DIRTY;
     repaired.left = check_again(storage, &now, memory, page, &mut |_| {})?;

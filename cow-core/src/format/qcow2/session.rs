@@ -2,13 +2,14 @@
 
 use super::allocation::{CountTables, Free, FreedRuns, L2Tables, PendingRuns};
 use super::bytes::{entry, is_zero, put_u32, put_u64};
-use super::entry::{self as read, Table};
-use super::error::{OpenWritableError, RefuseWriting};
+use super::entry::{self as read, Cluster, Table};
+use super::error::{OpenWritableError, RefuseWriting, SnapshotError};
 use super::geometry::Counts;
 use super::header::{AUTOCLEAR_AT, MAX_TABLE_BYTES, REFTABLE_AT};
 use super::image::Opened;
 use super::layout::{reftable_clusters, write_counts};
-use super::volume::Volume;
+use super::snapshot::snapshots;
+use super::volume::{Region, Volume};
 use super::writable::Writable;
 use crate::pages::{PAGE_LEN, Page, StorageKey};
 use crate::storage::{ReadStorage, Storage};
@@ -17,6 +18,10 @@ use crate::units::SECTOR_LEN;
 /// Refcount blocks without a single count that are passed over when the end of what is in use is
 /// sought. Behind more, space is left unused.
 const MAX_EMPTY_BLOCKS: u32 = 64;
+
+/// L1 entries of all snapshots that are looked at when a file is suspected to be cut off. With more it
+/// is taken for that.
+const MAX_CUT_ENTRIES: u64 = 1 << 24;
 
 /// What a writer must know that the image does not say.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -55,6 +60,10 @@ pub fn open_writable<S: Storage>(
     let geometry = header.geometry;
     let mut volume = Volume::new(header, key, opened.len);
     let mut used = used_end(storage, &volume, page)?;
+    // Counts behind the end are what a power cut leaves; entries that name something there are not.
+    if geometry.cluster_offset(used) > volume.limit && is_cut_off(storage, opened, &volume, page)? {
+        return refused(RefuseWriting::CutOff);
+    }
     let capacity = surroundings.capacity.map_or(u64::MAX, |len| geometry.host_cluster(len));
     let room = Room { capacity, behind: used };
     if let Some(end) = grow_reftable(storage, &mut volume, room, page)? {
@@ -79,6 +88,62 @@ pub fn open_writable<S: Storage>(
         tables: L2Tables::new(),
         blocks: CountTables::new(),
     })
+}
+
+/// Whether an entry of the disk or of a snapshot names a place behind the end of the file, or cannot be
+/// right at all.
+fn is_cut_off<S: ReadStorage>(
+    storage: &S,
+    opened: &Opened,
+    volume: &Volume,
+    page: &mut Page,
+) -> Result<bool, OpenWritableError<S::Error>> {
+    if is_tree_cut_off(storage, volume, volume.l1, page)? {
+        return Ok(true);
+    }
+    let mut left = MAX_CUT_ENTRIES;
+    for snapshot in snapshots(storage, opened) {
+        let l1 = match snapshot {
+            Ok(snapshot) => snapshot.l1,
+            Err(SnapshotError::Corrupt { .. }) => return Ok(true),
+            Err(SnapshotError::Storage(error)) => return Err(OpenWritableError::Storage(error)),
+        };
+        left = left.saturating_sub(l1.entries());
+        let inside = l1.offset.saturating_add(l1.bytes) <= volume.len;
+        if !inside || left == 0 || is_tree_cut_off(storage, volume, l1, page)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn is_tree_cut_off<S: ReadStorage>(
+    storage: &S,
+    volume: &Volume,
+    l1: Region,
+    page: &mut Page,
+) -> Result<bool, OpenWritableError<S::Error>> {
+    let geometry = &volume.geometry;
+    let len = usize::try_from(geometry.page_bytes()).unwrap_or(PAGE_LEN);
+    for index in 0..l1.entries() {
+        let mut raw = [0; 8];
+        read_there(storage, volume.len, l1.entry_offset(index), &mut raw)?;
+        let table = match read::l1(geometry, entry(&raw, 0)) {
+            Table::Absent => continue,
+            Table::At { offset, .. } if volume.may_hold(offset) => offset,
+            Table::At { .. } | Table::Bad => return Ok(true),
+        };
+        for n in 0..geometry.table_pages() {
+            let at = table.saturating_add(geometry.offset_in_table(n));
+            let bytes = page.as_bytes_mut();
+            read_there(storage, volume.len, at, bytes.get_mut(..len).unwrap_or_default())?;
+            let is_bad = |index| volume.cluster_at(page.as_bytes(), index) == Cluster::Bad;
+            if (0..1_u64 << geometry.l2_page_bits()).any(is_bad) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// Counts down what lost its last reference in this session and was not counted down yet. Nothing

@@ -6,8 +6,8 @@ use std::vec::Vec;
 use super::{KEY, Memory, get, image_with, opened, page, put, with};
 use crate::format::Top;
 use crate::format::qcow2::{
-    CheckError, Finding, RepairError, Repaired, Report, RollbackError, Surroundings, check,
-    check_needed, close, open_writable, repair, rollback,
+    CheckError, Finding, OpenWritableError, Opened, RefuseWriting, RepairError, Repaired, Report,
+    RollbackError, Surroundings, check, check_needed, close, open_writable, repair, rollback,
 };
 use crate::units::Lba;
 
@@ -136,6 +136,32 @@ fn what_cannot_be_counted_stays_marked() {
     let done = repaired(&mut memory).unwrap();
     assert!(done.left.damage == 1 && !done.cleared, "{done:?}");
     assert!(opened(&memory).header().is_dirty());
+}
+
+/// The file was cut off: what is left of it can be read. Growing, it would show zeros in place of what
+/// is missing, so nothing is written, and no repair gives the places of the missing clusters away.
+#[test]
+fn a_file_that_was_cut_off_is_only_read() {
+    let mut memory = filled(3);
+    let (_, l2, _) = tables(&memory);
+    let last = (0..40).map(|n| get(&memory, l2 + 8 * n) & !(1 << 63)).max().unwrap();
+    memory.bytes.truncate(usize::try_from(last).unwrap());
+    let now = opened(&memory);
+    let writable = |memory: &mut Memory, now: &Opened| {
+        open_writable(memory, KEY, now, &Surroundings::default(), &mut page()).map(drop)
+    };
+    let refused = writable(&mut memory, &now);
+    assert_eq!(refused, Err(OpenWritableError::Refused { reason: RefuseWriting::CutOff }));
+    let before = memory.bytes.clone();
+    assert!(repaired(&mut memory).unwrap().left.damage > 0);
+    assert!(memory.bytes == before);
+    // Counted and named by nothing: what a power cut may leave behind the end.
+    let behind = filled(3).bytes.len() as u64 + 512;
+    let mut memory = filled(3);
+    let at = count_at(&memory, behind);
+    put(&mut memory, at, 1, 2);
+    let now = opened(&memory);
+    assert_eq!(writable(&mut memory, &now), Ok(()));
 }
 
 #[test]
