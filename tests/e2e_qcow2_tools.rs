@@ -412,7 +412,7 @@ fn what_is_only_read_and_what_is_not_followed() {
     tool(&["create", text(&image), text(&base), "--format", "qcow2"]);
     assert_eq!(number(&image, 112) >> 32, 0xe279_2aca);
     patch(&image, &[(112, 0x1234_5678, 4)]);
-    refused(4, &["convert", "--parents", text(&image), text(&dir.join("no.img"))], "not known");
+    refused(4, &["convert", "--parents", text(&image), text(&dir.join("no.img"))], "not recorded");
     let told = tool(&["info", text(&image)]);
     assert!(told.contains("format not recorded"), "{told}");
     let chain = format!("{},{}", text(&image), text(&base));

@@ -38,9 +38,10 @@ pub(super) fn backing_of(below: &Below, path: &Path, op: &str) -> Result<(Vec<u8
         return Ok((Vec::new(), String::new()));
     }
     let name = backing_name::name_of(below, path, op)?;
-    let format = match (&below.parent.raw, &below.path) {
-        (Some(_), _) | (None, None) => Format::RAW,
-        (None, Some(parent)) => detect(&FileStorage::open(parent, &FileOptions::default())?)?,
+    let format = match (below.forced, &below.parent.raw, &below.path) {
+        (Some(forced), _, _) => forced,
+        (None, Some(_), _) | (None, None, None) => Format::RAW,
+        (None, None, Some(parent)) => detect(&FileStorage::open(parent, &FileOptions::default())?)?,
     };
     let word = if format.word() == "qcow1" { "qcow" } else { format.word() };
     Ok((name, word.to_owned()))
