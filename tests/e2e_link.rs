@@ -4,6 +4,7 @@
 
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::process::{Child, Command, Stdio};
 
 use system_tests::frames::{ATA, Registers, command, field};
@@ -12,7 +13,7 @@ use system_tests::lab::Lab;
 use system_tests::operator;
 use system_tests::require::{self, Need};
 use system_tests::server::Server;
-use system_tests::site::{SECTORS, STEP, Site};
+use system_tests::site::{SECTORS, STEP, Site, is_golden, is_stamped, stamp};
 use system_tests::target::LINKS;
 
 const DISK_WORKER: &str = env!("CARGO_BIN_EXE_disk-worker");
@@ -170,6 +171,48 @@ fn adjacent_writes_are_written_together() {
         }
     }
     assert_eq!(station.read(0, 64, 8), vec![7; 64 * 512]);
+}
+
+/// What is read again and again is neither read nor copied by the server; and an image that shrinks
+/// under it costs answers, not the server.
+#[test]
+fn what_is_read_often_is_sent_from_where_it_lies() {
+    const ROUNDS: u64 = 100;
+    let test = "what_is_read_often_is_sent_from_where_it_lies";
+    if !require::met(test, &[NEEDS]) {
+        return;
+    }
+    for link in ["ring", "mmsg"] {
+        let lab = Lab::new(test, DISK_WORKER);
+        let site = Site::new(&lab, 1500, 1);
+        // Opened by somebody who may write before it is served: no lease keeps it from being cut.
+        let image = OpenOptions::new().write(true).open(site.golden()).unwrap();
+        let mut server = site.serve(&["--clients", "1", "--link", link]);
+        let mut station = site.station(0);
+        let half = SECTORS / 2;
+        stamp(&mut station, 1, 8, 4);
+        // Often enough for the window; then each page was found in memory once.
+        for _ in 0..3 {
+            assert!(is_golden(&mut station, half, half), "{link}");
+        }
+        let counter = Counter::attach(&lab, &server);
+        let lba = |n: u64| half + n * u64::from(STEP) % half;
+        exchange(&mut station, ROUNDS, |n| Registers::read(lba(n), STEP).with(&[]));
+        let calls = counter.stop();
+        let requests = ROUNDS * DEPTH as u64;
+        let names = ["preadv2", "preadv", "pread64"];
+        let reads: u64 = names.iter().filter_map(|name| calls.get(*name)).sum();
+        assert!(reads * 20 < requests, "{link}: {calls:?}");
+        assert!(is_golden(&mut station, half, half), "{link}: what was lent is the image");
+        assert!(is_stamped(&mut station, 1, 8, 4), "{link}: what was written is read");
+
+        image.set_len(half * 512).unwrap();
+        let gone = station.request(command::ATA, &Registers::read(lba(0), STEP).with(&[]));
+        if let Some(answer) = gone {
+            assert_ne!(answer.status().0 & 1, 0, "{link}: read what is not there");
+        }
+        server.assert_running();
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub mod error;
 pub mod image;
 pub mod initiator;
 pub mod link;
+pub mod mapped;
 pub mod registry;
 pub mod serve;
 pub mod server;

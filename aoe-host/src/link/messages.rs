@@ -7,6 +7,8 @@ use core::ptr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+use super::OutFrame;
+
 /// Frames of one call: see `BATCH_FRAMES` of the server for why it is a small number.
 pub(super) const MESSAGES_MAX: usize = 16;
 
@@ -91,8 +93,22 @@ impl Inbox {
 ///
 /// # Errors
 /// That of the first frame.
-pub(super) fn send(socket: impl AsFd, frames: &[&[u8]]) -> io::Result<usize> {
-    send_parts(socket, frames.iter().map(|frame| [*frame]))
+pub(super) fn send(socket: impl AsFd, frames: &[OutFrame<'_>]) -> io::Result<usize> {
+    send_vectors(
+        socket,
+        frames.iter().map(|frame| {
+            [
+                libc::iovec {
+                    iov_base: frame.head.as_ptr().cast_mut().cast(),
+                    iov_len: frame.head.len(),
+                },
+                frame.tail.map_or(EMPTY_PART, |tail| libc::iovec {
+                    iov_base: tail.start().cast_mut().cast(),
+                    iov_len: tail.len(),
+                }),
+            ]
+        }),
+    )
 }
 
 /// As [`send`], with frames that lie in memory in `P` parts.
@@ -100,14 +116,27 @@ pub(super) fn send_parts<'f, const P: usize>(
     socket: impl AsFd,
     frames: impl Iterator<Item = [&'f [u8]; P]>,
 ) -> io::Result<usize> {
+    send_vectors(
+        socket,
+        frames.map(|frame| {
+            frame.map(|part| libc::iovec {
+                iov_base: part.as_ptr().cast_mut().cast(),
+                iov_len: part.len(),
+            })
+        }),
+    )
+}
+
+/// Sends frames whose parts a system call may be told to read; one that is not there fails as such.
+fn send_vectors<const P: usize>(
+    socket: impl AsFd,
+    frames: impl Iterator<Item = [libc::iovec; P]>,
+) -> io::Result<usize> {
     let mut parts = [[EMPTY_PART; P]; MESSAGES_MAX];
     let mut messages = no_messages();
     let mut count = 0;
     for ((parts, message), frame) in parts.iter_mut().zip(&mut messages).zip(frames) {
-        *parts = frame.map(|part| libc::iovec {
-            iov_base: part.as_ptr().cast_mut().cast(),
-            iov_len: part.len(),
-        });
+        *parts = frame;
         message.msg_hdr.msg_iov = parts.as_mut_ptr();
         message.msg_hdr.msg_iovlen = P as _;
         count += 1;

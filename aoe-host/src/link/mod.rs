@@ -31,6 +31,7 @@ use std::os::fd::BorrowedFd;
 
 use serde::{Deserialize, Serialize};
 
+use crate::mapped::MappedBytes;
 use crate::values::{Address, Mac};
 
 mod beside;
@@ -104,12 +105,49 @@ pub trait Link {
     /// report and the counters say so, the initiator's retransmission repairs it.
     fn send(&mut self, frames: &mut dyn Iterator<Item = &[u8]>) -> SendReport;
 
+    /// Whether [`send_parts`](Self::send_parts) takes frames whose last bytes are mapped.
+    fn takes_mapped(&self) -> bool {
+        false
+    }
+
+    /// As [`send`](Self::send), for frames in two parts. Only where it [`takes_mapped`](Self::takes_mapped)
+    /// bytes may there be some.
+    fn send_parts(&mut self, frames: &mut dyn Iterator<Item = OutFrame<'_>>) -> SendReport {
+        self.send(&mut frames.map(|frame| frame.head))
+    }
+
     /// The next thing that happened to the link, oldest first. To be called until `None` before
     /// each wait, with `now` a monotonic time of any origin; costs nothing when nothing is due.
     fn poll_event(&mut self, now: Duration) -> Option<LinkEvent>;
 
     /// What passed and what was lost since the link was opened.
     fn counters(&self) -> LinkCounters;
+}
+
+/// A frame to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct OutFrame<'a> {
+    /// The frame, or what of it is ahead of `tail`.
+    pub head: &'a [u8],
+    /// The rest, where it lies in a mapped file.
+    pub tail: Option<MappedBytes>,
+}
+
+impl<'a> OutFrame<'a> {
+    /// A frame that lies in memory.
+    pub fn whole(frame: &'a [u8]) -> Self {
+        Self { head: frame, tail: None }
+    }
+
+    /// Octets of the frame.
+    pub fn len(self) -> usize {
+        self.head.len().saturating_add(self.tail.map_or(0, MappedBytes::len))
+    }
+
+    /// There are none.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// Something happened to a link. The accessors of [`Link`] already show the new state.
@@ -144,6 +182,8 @@ pub struct SendReport {
     pub dropped: usize,
     /// Frames lost because they exceed the MTU, which must have changed. [AoE 9.11]
     pub too_long: usize,
+    /// Frames lost because their mapped part could not be read.
+    pub unreadable: usize,
 }
 
 /// Totals of one link since it was opened.

@@ -20,7 +20,7 @@ use super::packet_socket::PacketSocket;
 use super::ring::Ring;
 use super::sending::{SendFailure, Tally};
 use super::watch::Watch;
-use super::{InterfaceState, Link, LinkCounters, LinkEvent, Room, SendReport};
+use super::{InterfaceState, Link, LinkCounters, LinkEvent, OutFrame, Room, SendReport};
 use crate::error::{HostError, Result};
 use crate::values::{Address, Mac};
 
@@ -341,6 +341,14 @@ impl Link for PacketLink {
     }
 
     fn send(&mut self, frames: &mut dyn Iterator<Item = &[u8]>) -> SendReport {
+        self.send_parts(&mut frames.map(OutFrame::whole))
+    }
+
+    fn takes_mapped(&self) -> bool {
+        true
+    }
+
+    fn send_parts(&mut self, frames: &mut dyn Iterator<Item = OutFrame<'_>>) -> SendReport {
         let mut outgoing = Outgoing {
             socket: &self.socket,
             tally: Tally::new(&mut self.counters),
@@ -349,7 +357,7 @@ impl Link for PacketLink {
             too_long: false,
         };
         loop {
-            let mut batch: [&[u8]; MESSAGES_MAX] = [&[]; MESSAGES_MAX];
+            let mut batch = [OutFrame::whole(&[]); MESSAGES_MAX];
             let mut count = 0;
             for (place, frame) in batch.iter_mut().zip(&mut *frames) {
                 *place = frame;
@@ -465,7 +473,7 @@ struct Outgoing<'l> {
 }
 
 impl Outgoing<'_> {
-    fn send(&mut self, frames: &[&[u8]]) {
+    fn send(&mut self, frames: &[OutFrame<'_>]) {
         let mut rest = frames;
         while let Some((_first, behind)) = rest.split_first() {
             if let Some(failure) = self.stuck {
@@ -479,7 +487,7 @@ impl Outgoing<'_> {
                     // same.
                     let (sent, left) = rest.split_at_checked(count.max(1)).unwrap_or((rest, &[]));
                     for frame in sent {
-                        self.tally.sent(frame);
+                        self.tally.sent(frame.len());
                     }
                     rest = left;
                 }

@@ -195,13 +195,13 @@ impl Link for PnetLink {
                 (None, Some(channel)) => send_one(channel, frame),
             };
             match outcome {
-                Ok(()) => tally.sent(frame),
+                Ok(()) => tally.sent(frame.len()),
                 Err(failure) => {
                     tally.lost(failure);
                     match failure {
                         SendFailure::TooLong => too_long = true,
                         SendFailure::NoRoom | SendFailure::LinkDown => stuck = Some(failure),
-                        SendFailure::Other => {}
+                        SendFailure::Unreadable | SendFailure::Other => {}
                     }
                 }
             }

@@ -13,6 +13,8 @@ pub(super) enum SendFailure {
     LinkDown,
     /// The frame exceeds the MTU.
     TooLong,
+    /// A mapped part of the frame cannot be read.
+    Unreadable,
     /// Anything else; the next frame may fare better.
     Other,
 }
@@ -21,6 +23,7 @@ impl SendFailure {
     pub(super) fn of(error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::EMSGSIZE) => Self::TooLong,
+            Some(libc::EFAULT) => Self::Unreadable,
             Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => Self::LinkDown,
             Some(libc::ENOBUFS | libc::EAGAIN | libc::ENOMEM) => Self::NoRoom,
             _ => Self::Other,
@@ -40,10 +43,10 @@ impl<'c> Tally<'c> {
         Self { counters, report: SendReport::default() }
     }
 
-    pub(super) fn sent(&mut self, frame: &[u8]) {
+    pub(super) fn sent(&mut self, frame_len: usize) {
         self.report.sent += 1;
         self.counters.frames_sent += 1;
-        self.counters.bytes_sent += frame.len() as u64;
+        self.counters.bytes_sent += frame_len as u64;
     }
 
     pub(super) fn lost(&mut self, failure: SendFailure) {
@@ -52,6 +55,7 @@ impl<'c> Tally<'c> {
             SendFailure::TooLong => (&mut self.report.too_long, &mut counters.send_too_long),
             SendFailure::NoRoom => (&mut self.report.dropped, &mut counters.send_no_room),
             SendFailure::LinkDown => (&mut self.report.dropped, &mut counters.send_link_down),
+            SendFailure::Unreadable => (&mut self.report.unreadable, &mut counters.send_other),
             SendFailure::Other => (&mut self.report.dropped, &mut counters.send_other),
         };
         *reported += 1;
@@ -67,6 +71,7 @@ mod tests {
     fn send_errors_are_told_apart() {
         for (errno, failure) in [
             (libc::EMSGSIZE, SendFailure::TooLong),
+            (libc::EFAULT, SendFailure::Unreadable),
             (libc::ENETDOWN, SendFailure::LinkDown),
             (libc::ENXIO, SendFailure::LinkDown),
             (libc::ENOBUFS, SendFailure::NoRoom),

@@ -14,6 +14,7 @@ use super::log::Log;
 use crate::config::{Export, NewClients};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{Backing, ImageKeys, ImageName, NoteLog, OpenedOverlay, OverlayOptions};
+use crate::mapped::MappedBytes;
 use crate::registry::{
     Client, REGISTRY_FILE, Registry, StateSchedule, automatic_name, overlay_file_name,
     state_file_name, write_atomically,
@@ -240,6 +241,10 @@ impl HostedEdge {
 }
 
 impl IoDriver for HostedEdge {
+    fn lend(&mut self, operation: &Operation) -> Option<MappedBytes> {
+        self.driver.lend(operation)
+    }
+
     fn start(
         &mut self,
         job: Job,

@@ -281,6 +281,7 @@ impl<'m> Running<'m> {
             link.serve_only(&addresses);
             self.links.push(link);
         }
+        self.server.lend_reads(self.links.iter().all(|link| link.takes_mapped()));
     }
 
     /// Asks the segment whether somebody else serves our addresses, then advertises. False if
@@ -453,6 +454,9 @@ impl<'m> Running<'m> {
         self.server.tick(now, &mut self.edge);
         self.edge.write_states(now, false);
         self.transmit();
+        if !self.server.is_lending() {
+            self.edge.driver.settle(now);
+        }
         let crew = self.crew.as_ref();
         self.upkeep.look(now, &mut self.server, &mut self.edge, &mut self.links, crew);
         match (more, busy) {
@@ -519,13 +523,16 @@ impl<'m> Running<'m> {
     }
 
     fn transmit(&mut self) {
-        let links = &mut self.links;
+        let (links, mut unreadable) = (&mut self.links, false);
         self.server.send(&mut |number, frames| {
             if let Some(link) = links.get_mut(number) {
                 // Losses are counted by the link; initiators send again.
-                let _report = link.send(frames);
+                unreadable |= link.send_parts(frames).unreadable > 0;
             }
         });
+        if unreadable {
+            self.edge.driver.doubt_lent();
+        }
     }
 
     /// Takes no more frames; what is under way is finished and published.

@@ -351,7 +351,11 @@ impl Disk {
                 continue;
             };
             let data = from.reply.data_range();
+            if ended.failure.is_none() {
+                copy.tail = pending.buf.tail;
+            }
             if ended.failure.is_none()
+                && copy.tail.is_none()
                 && let Some(target) = copy.bytes.get_mut(data.clone())
                 && let Some(source) = pending.buf.bytes.get(data)
             {
@@ -361,6 +365,7 @@ impl Disk {
             frames.post(from.link, copy);
         }
         let mut buf = pending.buf;
+        buf.tail.take_if(|_| ended.failure.is_some());
         buf.len = emit(&ended, &pending.from, &mut buf.bytes);
         frames.post(pending.from.link, buf);
     }

@@ -2,6 +2,9 @@
 
 use std::vec::Vec;
 
+use crate::link::OutFrame;
+use crate::mapped::MappedBytes;
+
 /// Most buffers in use at once: more requests than that are dropped. With jumbo frames about
 /// 36 MiB, touched only as far as they are used.
 pub const FRAMES_MAX: usize = 4096;
@@ -14,11 +17,14 @@ const FRAME_LEN_MIN: usize = 2048;
 pub(super) struct FrameBuf {
     pub(super) bytes: Box<[u8]>,
     pub(super) len: usize,
+    /// Where the last bytes of the frame lie if they are not in `bytes`.
+    pub(super) tail: Option<MappedBytes>,
 }
 
 impl FrameBuf {
-    pub(super) fn frame(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or(&[])
+    pub(super) fn frame(&self) -> OutFrame<'_> {
+        let head = self.len.saturating_sub(self.tail.map_or(0, MappedBytes::len));
+        OutFrame { head: self.bytes.get(..head).unwrap_or(&[]), tail: self.tail }
     }
 }
 
@@ -66,10 +72,11 @@ impl Frames {
             return None;
         }
         self.made += 1;
-        Some(FrameBuf { bytes: vec![0; self.len].into_boxed_slice(), len: 0 })
+        Some(FrameBuf { bytes: vec![0; self.len].into_boxed_slice(), len: 0, tail: None })
     }
 
-    pub(super) fn give(&mut self, buf: FrameBuf) {
+    pub(super) fn give(&mut self, mut buf: FrameBuf) {
+        buf.tail = None;
         if buf.bytes.len() == self.len {
             self.free.push(buf);
         } else {

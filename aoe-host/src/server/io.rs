@@ -2,6 +2,8 @@
 
 use cow_core::engine::{Buffer, IoFailure, Operation, Ticket};
 
+use crate::mapped::MappedBytes;
+
 /// Which operation of which disk: comes back with the outcome.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Job {
@@ -61,6 +63,13 @@ impl Run<'_> {
 
 /// Performs operations: at once where that does not block, later elsewhere.
 pub trait IoDriver {
+    /// The bytes of a read where they lie, to be sent in place of a copy before this driver is used again
+    /// after the turn of the loop. `None`, always allowed: it is to be [`start`](Self::start)ed.
+    fn lend(&mut self, operation: &Operation) -> Option<MappedBytes> {
+        let _: &Operation = operation;
+        None
+    }
+
     /// Performs `operation`. `Some` if it ended; `None` if its outcome will be reported to the
     /// server with `job` later (the memory is then not touched any more: a later read brings its
     /// bytes along, a later write has copied them).

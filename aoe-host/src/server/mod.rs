@@ -49,6 +49,7 @@ use disk::Disk;
 use frames::Frames;
 use requests::Requests;
 
+use crate::link::OutFrame;
 use crate::share::Share;
 
 /// Most machines that have a disk without being registered, and most of those that are listed and
@@ -61,7 +62,7 @@ pub const GUESTS_MAX: usize = 1024;
 pub const WRITEBACK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sends frames through a link, in order.
-pub type Transmit<'t> = dyn FnMut(usize, &mut dyn Iterator<Item = &[u8]>) + 't;
+pub type Transmit<'t> = dyn FnMut(usize, &mut dyn Iterator<Item = OutFrame<'_>>) + 't;
 
 /// How long a duplicate is not reported again: a busy one answers thousands of times a second.
 const DUPLICATE_QUIET: Duration = Duration::from_mins(1);
@@ -330,6 +331,16 @@ impl<'m> Server<'m> {
         let link = self.links.len() - 1;
         self.link_changed(link, mac, mtu);
         link
+    }
+
+    /// Whether every link takes mapped bytes, so that data may be sent from where they lie.
+    pub fn lend_reads(&mut self, lend: bool) {
+        self.requests.lend = lend;
+    }
+
+    /// Some answer whose data are to be sent from where they lie has not been handed out yet.
+    pub fn is_lending(&self) -> bool {
+        self.requests.lent > 0 || !self.frames.outbox().is_empty()
     }
 
     /// The interface has this address and MTU now.

@@ -192,6 +192,10 @@ pub(super) struct Requests {
     /// How many requests begin at a sector, by a hash of disk and sector: most requests are alone
     /// there, and then no other one need be looked at.
     starts: Box<[u16]>,
+    /// Whether answers may be sent from where the data lie.
+    pub(super) lend: bool,
+    /// Requests under way whose data are to be sent from where they lie.
+    pub(super) lent: usize,
 }
 
 impl Default for Requests {
@@ -203,6 +207,8 @@ impl Default for Requests {
             copies: Vec::new(),
             free_copy: None,
             starts: vec![0; STARTS].into_boxed_slice(),
+            lend: false,
+            lent: 0,
         }
     }
 }
@@ -240,6 +246,9 @@ impl Requests {
     pub(super) fn remove(&mut self, id: RequestId) -> Option<Pending> {
         let pending = self.slots.get_mut(id.0 as usize)?.take()?;
         self.free.push(id.0);
+        if pending.buf.tail.is_some() {
+            self.lent = self.lent.saturating_sub(1);
+        }
         if let Some(count) = self.starts.get_mut(usize::from(pending.place.start)) {
             *count = count.saturating_sub(1);
         }

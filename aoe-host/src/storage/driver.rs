@@ -10,9 +10,11 @@
 //!    never keeps a read waiting.
 //! 4. With direct I/O everything is done by threads.
 //! 5. Compressed units are unpacked by threads; a part of one that is at hand is copied at once.
-//! 6. A sync covers every write whose end was reported before it was started: such writes are in
+//! 6. What is read again and again of frozen files is lent from mappings: see `windows`.
+//! 7. A sync covers every write whose end was reported before it was started: such writes are in
 //!    the page cache, or on the device, by then.
 
+use core::time::Duration;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -22,9 +24,11 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::file::Now;
 use super::unpack::Unpacker;
+use super::windows::Windows;
 use super::workers::{Bell, Pool, Waker};
 use super::{FileStorage, FileTable, StorageError};
 use crate::error::Result;
+use crate::mapped::MappedBytes;
 use crate::server::io::{Completion, IoDriver, Job, Memory, Run, Started};
 
 /// How many threads a [`HostedDriver`] has.
@@ -50,6 +54,7 @@ impl Default for WorkerCounts {
 #[derive(Debug)]
 pub struct HostedDriver {
     files: FileTable,
+    windows: Windows,
     under_way: usize,
     outcomes: Receiver<Completion>,
     report: Sender<Completion>,
@@ -68,6 +73,7 @@ impl HostedDriver {
         let (report, outcomes) = unbounded();
         Ok(Self {
             files: FileTable::new(),
+            windows: Windows::new(),
             under_way: 0,
             outcomes,
             report,
@@ -100,6 +106,16 @@ impl HostedDriver {
     /// What makes [`poll_fd`](Self::poll_fd) readable from another thread.
     pub fn waker(&self) -> Waker {
         Waker(Arc::clone(&self.bell))
+    }
+
+    /// Everything lent has been sent: mappings may change. Called once for each turn of the loop.
+    pub fn settle(&mut self, now: Duration) {
+        self.windows.settle(now);
+    }
+
+    /// Something lent could not be read while it was sent: nothing more is lent before it is looked for.
+    pub fn doubt_lent(&mut self) {
+        self.windows.doubt();
     }
 
     /// Operations whose completion has not been drained yet.
@@ -164,6 +180,11 @@ impl HostedDriver {
 }
 
 impl IoDriver for HostedDriver {
+    fn lend(&mut self, operation: &Operation) -> Option<MappedBytes> {
+        let file = self.files.get(operation.storage)?;
+        self.windows.lend(file, operation.offset, usize::try_from(operation.len).ok()?)
+    }
+
     fn start(&mut self, job: Job, operation: &Operation, memory: Memory<'_>) -> Started {
         let Some(file) = self.files.get(operation.storage) else {
             return Some(Err(IoFailure::Medium));
@@ -172,7 +193,10 @@ impl IoDriver for HostedDriver {
         let copy = match (operation.kind, memory) {
             (Kind::Read, Memory::Into(buf)) if buf.len() as u64 == operation.len => {
                 match file.read_now(offset, buf) {
-                    Now::Done => return Some(Ok(())),
+                    Now::Done => {
+                        self.windows.found(file, offset, buf.len());
+                        return Some(Ok(()));
+                    }
                     Now::Failed(error) => return Some(Err(error.failure())),
                     Now::Later => None,
                 }

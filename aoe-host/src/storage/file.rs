@@ -113,6 +113,8 @@ struct Inner {
     start: u64,
     len: Option<u64>,
     is_device: bool,
+    /// Who it is, if nobody writes to it through this: its pages may be lent.
+    frozen: Option<FileKey>,
     direct: Option<Direct>,
     read_policy: AtomicU8,
     last_failure: Mutex<Option<StorageError>>,
@@ -170,6 +172,10 @@ impl FileStorage {
         let magic = rustix::fs::fstatfs(&file).map_err(failed("examine"))?.f_type;
         let in_memory = !is_device && (magic == TMPFS_MAGIC || magic == RAMFS_MAGIC);
         let policy = if in_memory { ReadPolicy::Inline } else { ReadPolicy::NoWait };
+        let frozen = options.access == Access::ReadOnly && !options.direct;
+        let about = frozen.then(|| file.metadata()).transpose();
+        let about = about.map_err(|e| HostError::io(e, "examine").path(path))?;
+        let frozen = about.map(|about| FileKey::from_metadata(&about));
         let storage = Self {
             inner: Arc::new(Inner {
                 direct: direct_of(&file, is_device, options.direct).map_err(failed("examine"))?,
@@ -178,6 +184,7 @@ impl FileStorage {
                 start: window.offset_bytes,
                 len: window.len_bytes,
                 is_device,
+                frozen,
                 read_policy: AtomicU8::new(policy as u8),
                 last_failure: Mutex::new(None),
             }),
@@ -205,6 +212,7 @@ impl FileStorage {
                 start: 0,
                 len: None,
                 is_device: inner.is_device,
+                frozen: inner.frozen,
                 direct,
                 read_policy: AtomicU8::new(inner.read_policy.load(Ordering::Relaxed)),
                 last_failure: Mutex::new(None),
@@ -287,6 +295,15 @@ impl FileStorage {
             return Err(self.remember(StorageError::end(&self.inner.path, op, offset)));
         }
         offset.checked_add(self.inner.start).ok_or_else(|| self.failed(op, offset, Errno::INVAL))
+    }
+
+    /// Who the file is and where in it a range lies, if the file may be mapped and the range is inside.
+    pub(super) fn frozen_at(&self, offset: u64, len: u64) -> Option<(FileKey, u64)> {
+        let inner = &*self.inner;
+        let end = offset.checked_add(len)?;
+        let inside = inner.len.is_none_or(|window| end <= window);
+        let start = offset.checked_add(inner.start).filter(|_| inside)?;
+        inner.frozen.map(|file| (file, start))
     }
 
     /// Reads if that does not block. Allocates nothing.

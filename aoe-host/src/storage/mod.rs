@@ -19,6 +19,7 @@ mod space;
 mod table;
 mod unpack;
 mod watch;
+mod windows;
 mod workers;
 
 pub use driver::{HostedDriver, WorkerCounts};

@@ -217,7 +217,7 @@ impl World {
         }
         let answers = &mut self.answers;
         self.server.send(&mut |link, frames| {
-            answers.extend(frames.map(|frame| Answer::new(link, frame)));
+            answers.extend(frames.map(|frame| Answer::new(link, frame.head)));
         });
     }
 
