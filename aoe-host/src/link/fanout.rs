@@ -5,7 +5,8 @@
 //! 1. A frame never reaches two sockets: whoever is not in the group hears nothing, but for the
 //!    first before it has joined, and then nobody else is in.
 //! 2. There is one group for each interface, and its members are in it in the order of their
-//!    numbers. After a change of the interface it is emptied before the first joins again.
+//!    numbers. After a change of the interface it is emptied before the first joins again: whoever
+//!    leaves is followed by those with higher numbers.
 //!
 //! [`share::owner`]: crate::share::owner
 
@@ -99,6 +100,11 @@ impl Group {
                 Joined::Never
             }
         }
+    }
+
+    /// Whether the sockets with lower numbers are in: else the others are to leave as well.
+    pub(super) fn has_all_before(&self, number: usize) -> bool {
+        self.state().is_in.iter().take(number).all(|is_in| *is_in)
     }
 
     /// A socket that may have been in the group is closed.

@@ -141,6 +141,9 @@ impl PacketLink {
             self.make_room(new);
         }
         self.watch.update(found);
+        if let Some(state) = found {
+            self.follow_group(state);
+        }
         self.join();
         self.count_drops();
     }
@@ -167,6 +170,17 @@ impl PacketLink {
             member.place = Place::Deaf;
         }
         self.bind(state)
+    }
+
+    /// Leaves the group after those that come before this link in it, so that they can come back
+    /// before it.
+    fn follow_group(&mut self, state: InterfaceState) {
+        let member = self.member.as_ref().filter(|member| member.place == Place::In);
+        if member.is_some_and(|member| !member.group.has_all_before(member.number))
+            && self.reopen(state).is_err()
+        {
+            self.counters.receive_errors += 1;
+        }
     }
 
     /// Takes a share of the frames, if that was asked for and it is this link's turn.
