@@ -202,7 +202,16 @@ impl Actor<'_> {
     pub(super) fn unanswered(&mut self, flying: &Flying) {
         if self.stage.is_strict() {
             self.spoiled = true;
-            return;
+            // More of the same would only take time.
+            self.index = u32::MAX;
+            // What there is to be put back shows when it is read; and an answer that only the
+            // harness does not take is no fault of the target's for this client.
+            if self.stage == Stage::Restore || self.near.is_some() {
+                return;
+            }
+            if self.stage == Stage::Compare {
+                self.report.restored = Some(false);
+            }
         }
         let (near, found) = match self.near {
             Some((why, _, found)) => (Some(why), found),
@@ -221,11 +230,18 @@ impl Actor<'_> {
                 (Why::ProbeSilence, level)
             }
             Stage::PathTest => (near.unwrap_or(Why::ProbePayload), Level::Degraded),
-            Stage::Sizes => (Why::Trailer, Level::Degraded),
+            Stage::Sizes => {
+                self.index = u32::MAX;
+                (Why::Trailer, Level::Degraded)
+            }
             Stage::Smart | Stage::Again => (near.unwrap_or(Why::Silence), Level::Degraded),
             _ => (near.unwrap_or(Why::Silence), self.traits.on_silence),
         };
+        let stage = self.stage;
         self.blame(why, level, flying, (found, None), None);
+        if level >= Level::Fails && self.stage == stage && stage != Stage::FrameSize {
+            self.stop();
+        }
     }
 
     /// Takes note of a machine that answers for the target.

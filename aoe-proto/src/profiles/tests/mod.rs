@@ -70,8 +70,11 @@ struct World {
     requests: usize,
     /// Until an answer arrives.
     delay_ms: u64,
-    alter: fn(&mut World, &[u8]) -> Vec<Vec<u8>>,
+    alter: Alter,
 }
+
+/// What a target makes of a request.
+type Alter = fn(&mut World, &[u8]) -> Vec<Vec<u8>>;
 
 /// What our own target answers.
 fn honest(world: &mut World, frame: &[u8]) -> Vec<Vec<u8>> {
@@ -425,6 +428,45 @@ fn a_lossy_wire_delays_but_does_not_change_the_verdict() {
             assert!(world.disk.is_as_before());
         }
     }
+}
+
+/// Dies after so many requests.
+fn gone_after<const REQUESTS: usize>(world: &mut World, frame: &[u8]) -> Vec<Vec<u8>> {
+    if world.requests > REQUESTS { vec![] } else { honest(world, frame) }
+}
+
+#[test]
+fn a_target_that_goes_away_costs_little_time() {
+    let deaths: [Alter; 10] = [
+        gone_after::<1>,
+        gone_after::<4>,
+        gone_after::<20>,
+        gone_after::<30>,
+        gone_after::<50>,
+        gone_after::<75>,
+        gone_after::<100>,
+        gone_after::<115>,
+        gone_after::<135>,
+        gone_after::<150>,
+    ];
+    let mut altered = 0;
+    for client in Client::ALL {
+        for (alter, number) in deaths.into_iter().zip(0..) {
+            let mut world = world(1500, |_| {}, alter);
+            let outcome = run(*client, &mut world);
+            let report = outcome.report;
+            // Once for the client, twice to put back what it wrote; 200 s each.
+            assert!(outcome.virtual_ms < 640_000, "{number}: {} ms {report}", outcome.virtual_ms);
+            let whole = report.stage == Stage::Done && report.restored != Some(false);
+            assert!(whole || report.level > Works, "{number}: {report}");
+            if !world.disk.is_as_before() {
+                altered += 1;
+                assert_eq!(report.restored, Some(false), "{number}: {report}");
+                assert!(!outcome.records.contains(&"restored"));
+            }
+        }
+    }
+    assert!(altered > 5, "only {altered} deaths left the window altered");
 }
 
 #[test]
