@@ -62,7 +62,7 @@ fn render(report: &ClientsReport, strict: bool, verbose: bool) -> String {
         ]);
     }
     let writes = match report.window {
-        Some((lba, sectors)) => format!("writes to {lba}+{sectors}, put back"),
+        Some((lba, sectors)) => format!("writes inside {lba}+{sectors}"),
         None => "no writes: --write-window permits them".to_owned(),
     };
     let head = format!("{}, MTU {}; {writes}\n\n{}", report.address, report.mtu, table.render());

@@ -19,22 +19,24 @@ use crate::values::{Mac, ValueError, parse_mac};
 
 /// What follows the options in `conform --help`.
 pub(super) const NOTES: &str = "\
-Without options that permit more, nothing is altered: the target is only asked. What is altered is put back
-before the next case and compared; should this program be killed, --restore does it. Use a target that
-nobody else uses meanwhile.
+Without options that permit more, nothing is altered: the target is only asked. What is altered is
+put back before the next case and compared; should this program be killed, --restore does it. Use a
+target that nobody else uses meanwhile.
 
 Exit codes: 0 if no \"must\" failed; 3 if one did, with --strict also if a \"should\" did; 4 if nobody
-answers; 5 if the journal of an earlier run is in the way; 1 if the target could not be put back, or the run
-was interrupted. With --clients 3 if a client fails, hangs or corrupts, with --strict also if one is degraded.
+answers; 5 if the journal of an earlier run is in the way; 1 if the target could not be put back, or
+the run was interrupted. With --clients 3 if a client fails, hangs or corrupts, with --strict also if
+one is degraded.
 
 Examples:
   Ask only:
     cowblade conform 7.3 -i eth0
   Everything that can be undone, with writes to the last 64 sectors of the disk:
-    cowblade conform 7.3 -i eth0 --state all --write-window end-64 --second-mac auto --forge --vlan
+    cowblade conform 7.3 -i eth0 --state all --write-window end-64 --second-mac auto --forge \\
+      --vlan
   The same, for a build server that can restart the target:
-    cowblade conform 7.3 -i eth0 --state all --write-window end-64 --second-mac auto --forge --vlan \\
-      --action 'restart=systemctl restart target' --junit conform.xml --json conform.json
+    cowblade conform 7.3 -i eth0 --state all --write-window end-64 --second-mac auto --forge \\
+      --vlan --action 'restart=systemctl restart target' --junit conform.xml --json conform.json
   How Linux, iPXE, WinAoE, Plan 9 and aoetools would fare:
     cowblade conform 7.3 -i eth0 --clients --write-window end-64
   After a run that was killed:
@@ -51,22 +53,6 @@ pub struct ConformArgs {
     #[arg(short, long, value_name = "IFACE")]
     pub interface: Option<String>,
 
-    /// Which cases.
-    #[command(flatten)]
-    pub choice: ChoiceArgs,
-
-    /// What may be done.
-    #[command(flatten)]
-    pub permit: PermitArgs,
-
-    /// How long to wait.
-    #[command(flatten)]
-    pub timing: TimingArgs,
-
-    /// What is told.
-    #[command(flatten)]
-    pub output: OutputArgs,
-
     /// Replay how real clients behave, and tell how each would fare; writes go to --write-window only
     #[arg(long, conflicts_with_all = [
         "restore", "list", "explain", "case", "except", "topic", "severity", "state", "beyond_end",
@@ -82,6 +68,22 @@ pub struct ConformArgs {
     /// `~/.local/state/cowblade`, or for root `/var/lib/cowblade`]
     #[arg(long, value_name = "DIR")]
     pub journal_dir: Option<PathBuf>,
+
+    /// Which cases.
+    #[command(flatten)]
+    pub choice: ChoiceArgs,
+
+    /// What may be done.
+    #[command(flatten)]
+    pub permit: PermitArgs,
+
+    /// How long to wait.
+    #[command(flatten)]
+    pub timing: TimingArgs,
+
+    /// What is told.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// Which cases.
