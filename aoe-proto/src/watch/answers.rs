@@ -140,10 +140,14 @@ impl Watch<'_> {
         }
         let key = Some((captured.vlan, header.dst));
         let asks = self.initiators.iter().any(|record| record.key == key);
+        let grace_ns = self.config.grace_ns;
+        let recent = |at_ns: u64| captured.at_ns.saturating_sub(at_ns) < grace_ns;
+        let gapped = self.missed_ns.is_some_and(recent);
         match self.astray(header, said, captured) {
             // Perhaps its own request was not heard, and another one waits.
-            Some((Rule::WrongTag, _)) | None if young => {}
+            Some((Rule::WrongTag, _)) if gapped => {}
             Some((rule, detail)) => judge.say(rule, detail),
+            None if young || gapped => {}
             None if asks => judge.flag(true, Rule::AnswerWithoutRequest),
             None => judge.flag(true, Rule::AnswerToStranger),
         }

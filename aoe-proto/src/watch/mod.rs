@@ -217,6 +217,7 @@ pub struct Watch<'m> {
     targets: &'m mut [TargetRecord],
     initiators: &'m mut [InitiatorRecord],
     began_ns: Option<u64>,
+    missed_ns: Option<u64>,
     sweep: usize,
     forgotten: u64,
     unrecorded: u64,
@@ -239,6 +240,7 @@ impl<'m> Watch<'m> {
             targets,
             initiators,
             began_ns: None,
+            missed_ns: None,
             sweep: 0,
             forgotten: 0,
             unrecorded: 0,
@@ -276,10 +278,10 @@ impl<'m> Watch<'m> {
         self.config.mtu = mtu;
     }
 
-    /// The listener itself missed frames, now or a moment ago: for as long as after its beginning,
-    /// answers to requests that it did not hear are no defect.
+    /// The listener itself missed frames, now or a moment ago. For [`WatchConfig::grace_ns`] answers
+    /// to requests that it did not hear are no defect, even if others wait.
     pub const fn missed(&mut self, at_ns: u64) {
-        self.began_ns = Some(at_ns);
+        self.missed_ns = Some(at_ns);
     }
 
     /// Takes one frame.
