@@ -309,16 +309,18 @@ pub(super) fn grow_reftable<S: Storage>(
 ) -> Result<Option<u64>, OpenWritableError<S::Error>> {
     let geometry = volume.geometry;
     let l1_clusters = geometry.host_cluster(geometry.round_up(volume.l1.bytes));
+    let enough = reftable_clusters(&geometry, l1_clusters);
+    if volume.reftable.bytes >= geometry.cluster_offset(enough) {
+        return Ok(None);
+    }
     let per_block = 1_u64 << geometry.counts_bits();
     // Behind the last block that there is.
     let first_block = blocks_end(storage, volume)?.max(room.behind.div_ceil(per_block));
     let start = first_block << geometry.counts_bits();
     let entries = first_block.saturating_add(8);
-    let wanted = reftable_clusters(&geometry, l1_clusters)
-        .max(entries.saturating_mul(8).div_ceil(geometry.cluster_bytes()));
+    let wanted = enough.max(entries.saturating_mul(8).div_ceil(geometry.cluster_bytes()));
     let new_bytes = geometry.cluster_offset(wanted);
-    let enough = geometry.cluster_offset(reftable_clusters(&geometry, l1_clusters));
-    if volume.reftable.bytes >= enough || new_bytes > MAX_TABLE_BYTES {
+    if new_bytes > MAX_TABLE_BYTES {
         return Ok(None);
     }
     let mut blocks = 1;
