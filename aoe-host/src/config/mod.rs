@@ -195,7 +195,7 @@ impl Default for Workers {
     }
 }
 
-/// Most workers that `auto` starts: more than any link of 100 Gbit/s needs.
+/// Most workers that `auto` starts: what comes through one receive queue does not feed more.
 pub const AUTO_WORKERS_MAX: usize = 8;
 
 /// What happens to an initiator nobody named.
