@@ -155,7 +155,7 @@ fn several_answer_what_one_would() {
         };
         assert_eq!(unknown(&several), unknown(&one));
         for crew in [&mut one, &mut several] {
-            crew.each(|w| w.drain());
+            crew.each(World::drain);
             crew.each(|w| w.edge.check().unwrap());
         }
     }
