@@ -242,6 +242,8 @@ pub(crate) struct NewImageFile {
     /// The image that is replaced, locked against everybody, and where what is kept beside the new
     /// one goes.
     replaced: Option<(FileStorage, PathBuf)>,
+    /// The file with the metadata of the image that is replaced.
+    old_metadata: Option<PathBuf>,
     is_finished: bool,
 }
 
@@ -253,6 +255,11 @@ impl NewImageFile {
         // A cut between these leaves an image of whose parent nothing is known, never a wrong one.
         if let Some((old, _)) = &self.replaced {
             Binding::remove(old)?;
+        }
+        // The data of one with the metadata of the other would look like an image.
+        if let Some(path) = &self.old_metadata {
+            fs::remove_file(path).map_err(|e| HostError::io(e, "replace").path(path))?;
+            sync_directory(path)?;
         }
         staged.into_iter().try_for_each(Staged::finish)?;
         self.is_finished = true;
@@ -305,7 +312,13 @@ pub(crate) fn begin_image(
             return Err(error.path(regular.path()));
         }
         ops.create(&mut file, &image)?;
-        return Ok(NewImageFile { file, staged: Vec::new(), replaced: None, is_finished: false });
+        return Ok(NewImageFile {
+            file,
+            staged: Vec::new(),
+            replaced: None,
+            old_metadata: None,
+            is_finished: false,
+        });
     }
     refuse_merged_name(&name.path)?;
     let how = StagedOptions { direct: new.direct, replace: new.replace };
@@ -327,7 +340,8 @@ pub(crate) fn begin_image(
         Binding::new(below)?.save(&file.main)?;
     }
     let staged = core::iter::once(main).chain(metadata).collect();
-    Ok(NewImageFile { file, staged, replaced, is_finished: false })
+    let old_metadata = name.metadata.clone().filter(|path| new.replace && path.exists());
+    Ok(NewImageFile { file, staged, replaced, old_metadata, is_finished: false })
 }
 
 /// An image that is about to be replaced, if nobody uses it.
