@@ -14,7 +14,9 @@ use super::chain::{Gate, ParentReport, parents};
 use super::source::{ChainName, Found};
 use crate::config;
 use crate::error::{ErrorKind, HostError, Result};
-use crate::image::{Backing, Format, ImageFile, ImageKeys, open_backing, refuse_merging};
+use crate::image::{
+    Backing, Format, ImageFile, ImageKeys, ImageName, open_backing, refuse_merging,
+};
 use crate::storage::{FileOptions, FileTable, LockMode};
 
 /// Metadata pages kept in memory.
@@ -134,8 +136,7 @@ pub fn map(
     let mut paths = vec![name.path.clone()];
     if let Some(backing) = &below.backing {
         layers.extend_from_slice(backing.layers());
-        let watched = backing.watches().iter().rev();
-        paths.extend(watched.map(|watch| watch.file().path().to_owned()));
+        paths.extend(below.paths);
     }
     let disk = layers.first().map_or(0, Layer::sectors);
     let range = range_of(request, disk)?;
@@ -148,6 +149,8 @@ pub fn map(
 /// What is looked at below an image.
 struct Parents {
     backing: Option<Backing>,
+    /// Of its layers, top first; of two files the one with the data.
+    paths: Vec<PathBuf>,
     /// Nothing is below what is looked at.
     is_complete: bool,
 }
@@ -162,7 +165,7 @@ fn named(
     let layers = top.with_windows(lower, gate)?;
     let backing = open_backing(&layers, false, files)?;
     top.check(Some(&backing))?;
-    Ok(Parents { is_complete: true, backing: Some(backing) })
+    Ok(Parents { is_complete: true, backing: Some(backing), paths: paths_of(&layers) })
 }
 
 /// What the image records, as far as it may be followed.
@@ -178,7 +181,16 @@ fn below(file: &ImageFile, format: Format, gate: &Gate, files: &mut FileTable) -
     }
     let usable = !layers.is_empty() && reports.iter().all(ParentReport::is_usable);
     let backing = if usable { Some(open_backing(&layers, false, files)?) } else { None };
-    Ok(Parents { is_complete: !has_parent || usable, backing })
+    let is_complete = !has_parent || usable;
+    Ok(Parents { is_complete, backing, paths: paths_of(&layers) })
+}
+
+fn paths_of(layers: &[config::Layer]) -> Vec<PathBuf> {
+    let paths = layers.iter().filter_map(|layer| match layer {
+        config::Layer::File { path, .. } => Some(ImageName::parse(path).path),
+        config::Layer::Recorded | config::Layer::Blank { .. } => None,
+    });
+    paths.collect()
 }
 
 fn range_of(request: &MapRequest, disk: u64) -> Result<Extent> {

@@ -10,6 +10,7 @@ use cow_core::units::SECTOR_BYTES;
 
 use super::{Creation, Facts, ImageFormat, NewImage, OpenedLayer, TopImage};
 use crate::error::{ErrorKind, HostError, Result};
+use crate::image::binding::Binding;
 use crate::image::identity::identity_of;
 use crate::image::name::{ImageFile, ImageKeys};
 use crate::image::notes::NoteId;
@@ -44,6 +45,16 @@ impl ImageFormat for Raw {
         facts.disk_bytes = Some(len.next_multiple_of(SECTOR_BYTES));
         if len == 0 {
             facts.problems.push("the file is empty".to_owned());
+        }
+        if Binding::load(&file.main)?.is_some() {
+            let path = file.path().display();
+            facts.line(
+                "note",
+                format!(
+                    "a record beside it says that it lies on another image: if it is the data of a \
+                     dm-cow layer, write dm-cow:{path}+BITMAP"
+                ),
+            );
         }
         Ok(())
     }

@@ -301,6 +301,9 @@ impl Merge {
         unmark(&self.parent.file.main)?;
         let ops = self.top.format.ops();
         let path = self.top.name.path.clone();
+        if self.journal.is_untouched_parent(&below.parent.identity) {
+            self.orphans.clear(); // the overlay held nothing
+        }
         let mut merged = Merged {
             parent: self.parent.name.path.clone(),
             data_bytes: held.data.saturating_mul(SECTOR_BYTES),
