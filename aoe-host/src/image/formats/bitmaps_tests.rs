@@ -335,3 +335,92 @@ fn the_posted_layout_is_read_on_demand() {
         assert_eq!(opened.is_ok(), word == "dm-cow", "{word} is written");
     }
 }
+
+/// Every tool says what is wrong with a damaged image, and none changes it.
+#[test]
+fn damage_is_told_by_every_tool() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden(&dir, SECTORS * 512);
+    let at = |name: &str| dir.path().join(name);
+    made("uml", &at("uml"), &base, &[]);
+    made("cowloop", &at("cowloop"), &base, &[]);
+    made("dm-cow", Path::new(&format!("dm-cow:{0}+{0}.bits", at("dm").display())), &base, &[]);
+    let (uml, cowloop) = (at("uml"), at("cowloop"));
+    let two = PathBuf::from(format!("dm-cow:{0}+{0}.bits", at("dm").display()));
+    let bits = at("dm.bits");
+    for (name, file, offset, bytes, word) in [
+        (&uml, &uml, 4, &[0, 0, 0, 9][..], "version"),
+        (&uml, &uml, 20, &[0, 0, 4, 0], "1024"),
+        (&uml, &uml, 24, &[0, 0, 0, 0], "alignment"),
+        (&uml, &uml, 12, &[1], "for its bitmap alone"),
+        (&cowloop, &cowloop, 4, &[7], "version"),
+        (&cowloop, &cowloop, 8, &[1], "1025"),
+        (&cowloop, &cowloop, 32, &[0, 0, 0, 0], "units"),
+        (&cowloop, &cowloop, 48, &[3], "3"),
+        (&two, &bits, 192 * 512, &[0, 0, 0, 0, 0, 0, 0, 0], "bitmap"),
+        (&two, &bits, 192 * 512 + 8, &[9], "9"),
+    ] {
+        let before = fs::read(file).unwrap();
+        let medium = fs::File::options().write(true).open(file).unwrap();
+        medium.write_all_at(bytes, offset).unwrap();
+        let damaged = fs::read(file).unwrap();
+        let about = info(name, &Gate::Open).unwrap();
+        let problems = about.problems.join(" ");
+        assert!(problems.contains(word), "{}: {about}", name.display());
+        let report = check(name, &Gate::Closed, &mut quiet()).unwrap();
+        assert!(report.damage_total > 0, "{report}");
+        let error = Chain::open(&[layer(&base)], name).err().unwrap();
+        assert!(error.to_string().contains(word), "{word}: {error}");
+        assert!(fs::read(file).unwrap() == damaged, "{word}");
+        medium
+            .write_all_at(&before[usize::try_from(offset).unwrap()..][..bytes.len()], offset)
+            .unwrap();
+    }
+    for name in [uml, cowloop, two] {
+        Chain::open(&[layer(&base)], &name).unwrap().close();
+    }
+}
+
+/// A merge that was cut while it emptied its overlay finds it again.
+#[test]
+fn an_image_that_is_being_emptied_is_one_still() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden(&dir, SECTORS * 512);
+    for (word, mark) in [("uml", 4), ("cowloop", 5)] {
+        let path = dir.path().join(word);
+        made(word, &path, &base, &[]);
+        drop(fs::remove_file(crate::image::binding_path(&path)));
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.write_all_at(&[0x80], mark).unwrap();
+        let about = info(&path, &Gate::Open).unwrap();
+        assert_eq!((about.format.word(), about.problems.len()), (word, 1), "{about}");
+        assert!(check(&path, &Gate::Open, &mut quiet()).unwrap().damage_total > 0);
+        let error = Chain::open(&[layer(&base)], &path).err().unwrap();
+        assert!(error.report().contains("cowblade rollback"), "{}", error.report());
+        rollback(&path).unwrap();
+        Chain::open(&[layer(&base)], &path).unwrap().close();
+    }
+}
+
+/// A copy of one half of an image is caught, and so is what was cut off.
+#[test]
+fn images_that_end_early_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = golden(&dir, SECTORS * 512);
+    for (word, options, path) in all(&dir) {
+        made(word, &path, &base, &options);
+        let mut chain = Chain::open(&[layer(&base)], &path).unwrap();
+        chain.write(39_998, 0xaa, 2);
+        chain.close();
+        let main = crate::image::ImageName::parse(&path).path;
+        let file = fs::File::options().write(true).open(&main).unwrap();
+        file.set_len(file.metadata().unwrap().len() - 1024).unwrap();
+        let error = Chain::open(&[layer(&base)], &path).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{word}: {error}");
+        let told = if word == "dm-cow" { "needs 20480000" } else { "from 39998 on" };
+        assert!(error.to_string().contains(told), "{word}: {error}");
+        let report = check(&path, &Gate::Closed, &mut quiet()).unwrap();
+        assert!(report.damage_total > 0, "{report}");
+        drop(fs::remove_file(&main));
+    }
+}
