@@ -24,9 +24,9 @@ const SEED: u64 = 91;
 const CHAINS: [(&str, &[&str]); 7] = [
     ("a", &["uml", "qcow1", "native"]),
     ("b", &["cowloop", "dm-snapshot", "uml"]),
-    ("c", &["qcow1", "native", "dm-cow"]),
+    ("c", &["qcow2", "native", "dm-cow"]),
     ("d", &["uml", "dm-cow", "cowloop"]),
-    ("e", &["native", "cowloop", "qcow1"]),
+    ("e", &["native", "cowloop", "qcow2"]),
     ("f", &["dm-cow", "uml", "dm-snapshot"]),
     (
         "deep",
@@ -36,7 +36,7 @@ const CHAINS: [(&str, &[&str]); 7] = [
             "uml",
             "dm-snapshot",
             "dm-cow",
-            "qcow1",
+            "qcow2",
             "native",
             "cowloop",
             "qcow1",
