@@ -223,7 +223,9 @@ fn acknowledged_writes_survive_a_killed_server() {
                 }
             }
         });
-        earlier(7).iter().for_each(|plan| stack.apply(plan));
+        for plan in earlier(7) {
+            stack.apply(&plan);
+        }
         for gracefully in [false, true] {
             served(lab.dir(), &chain, (durability, gracefully), |initiator| {
                 stack.judge("after the kill", &initiator.read(0, SECTORS, STEP));

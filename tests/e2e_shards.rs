@@ -1,6 +1,6 @@
 //! Several workers over real sockets: every frame comes to the worker that has its disk, however the
 //! kernel deals, and together they are one server.
-#![allow(clippy::unwrap_used, reason = "a failed preparation fails the test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed preparation fails the test")]
 
 use core::time::Duration;
 use std::collections::BTreeMap;

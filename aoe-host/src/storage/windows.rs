@@ -284,11 +284,10 @@ impl Drop for Memory {
 /// Pages that this thread has waited for so far.
 fn major_faults() -> u64 {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the structure is large enough, and zeroed, so whole whatever the call does.
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
-        usage.assume_init()
-    };
+    // SAFETY: the structure is large enough. A call that fails leaves it as it is.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
+    // SAFETY: integers only, all of them zero to begin with.
+    let usage = unsafe { usage.assume_init() };
     u64::try_from(usage.ru_majflt).unwrap_or(0)
 }
 
@@ -311,7 +310,7 @@ mod tests {
         let path = directory.join(name);
         let mut file = File::create(&path).unwrap();
         for page in 0..len / PAGE_LEN {
-            file.write_all(&[page.to_le_bytes()[0]; PAGE_LEN]).unwrap();
+            file.write_all(&[u8::try_from(page % 256).unwrap(); PAGE_LEN]).unwrap();
         }
         FileStorage::open(&path, &FileOptions::default()).unwrap()
     }
