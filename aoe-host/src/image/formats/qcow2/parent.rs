@@ -8,7 +8,7 @@ use cow_core::identity::ParentIdentity;
 use super::super::{Format, backing_name, detect};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::binding::Binding;
-use crate::image::name::ImageFile;
+use crate::image::name::{ImageFile, ImageName};
 use crate::image::parent::{Below, Known, Recorded};
 use crate::storage::{FileOptions, FileStorage};
 
@@ -41,7 +41,13 @@ pub(super) fn backing_of(below: &Below, path: &Path, op: &str) -> Result<(Vec<u8
     let format = match (below.forced, &below.parent.raw, &below.path) {
         (Some(forced), _, _) => forced,
         (None, Some(_), _) | (None, None, None) => Format::RAW,
-        (None, None, Some(parent)) => detect(&FileStorage::open(parent, &FileOptions::default())?)?,
+        (None, None, Some(parent)) => {
+            let name = ImageName::parse(parent);
+            match name.forced.filter(|_| name.metadata.is_some()) {
+                Some(format) => format,
+                None => detect(&FileStorage::open(parent, &FileOptions::default())?)?,
+            }
+        }
     };
     let word = if format.word() == "qcow1" { "qcow" } else { format.word() };
     Ok((name, word.to_owned()))
