@@ -251,6 +251,10 @@ fn permit(ata: &Ata, lba: u64, count: u8, facts: &Facts) -> Result<(), Unfit> {
 
 fn inside(lba: u64, count: u64, facts: &Facts) -> Result<(), Unfit> {
     let size = facts.sectors.ok_or(Unfit::Unknown(Value::SECTORS))?;
+    if !facts.beyond_end && lba.checked_add(count).is_none_or(|end| end > size) {
+        // A target that takes it for a sector of its own would lose that.
+        return Err(Unfit::OutsideWindow);
+    }
     let count = count.min(size.saturating_sub(lba));
     if count == 0 || facts.window.is_some_and(|window| window.holds(lba, count)) {
         return Ok(());

@@ -128,6 +128,7 @@ impl<'j> Restore<'j> {
             trim: false,
             smart: false,
             window: None,
+            beyond_end: false,
         };
         let mut restore = Self {
             config,

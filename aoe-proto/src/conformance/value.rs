@@ -33,6 +33,8 @@ pub struct Facts {
     pub smart: bool,
     /// Where writes are allowed.
     pub window: Option<Window>,
+    /// Whether writes may reach beyond the end of the disk.
+    pub beyond_end: bool,
 }
 
 /// A range of sectors in which the cases may write.

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use aoe_proto::conformance::{
     ALL, Case, Ended, Needs, RestoreResult, Restored, Selection, Severity, Step, Stimulus, Why,
+    Window,
 };
 
 use defects::{Defect, HONEST};
@@ -199,6 +200,33 @@ fn nobody_answers() {
     let report = run(&mut server, config(1500), everything(), &mut { Lossy::NOTHING }, usize::MAX);
     assert_eq!(report.summary.ended, Ended::NoAnswer);
     assert!(report.ends.is_empty() && report.journal.is_empty());
+}
+
+#[test]
+fn a_window_at_the_end_of_the_disk_ends_there() {
+    for sectors in [1, 2, 4] {
+        let mut server = Server::new(1500, &OUR_OWN);
+        let size = world::SECTORS;
+        let first = size - u64::from(sectors);
+        let permitted = Needs::ALL.without(Needs::BEYOND_END);
+        let selection = Selection { permitted, ..Selection::default() };
+        let mut config = config(1500);
+        config.window = Some(Window { lba: first, sectors });
+        run(&mut server, config, selection, &mut { Lossy::NOTHING }, usize::MAX);
+        let mut writes = 0;
+        for frame in server.requests.iter().filter(|frame| frame.len() >= 36 && changes(frame)) {
+            if frame[19] != 0 || ![0x30, 0x34].contains(&frame[27]) {
+                continue;
+            }
+            let mut lba = [0; 8];
+            lba[..6].copy_from_slice(&frame[28..34]);
+            let lba = u64::from_le_bytes(lba);
+            let lba = if frame[27] == 0x30 { lba & 0x0fff_ffff } else { lba };
+            assert!(lba >= first && lba + u64::from(frame[26]) <= size, "{frame:02x?}");
+            writes += 1;
+        }
+        assert!(writes > 0, "{sectors} sectors");
+    }
 }
 
 #[test]

@@ -315,6 +315,7 @@ impl<'m> Runner<'m> {
                 trim: false,
                 smart: false,
                 window: config.window,
+                beyond_end: selection.permitted.contains(Needs::BEYOND_END),
             },
             config,
             selection,
