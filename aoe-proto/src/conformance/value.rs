@@ -6,6 +6,7 @@ use crate::wire::{Address, Mac};
 /// [`Action`](super::Action).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Facts {
     /// Who is tested.
     pub address: Address,
