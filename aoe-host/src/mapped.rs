@@ -1,8 +1,58 @@
-//! Bytes of a mapped file that only the kernel looks at.
+//! Mapped memory: what is shared with the kernel, and bytes of files that only the kernel looks at.
 
-#![allow(unsafe_code, reason = "a pointer that crosses threads as a number would")]
+#![allow(unsafe_code, reason = "no safe wrapper exists for memory that others may change")]
 
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// A mapped part of a file or socket, unmapped when dropped.
+///
+/// Invariants:
+/// 1. `start` is the address of `len` mapped bytes, aligned to a page.
+/// 2. Only [`Region::drop`] unmaps it.
+#[derive(Debug)]
+pub(crate) struct Region {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the addresses belong to the process, not to a thread.
+unsafe impl Send for Region {}
+
+impl Region {
+    /// Maps `len` bytes from `offset` on, shared with everybody who maps them, also beyond the end of a
+    /// file.
+    pub(crate) fn new(
+        shared: impl AsFd,
+        offset: u64,
+        len: usize,
+        protection: ProtFlags,
+    ) -> io::Result<Self> {
+        // SAFETY: without an address of ours (null, no FIXED) a mapping replaces nothing.
+        let start =
+            unsafe { mmap(ptr::null_mut(), len, protection, MapFlags::SHARED, shared, offset) }?;
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, len })
+    }
+
+    /// Address of the `len` bytes from `at` on; `None` if they are not inside.
+    pub(crate) fn part(&self, at: usize, len: usize) -> Option<NonNull<u8>> {
+        at.checked_add(len).filter(|end| *end <= self.len)?;
+        // SAFETY: inside the mapping or at its end, as just checked.
+        Some(unsafe { self.start.add(at) })
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: the invariants; whoever took a reference into it borrowed `self`.
+        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+        debug_assert!(unmapped.is_ok(), "a mapping can be unmapped");
+    }
+}
 
 /// Where bytes of a mapped file lie, for a system call to read them.
 ///
@@ -18,9 +68,9 @@ pub struct MappedBytes {
 unsafe impl Send for MappedBytes {}
 
 impl MappedBytes {
-    /// `len` bytes from `start` on.
-    pub(crate) fn new(start: NonNull<u8>, len: usize) -> Self {
-        Self { start, len }
+    /// `len` bytes of a region from `at` on; `None` if they are not inside.
+    pub(crate) fn of(region: &Region, at: usize, len: usize) -> Option<Self> {
+        region.part(at, len).map(|start| Self { start, len })
     }
 
     /// The first byte's address, for a system call.

@@ -63,8 +63,8 @@ impl Run<'_> {
 
 /// Performs operations: at once where that does not block, later elsewhere.
 pub trait IoDriver {
-    /// The bytes of a read where they lie, to be sent in place of a copy before this driver is used again
-    /// after the turn of the loop. `None`, always allowed: it is to be [`start`](Self::start)ed.
+    /// Where the bytes of a read lie, for an answer to be sent from there before the loop's turn ends.
+    /// `None`, which is always allowed: the read is to be [`start`](Self::start)ed.
     fn lend(&mut self, operation: &Operation) -> Option<MappedBytes> {
         let _: &Operation = operation;
         None

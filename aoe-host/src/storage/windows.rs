@@ -12,19 +12,16 @@
 //!    while sending, which holds up the loop: after such a major fault every page is doubted.
 //! 4. What was lent is good until [`Windows::settle`], the only place that unmaps.
 
-#![allow(unsafe_code, reason = "no safe wrapper exists for mapping a file that may change")]
+#![allow(unsafe_code, reason = "no safe wrapper exists for the faults of one thread")]
 
-use core::ffi::c_void;
 use core::mem::MaybeUninit;
-use core::ptr::{self, NonNull};
 use core::time::Duration;
 use std::fs::File;
-use std::io;
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::ProtFlags;
 
 use super::{FileKey, FileStorage};
-use crate::mapped::MappedBytes;
+use crate::mapped::{MappedBytes, Region};
 
 /// Length and alignment of a window: what one page of the usual page tables maps.
 const WINDOW_LEN: usize = 2 << 20;
@@ -60,7 +57,7 @@ struct WindowId {
 #[derive(Debug)]
 struct Window {
     id: WindowId,
-    memory: Memory,
+    memory: Region,
     /// A bit for each page that a read found in memory.
     known: [u64; PAGE_WORDS],
     /// Reads since the heat of its set was last halved.
@@ -118,7 +115,7 @@ impl Windows {
         };
         window.heat = window.heat.saturating_add(1);
         let known = pages(at, len).all(|page| window.knows(page));
-        known.then(|| window.memory.bytes(at, len))?
+        known.then(|| MappedBytes::of(&window.memory, at, len))?
     }
 
     /// A read has just found these bytes in memory.
@@ -207,7 +204,8 @@ impl Set {
             // The old one goes first: its addresses may serve again.
             *place = None;
             // Without room for it everything is read as before.
-            *place = Memory::map(file, id.number.saturating_mul(WINDOW_LEN as u64))
+            let start = id.number.saturating_mul(WINDOW_LEN as u64);
+            *place = Region::new(file, start, WINDOW_LEN, ProtFlags::READ)
                 .ok()
                 .map(|memory| Window { id, memory, known: [0; PAGE_WORDS], heat: HOT });
         } else {
@@ -245,42 +243,6 @@ fn pages(at: usize, len: usize) -> core::ops::Range<usize> {
     at / PAGE_LEN..at.saturating_add(len).div_ceil(PAGE_LEN)
 }
 
-/// A window's addresses.
-#[derive(Debug)]
-struct Memory {
-    start: NonNull<c_void>,
-}
-
-// SAFETY: the addresses belong to the process, not to a thread, and nobody looks behind them.
-unsafe impl Send for Memory {}
-
-impl Memory {
-    /// Maps a window of a file, also beyond its end.
-    fn map(file: &File, offset: u64) -> io::Result<Self> {
-        // SAFETY: without an address of ours (null, no FIXED) a mapping replaces nothing.
-        let start = unsafe {
-            mmap(ptr::null_mut(), WINDOW_LEN, ProtFlags::READ, MapFlags::SHARED, file, offset)
-        }?;
-        let start = NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { start })
-    }
-
-    /// `len` bytes from `at` on; `None` if they are not inside.
-    fn bytes(&self, at: usize, len: usize) -> Option<MappedBytes> {
-        at.checked_add(len).filter(|end| *end <= WINDOW_LEN)?;
-        // SAFETY: inside the mapping, as just checked.
-        Some(MappedBytes::new(unsafe { self.start.cast::<u8>().add(at) }, len))
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `map` with this length, and nobody holds a reference into it.
-        let unmapped = unsafe { munmap(self.start.as_ptr(), WINDOW_LEN) };
-        debug_assert!(unmapped.is_ok(), "a mapping can be unmapped");
-    }
-}
-
 /// Pages that this thread has waited for so far.
 fn major_faults() -> u64 {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
@@ -294,7 +256,7 @@ fn major_faults() -> u64 {
 #[cfg(test)]
 mod tests {
     use std::fs::OpenOptions;
-    use std::io::Write;
+    use std::io::{self, Write};
     use std::os::unix::fs::FileExt;
     use std::path::Path;
 
