@@ -1,7 +1,7 @@
 //! What came out of a run, owned; its JSON form is described in `docs/CLI.md`.
 
 use aoe_proto::conformance::{
-    Case, Facts, Failure, Needs, Outcome, Restored, Severity, Topic, Verdict, Window,
+    Case, Facts, Failure, Needs, Outcome, Restored, Severity, Topic, Verdict, Why, Window,
 };
 use serde::{Serialize, Serializer};
 
@@ -85,6 +85,9 @@ pub struct CaseReport {
     pub result: Result,
     /// Why it failed or was skipped.
     pub because: Option<String>,
+    /// What was not permitted or provided, if it was skipped for that; in `because` in words.
+    #[serde(skip)]
+    pub missing: Needs,
     /// Legitimate differences from what most targets do.
     pub remarks: Vec<&'static str>,
     /// Whether the target is as before; `None` if nothing was altered.
@@ -103,6 +106,10 @@ impl CaseReport {
             Outcome::Passed => (Result::Passed, None),
             Outcome::Failed(failure) => (Result::Failed, Some(failure.to_string())),
             Outcome::Skipped(why) => (Result::Skipped, Some(why.to_string())),
+        };
+        let missing = match &verdict.outcome {
+            Outcome::Skipped(Why::NotPermitted(needs)) => *needs,
+            _ => Needs::NONE,
         };
         let wrong = match &verdict.outcome {
             Outcome::Failed(Failure::Mismatch { mismatch, .. }) => {
@@ -127,6 +134,7 @@ impl CaseReport {
             consequence,
             result,
             because,
+            missing,
             remarks: verdict.notes.to_vec(),
             restored: match verdict.restored {
                 Restored::NotNeeded => None,

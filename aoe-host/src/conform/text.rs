@@ -153,11 +153,8 @@ pub fn client_text(client: &ClientReport) -> String {
     text
 }
 
-/// How the reason begins that only the tester can do something about.
-const NOT_PERMITTED: &str = "not permitted or provided: ";
-
 /// What permits what.
-const OPTIONS: [(Needs, &str); 9] = [
+const OPTIONS: [(Needs, &str); 12] = [
     (Needs::CONFIG, "--state config"),
     (Needs::MASK, "--state mask"),
     (Needs::RESERVATION, "--state reservation"),
@@ -167,24 +164,21 @@ const OPTIONS: [(Needs, &str); 9] = [
     (Needs::FORGERY, "--forge"),
     (Needs::VLAN, "--vlan"),
     (Needs::ACTION, "--action or --interactive"),
+    (Needs::BROADCAST, "without --no-broadcast"),
+    (Needs::SHORT_FRAMES, "--short-frames"),
+    (Needs::JUMBO, "an interface with jumbo frames"),
 ];
 
 /// The options without which cases were skipped, and other reasons.
 fn wanting(report: &RunReport) -> String {
     let skipped = || report.cases.iter().filter(|case| case.result == Result::Skipped);
     let lines = OPTIONS.iter().filter_map(|(need, option)| {
-        let word = need.to_string();
-        let wants = |case: &&CaseReport| {
-            let because = case.because.as_deref().unwrap_or_default();
-            let needs = because.strip_prefix(NOT_PERMITTED);
-            needs.is_some_and(|needs| needs.split(", ").any(|need| need == word))
-        };
-        let count = skipped().filter(wants).count();
+        let count = skipped().filter(|case| case.missing.contains(*need)).count();
         (count > 0).then(|| format!("  {count:>3} cases: {option}\n"))
     });
     let mut others: BTreeMap<&str, usize> = BTreeMap::new();
-    for because in skipped().filter_map(|case| case.because.as_deref()) {
-        if !because.starts_with(NOT_PERMITTED) {
+    for case in skipped().filter(|case| case.missing == Needs::NONE) {
+        if let Some(because) = case.because.as_deref() {
             *others.entry(because).or_default() += 1;
         }
     }
@@ -213,4 +207,15 @@ fn conclusion(report: &RunReport) -> String {
 /// Whether a failure of this severity counts.
 pub(super) fn counts_as_failure(case: &CaseReport, strict: bool) -> bool {
     case.failed(Severity::Must) || strict && case.failed(Severity::Should)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_need_has_an_option() {
+        let named = OPTIONS.iter().fold(Needs::NONE, |all, (need, _)| all | *need);
+        assert_eq!(named, Needs::ALL.without(Needs::OFFERS));
+    }
 }
