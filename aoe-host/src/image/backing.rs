@@ -165,7 +165,8 @@ impl Stack {
             },
             window,
             path: name.hint(),
-            forced: name.misleading(&file.main),
+            format: Some(format),
+            misleads: name.misleads(&file.main),
             sectors: opened.layer.sectors(),
             files: below_files,
         });

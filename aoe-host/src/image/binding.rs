@@ -157,6 +157,30 @@ impl Binding {
         Ok(Self { id: random_layer_id()?.to_string(), ..self.clone() })
     }
 
+    /// What is written down about an overlay, made if it is not there: it names the content for notes.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load) and [`save`](Self::save).
+    pub(crate) fn of_overlay(store: &FileStorage, below: &Below) -> Result<Self> {
+        if let Some(binding) = Self::load(store)? {
+            return Ok(binding);
+        }
+        let binding = Self::new(below)?;
+        binding.save(store)?;
+        Ok(binding)
+    }
+
+    /// Gives the content another name, before it goes: notes of it must not come back.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load) and [`save`](Self::save).
+    pub(crate) fn renew(store: &FileStorage) -> Result<()> {
+        match Self::load(store)? {
+            Some(binding) => binding.renewed()?.save(store),
+            None => Ok(()),
+        }
+    }
+
     /// Reads what is written down about a store; `None` if nothing is.
     ///
     /// # Errors

@@ -123,11 +123,11 @@ impl ImageName {
         PathBuf::from(name)
     }
 
-    /// The forced format, if the content of `file` would be taken for another, or refused. The
-    /// [hint](Self::hint) of an image of two files says it already.
-    pub(crate) fn misleading(&self, file: &FileStorage) -> Option<Format> {
-        let forced = self.forced.filter(|_| self.metadata.is_none())?;
-        (!recognise(file).is_ok_and(|format| format == forced)).then_some(forced)
+    /// The content of `file` would be taken for another format than the forced one, or refused. The
+    /// [hint](Self::hint) of an image of two files says the format already.
+    pub(crate) fn misleads(&self, file: &FileStorage) -> bool {
+        let forced = self.forced.filter(|_| self.metadata.is_none());
+        forced.is_some_and(|forced| !recognise(file).is_ok_and(|format| format == forced))
     }
 
     /// A name that means this image from everywhere and never anything else: absolute, with its format.

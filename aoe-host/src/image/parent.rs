@@ -53,8 +53,10 @@ pub(crate) struct Below {
     pub(crate) window: Option<Window>,
     /// As images remember it: absolute, if the system can tell. `None`: nothing is below, or zeros.
     pub(crate) path: Option<PathBuf>,
-    /// The format of what is at the path, where its content would be taken for something else.
-    pub(crate) forced: Option<Format>,
+    /// The format of what is at the path; `None` of zeros.
+    pub(crate) format: Option<Format>,
+    /// Its content would be taken for another format.
+    pub(crate) misleads: bool,
     pub(crate) sectors: u64,
     /// Every file in the chain.
     pub(crate) files: Vec<FileKey>,
@@ -67,7 +69,8 @@ impl Below {
             parent: Candidate::NOTHING,
             window: None,
             path: None,
-            forced: None,
+            format: None,
+            misleads: false,
             sectors,
             files: Vec::new(),
         }
@@ -76,7 +79,9 @@ impl Below {
     /// What our own records say: the path, or `FORMAT:PATH` where its content would mislead.
     pub(crate) fn hint(&self) -> Option<PathBuf> {
         let path = self.path.as_deref()?;
-        let Some(format) = self.forced else { return Some(path.to_owned()) };
+        let Some(format) = self.format.filter(|_| self.misleads) else {
+            return Some(path.to_owned());
+        };
         let mut hint = OsString::from(format.word());
         hint.push(":");
         hint.push(path);

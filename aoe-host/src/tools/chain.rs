@@ -163,7 +163,8 @@ pub(super) fn below_of_open(name: &ImageName, file: &ImageFile, format: Format) 
         window: part_of(&file.main)?,
         files: file.keys()?,
         path: name.hint(),
-        forced: name.misleading(&file.main),
+        format: Some(format),
+        misleads: name.misleads(&file.main),
         sectors: len.div_ceil(SECTOR_BYTES),
     })
 }

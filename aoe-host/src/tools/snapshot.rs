@@ -66,8 +66,15 @@ pub fn snapshot(request: &SnapshotRequest) -> Result<Snapshot> {
     })?;
     let sectors = len.div_ceil(SECTOR_BYTES);
     let files = file.keys()?;
-    let path = name.hint();
-    let below = Below { parent, window: None, path, forced: None, sectors, files };
+    let below = Below {
+        parent,
+        window: None,
+        path: name.hint(),
+        format: Some(format),
+        misleads: name.misleads(&file.main),
+        sectors,
+        files,
+    };
     let new = NewOverlay {
         format: request.format,
         sectors,

@@ -27,13 +27,7 @@ pub(super) fn overlay(
     top: Writable,
     (used, was_clean): (u64, bool),
 ) -> Result<TopImage> {
-    let binding = if let Some(binding) = Binding::load(&file.main)? {
-        binding
-    } else {
-        let binding = Binding::new(below)?;
-        binding.save(&file.main)?;
-        binding
-    };
+    let binding = Binding::of_overlay(&file.main, below)?;
     Ok(TopImage {
         used,
         sectors: top.geometry().sectors(),
@@ -44,14 +38,6 @@ pub(super) fn overlay(
         was_clean,
         discards_to_zeros: false,
     })
-}
-
-/// Notes of the content that goes must not come back: it gets another name.
-pub(super) fn renew(file: &ImageFile) -> Result<()> {
-    match Binding::load(&file.main)? {
-        Some(binding) => binding.renewed()?.save(&file.main),
-        None => Ok(()),
-    }
 }
 
 /// Passes findings on.

@@ -279,7 +279,7 @@ impl ImageFormat for Cowloop {
     fn rollback(&self, file: &mut ImageFile) -> Result<Option<u64>> {
         let opened = cowloop::open_in_any_state(&Sparse::new(&file.main), &mut scratch_page());
         let held = opened.map(|opened| opened.used_units().saturating_mul(UNIT_BYTES)).ok();
-        bitmaps::renew(file)?;
+        Binding::renew(&file.main)?;
         cowloop::rollback(&mut file.main)
             .map_err(|error| open_failed(error, "roll back", file.path()))?;
         Ok(held)

@@ -228,7 +228,7 @@ impl ImageFormat for DmCow {
             Ok(opened) => bitmaps::count(bitmap(file, op)?, &opened.geometry()).ok(),
             Err(_being_emptied) => None,
         };
-        bitmaps::renew(file)?;
+        Binding::renew(&file.main)?;
         let path = file.path().to_owned();
         let Some(bitmap) = file.metadata.as_mut() else { return Err(one_file(op, &path)) };
         dm_cow::rollback(bitmap, &table).map_err(|error| open_failed(error, op, &path))?;

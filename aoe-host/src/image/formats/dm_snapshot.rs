@@ -139,8 +139,7 @@ impl ImageFormat for DmSnapshot {
         if below.is_blank() {
             return Err(HostError::usage(op, "it needs its origin below it").path(file.path()));
         }
-        let binding = Binding::load(&file.main)?;
-        if let Some(binding) = &binding {
+        if let Some(binding) = Binding::load(&file.main)? {
             binding.recorded().check(Some(below), file.path())?;
         }
         let mut piece = vec![0; LIST_PIECE_LEN];
@@ -148,13 +147,7 @@ impl ImageFormat for DmSnapshot {
             .map_err(|e| open_failed(e, op, file.path()))?;
         let was_clean = opened.stale().is_none();
         // From here on the store is changed: everything that could be refused has been looked at.
-        let binding = if let Some(binding) = binding {
-            binding
-        } else {
-            let binding = Binding::new(below)?;
-            binding.save(&file.main)?;
-            binding
-        };
+        let binding = Binding::of_overlay(&file.main, below)?;
         // A killed process may have left writes that can be read and are yet not durable.
         file.sync_data()?;
         dm_snapshot::clear_stale(&mut file.main, &mut opened)?;
@@ -230,10 +223,7 @@ impl ImageFormat for DmSnapshot {
     fn rollback(&self, file: &mut ImageFile) -> Result<Option<u64>> {
         let mut piece = vec![0; LIST_PIECE_LEN];
         let opened = dm_snapshot::open_even_invalidated(&file.main, MAX_SECTORS, &mut piece).ok();
-        // Notes of the content that goes must not come back: the content gets another name first.
-        if let Some(binding) = Binding::load(&file.main)? {
-            binding.renewed()?.save(&file.main)?;
-        }
+        Binding::renew(&file.main)?;
         dm_snapshot::rollback(&mut file.main).map_err(|error| match error {
             RollbackError::Storage(error) => error.into(),
             other => HostError::new(ErrorKind::Corrupt, "roll back")

@@ -22,7 +22,7 @@ use super::report::{CheckReport, Facts, Progress};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::storage::FileStorage;
 
-mod backing_name;
+mod backing_file;
 mod bitmaps;
 mod cowloop;
 mod dm_cow;

@@ -5,19 +5,18 @@ use std::path::{Path, PathBuf};
 
 use cow_core::format::qcow1::{self, CreateError, Fresh, HeaderFault, OpenError, RebaseError};
 use cow_core::format::{IndexEntry, Layer, Top};
-use cow_core::identity::ParentIdentity;
 use cow_core::pages::Page;
 use cow_core::units::SECTOR_BYTES;
 use serde::Serialize;
 
 use super::{
-    Creation, Facts, ImageFormat, NewImage, OpenedLayer, OptionSpec, TopImage, backing_name,
+    Creation, Facts, ImageFormat, NewImage, OpenedLayer, OptionSpec, TopImage, backing_file,
 };
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::binding::Binding;
 use crate::image::identity::{identity_of, scratch_page};
 use crate::image::name::{ImageFile, ImageKeys};
-use crate::image::parent::{Below, Known, Recorded};
+use crate::image::parent::{Below, Recorded};
 use crate::image::report::{CheckReport, Progress};
 use crate::image::text;
 use crate::storage::{FileStorage, StorageError};
@@ -87,7 +86,7 @@ impl ImageFormat for Qcow1 {
     fn parent(&self, file: &ImageFile) -> Result<Option<Recorded>> {
         let opened = open(file, "read the parent of")?;
         let Some(path) = backing_path(file, &opened)? else { return Ok(None) };
-        recorded(file, path).map(Some)
+        backing_file::recorded(file, path, None).map(Some)
     }
 
     fn set_parent(&self, file: &mut ImageFile, below: &Below) -> Result<()> {
@@ -98,7 +97,7 @@ impl ImageFormat for Qcow1 {
                 .map_err(|e| update_failed(e, op, &path))?;
             return super::bind(file, below);
         }
-        let name = backing_name::name_of(below, file.path(), op)?;
+        let name = backing_file::name_of(below, file.path(), op)?;
         let path = file.path().to_owned();
         let named = qcow1::set_backing(&mut file.main, &name, &mut scratch_page());
         named.map_err(|error| match error {
@@ -121,7 +120,7 @@ impl ImageFormat for Qcow1 {
         _index: &'i mut Vec<IndexEntry>,
     ) -> Result<OpenedLayer<'i>> {
         let opened = open(file, "use the layer")?;
-        let warning = compare(file, &opened, below)?;
+        let warning = backing_file::compare(file, backing_path(file, &opened)?, below)?;
         Ok(OpenedLayer {
             layer: Layer::Qcow1(opened.frozen(keys.main)),
             identity: identity_of(&file.main)?,
@@ -148,18 +147,13 @@ impl ImageFormat for Qcow1 {
     ) -> Result<TopImage> {
         let op = "use the overlay";
         let opened = open(file, op)?;
-        let _told_when_it_is_made = compare(file, &opened, Some(below))?;
+        let _told_when_it_is_made =
+            backing_file::compare(file, backing_path(file, &opened)?, Some(below))?;
         let path = file.path().to_owned();
         // The first change of the image: everything that could be refused has been looked at.
         let top = qcow1::open_writable(&mut file.main, keys.main, &mut scratch_page())
             .map_err(|e| update_failed(e, op, &path))?;
-        let binding = if let Some(binding) = Binding::load(&file.main)? {
-            binding
-        } else {
-            let binding = Binding::new(below)?;
-            binding.save(&file.main)?;
-            binding
-        };
+        let binding = Binding::of_overlay(&file.main, below)?;
         Ok(TopImage {
             top: Top::Qcow1(top),
             index: Vec::new(),
@@ -184,7 +178,7 @@ impl ImageFormat for Qcow1 {
         let name = if new.below.is_blank() {
             None
         } else {
-            Some(backing_name::name_of(new.below, &path, op)?)
+            Some(backing_file::name_of(new.below, &path, op)?)
         };
         let mut options = qcow1::CreateOptions::new(new.sectors, name.as_deref());
         if let Some(bytes) = new.options.bytes("cluster")? {
@@ -257,10 +251,7 @@ impl ImageFormat for Qcow1 {
     fn rollback(&self, file: &mut ImageFile) -> Result<Option<u64>> {
         let op = "roll back";
         let held = held_bytes(file)?;
-        // Notes of the content that goes must not come back: the content gets another name first.
-        if let Some(binding) = Binding::load(&file.main)? {
-            binding.renewed()?.save(&file.main)?;
-        }
+        Binding::renew(&file.main)?;
         let path = file.path().to_owned();
         qcow1::rollback(&mut file.main, &mut scratch_page())
             .map_err(|e| update_failed(e, op, &path))?;
@@ -313,51 +304,7 @@ fn backing_path(file: &ImageFile, opened: &qcow1::Opened) -> Result<Option<PathB
             .path(file.path())
             .detail(other.to_string()),
     })?;
-    name.map(|name| backing_name::resolve(name, file.path())).transpose()
-}
-
-/// The image says where its parent is, our file beside it by what it is recognised.
-fn recorded(file: &ImageFile, path: PathBuf) -> Result<Recorded> {
-    let mut recorded = match Binding::load(&file.main)? {
-        Some(binding) => binding.recorded(),
-        None => Recorded { known: Known::Nothing, window: None, path: None, format: None },
-    };
-    if recorded.known == Known::Identity(ParentIdentity::None) {
-        recorded.known = Known::Nothing; // written down when it stood alone
-    }
-    recorded.path = Some(path);
-    Ok(recorded)
-}
-
-/// Compares what is below with what the image says; a warning, if that is too little.
-fn compare(
-    file: &ImageFile,
-    opened: &qcow1::Opened,
-    below: Option<&Below>,
-) -> Result<Option<String>> {
-    let below = below.filter(|below| !below.is_blank());
-    let refused = |detail: &str| {
-        HostError::new(ErrorKind::Mismatch, "use the image").path(file.path()).detail(detail)
-    };
-    match (backing_path(file, opened)?, below) {
-        (None, None) => Ok(None),
-        (None, Some(_)) => Err(refused("it stands alone: whatever is below it would not be seen")
-            .advice("use it without an image below")),
-        (Some(name), None) => Err(refused("its backing file is missing")
-            .advice(format!("name the image below it; it was made over `{}`", name.display()))),
-        (Some(name), Some(_)) => {
-            let recorded = recorded(file, name)?;
-            recorded.check(below, file.path())?;
-            let unknown = recorded.known == Known::Nothing;
-            Ok(unknown.then(|| {
-                format!(
-                    "`{}` knows only the name of its backing file: make sure yourself that it is \
-                     the one",
-                    file.path().display()
-                )
-            }))
-        }
-    }
+    name.map(|name| backing_file::resolve(name, file.path())).transpose()
 }
 
 /// Bytes of the disk that are in the image; `None` if its tables are damaged.

@@ -17,7 +17,9 @@ use cow_core::pages::StorageKey;
 use cow_core::storage::ReadStorage;
 use cow_core::units::SECTOR_BYTES;
 
-use super::{Creation, Facts, Format, ImageFormat, NewImage, OpenedLayer, OptionSpec, TopImage};
+use super::{
+    Creation, Facts, Format, ImageFormat, NewImage, OpenedLayer, OptionSpec, TopImage, backing_file,
+};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::binding::Binding;
 use crate::image::identity::{digest_of, identity_of, scratch_page};
@@ -26,7 +28,7 @@ use crate::image::parent::{Below, Recorded};
 use crate::image::report::{CheckReport, Progress};
 use crate::storage::{FileStorage, StorageError};
 use facts::{Qcow2Facts, snapshot_facts};
-use parent::{backing_of, backing_path, compare, format_of, recorded};
+use parent::{backing_of, backing_path, format_of};
 
 /// Most memory that a check counts uses in: two bytes for each cluster of the file. Enough for 32 TiB
 /// of the usual clusters.
@@ -106,7 +108,7 @@ impl ImageFormat for Qcow2 {
         let Some(format) = opened.header().backing_format() else {
             // Whoever writes to a raw disk could make it look like an image that names any file: a
             // name whose format would have to be guessed is not followed.
-            let mut recorded = recorded(file, path, None)?;
+            let mut recorded = backing_file::recorded(file, path, None)?;
             recorded.path = None;
             return Ok(Some(recorded));
         };
@@ -117,7 +119,7 @@ impl ImageFormat for Qcow2 {
                 format!("its backing file has the format `{}`", String::from_utf8_lossy(format)),
             ));
         };
-        recorded(file, path, Some(format)).map(Some)
+        backing_file::recorded(file, path, Some(format)).map(Some)
     }
 
     fn set_parent(&self, file: &mut ImageFile, below: &Below) -> Result<()> {
@@ -177,7 +179,7 @@ impl ImageFormat for Qcow2 {
         index: &'i mut Vec<IndexEntry>,
     ) -> Result<OpenedLayer<'i>> {
         let opened = open(file, "use the layer")?;
-        let warning = compare(file, &opened, below)?;
+        let warning = backing_file::compare(file, backing_path(file, &opened)?, below)?;
         let layer = self.view(file, keys, None, index)?;
         Ok(OpenedLayer {
             identity: self.identity(file)?,
@@ -210,7 +212,8 @@ impl ImageFormat for Qcow2 {
     ) -> Result<TopImage> {
         let op = "use the overlay";
         let mut opened = open(file, op)?;
-        let _told_when_it_is_made = compare(file, &opened, Some(below))?;
+        let _told_when_it_is_made =
+            backing_file::compare(file, backing_path(file, &opened)?, Some(below))?;
         let was_clean = !opened.header().is_dirty();
         if !was_clean {
             // What a writer with lazy counts left: rebuilt before the first write, as QEMU does.
@@ -229,13 +232,7 @@ impl ImageFormat for Qcow2 {
             &mut scratch_page(),
         )
         .map_err(|error| not_writable(error, op, &path))?;
-        let binding = if let Some(binding) = Binding::load(&file.main)? {
-            binding
-        } else {
-            let binding = Binding::new(below)?;
-            binding.save(&file.main)?;
-            binding
-        };
+        let binding = Binding::of_overlay(&file.main, below)?;
         Ok(TopImage {
             top: Top::Qcow2(top),
             index: Vec::new(),
@@ -365,10 +362,7 @@ impl ImageFormat for Qcow2 {
                 .detail("it holds internal snapshots, which would be lost")
                 .advice("delete them with `qemu-img snapshot -d`"));
         }
-        // Notes of the content that goes must not come back: the content gets another name first.
-        if let Some(binding) = Binding::load(&file.main)? {
-            binding.renewed()?.save(&file.main)?;
-        }
+        Binding::renew(&file.main)?;
         let capacity = surroundings(&file.main)?.capacity;
         qcow2::rollback(&mut file.main, &opened, capacity, &mut scratch_page()).map_err(
             |error| match error {

@@ -193,7 +193,7 @@ impl ImageFormat for Uml {
             Ok(opened) => bitmaps::count(&file.main, &opened.geometry()).ok(),
             Err(_being_emptied) => None,
         };
-        bitmaps::renew(file)?;
+        Binding::renew(&file.main)?;
         uml::rollback(&mut file.main).map_err(|error| match error {
             uml::RollbackError::Storage(error) => error.into(),
             other => HostError::new(ErrorKind::Corrupt, "roll back")

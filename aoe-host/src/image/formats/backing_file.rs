@@ -1,12 +1,17 @@
-//! Names of backing files in images of QEMU's formats: paths, relative to the image's own directory.
+//! Backing files of images in QEMU's formats: their names, which are paths relative to the image's own
+//! directory, and by what they are recognised, which our file beside the image says.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use cow_core::identity::ParentIdentity;
+
+use super::Format;
 use crate::error::{ErrorKind, HostError, Result};
-use crate::image::name::ImageName;
-use crate::image::parent::Below;
+use crate::image::binding::Binding;
+use crate::image::name::{ImageFile, ImageName};
+use crate::image::parent::{Below, Known, Recorded};
 
 /// The path that a name in the image at `image` means.
 ///
@@ -54,6 +59,53 @@ pub(super) fn name_of(below: &Below, image: &Path, op: &str) -> Result<Vec<u8>> 
         name.splice(0..0, *b"./");
     }
     Ok(name)
+}
+
+/// The image says where its parent is and perhaps its format, our file beside it by what it is
+/// recognised.
+pub(super) fn recorded(file: &ImageFile, path: PathBuf, said: Option<Format>) -> Result<Recorded> {
+    let mut recorded = match Binding::load(&file.main)? {
+        Some(binding) => binding.recorded(),
+        None => Recorded { known: Known::Nothing, window: None, path: None, format: None },
+    };
+    if recorded.known == Known::Identity(ParentIdentity::None) {
+        recorded.known = Known::Nothing; // written down when it stood alone
+    }
+    recorded.path = Some(path);
+    recorded.format = said.or(recorded.format);
+    Ok(recorded)
+}
+
+/// Compares what is below with the backing file that the image names, if any; a warning, if that is
+/// too little.
+pub(super) fn compare(
+    file: &ImageFile,
+    named: Option<PathBuf>,
+    below: Option<&Below>,
+) -> Result<Option<String>> {
+    let below = below.filter(|below| !below.is_blank());
+    let refused = |detail: &str| {
+        HostError::new(ErrorKind::Mismatch, "use the image").path(file.path()).detail(detail)
+    };
+    match (named, below) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(refused("it stands alone: whatever is below it would not be seen")
+            .advice("use it without an image below")),
+        (Some(name), None) => Err(refused("its backing file is missing")
+            .advice(format!("name the image below it; it was made over `{}`", name.display()))),
+        (Some(name), Some(_)) => {
+            let recorded = recorded(file, name, None)?;
+            recorded.check(below, file.path())?;
+            let unknown = recorded.known == Known::Nothing;
+            Ok(unknown.then(|| {
+                format!(
+                    "`{}` knows only the name of its backing file: make sure yourself that it is \
+                     the one",
+                    file.path().display()
+                )
+            }))
+        }
+    }
 }
 
 fn directory(image: &Path) -> &Path {
