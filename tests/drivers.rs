@@ -16,9 +16,8 @@ use cow_core::format::cowloop::Width;
 use cow_core::format::uml::Version;
 use cow_core::storage::{ReadStorage, Storage};
 use cow_core::units::{Extent, Lba};
-use system_tests::chain_model::{
-    Content, Disk, Format, Model, Opened, PoolMemory, SECTOR, Spots, more_seeds,
-};
+use system_tests::chain_model::{Disk, Format, Opened, PoolMemory, Spots, more_seeds};
+use system_tests::sector_model::{Content, Model, SECTOR};
 use system_tests::sim_life::{Ending, Life};
 use system_tests::sim_plan::Plan;
 

@@ -6,7 +6,8 @@ use cow_core::format::{Map, cowloop, dm_cow, uml};
 use cow_core::pages::{Page, StorageKey};
 use cow_core::storage::{ReadStorage, Storage};
 
-use crate::chain_model::{Format, SECTOR};
+use crate::chain_model::Format;
+use crate::sector_model::SECTOR;
 
 /// Where the sectors of a dm-cow layer begin in its storage.
 pub const DM_COW_OFFSET: u64 = 3;

@@ -4,7 +4,8 @@ use cow_core::engine::{Durability, Note};
 use cow_core::fault::{Dice, Event, Machine, Tear};
 use cow_core::units::{Extent, Lba};
 
-use crate::chain_model::{Disk, Format, Lower, Model, Opened, PoolMemory, Promise, SECTOR};
+use crate::chain_model::{Disk, Format, Lower, Opened, PoolMemory};
+use crate::sector_model::{Model, Promise, SECTOR};
 use crate::sim::{Chain, Sim};
 use crate::sim_plan::{Mischief, Notes, Plan};
 

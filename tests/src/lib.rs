@@ -21,8 +21,9 @@
 //! * [`lab`] gives a test its directory, its turn and its attempts.
 //! * [`scenario`] holds whole client stories that run against any [`target`]; [`script`] holds
 //!   what the guests in them do.
-//! * [`sim`] drives engines asynchronously over simulated media, [`chain_model`] knows what they
-//!   must read as, [`sim_watch`] looks at every operation; [`bitmap_disk`] knows some formats.
+//! * [`sim`] drives engines asynchronously over simulated media, [`chain_model`] has their chains,
+//!   [`sector_model`] knows what they must read as, [`sim_watch`] looks at every operation;
+//!   [`bitmap_disk`] knows some formats.
 //! * [`require`] says what a test needs and counts what had to be skipped.
 //!
 //! A harness has nobody to return an error to: it stops the test by panicking, with the reason.
@@ -62,6 +63,7 @@ pub mod require;
 pub mod rng;
 pub mod scenario;
 pub mod script;
+pub mod sector_model;
 pub mod server;
 pub mod server_sim;
 pub mod sim;

@@ -15,7 +15,8 @@ use cow_core::pages::{PagePool, StorageKey};
 use cow_core::storage::ReadStorage;
 use cow_core::units::Extent;
 
-use crate::chain_model::{Content, Disk, Format, Model, SECTOR, SLOTS, Spots};
+use crate::chain_model::{Disk, Format, SLOTS, Spots};
+use crate::sector_model::{Content, Model, SECTOR};
 pub use crate::sim_plan::{Mischief, NoteEvent, Notes, Plan};
 use crate::sim_watch::{Seen, Watch};
 

@@ -3,7 +3,8 @@
 use cow_core::engine::{Durability, Note};
 use cow_core::fault::{Dice, FaultError, Tear};
 
-use crate::chain_model::{Disk, Format, Model, Opened, PoolMemory};
+use crate::chain_model::{Disk, Format, Opened, PoolMemory};
+use crate::sector_model::Model;
 use crate::sim::{Chain, Sim};
 use crate::sim_plan::Plan;
 

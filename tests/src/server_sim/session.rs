@@ -11,8 +11,9 @@ use cow_core::format::Layer;
 use cow_core::units::Extent;
 
 use super::{Answer, Creation, SERVER, SimEdge, World, address, client, disk};
-use crate::chain_model::{Content, Model, Promise, SECTOR, Spots};
+use crate::chain_model::Spots;
 use crate::frames::{Mac, Registers, command, config};
+use crate::sector_model::{Content, Model, Promise, SECTOR};
 
 /// How a session is to be.
 #[derive(Clone, Copy, Debug)]
