@@ -111,6 +111,29 @@ fn a_newcomers_overlay_begins_with_its_first_write() {
 }
 
 #[test]
+fn a_machine_whose_client_was_renamed_and_removed_begins_anew() {
+    let Some((_lab, site)) = site("a_machine_whose_client_was_renamed_and_removed_begins_anew", 1)
+    else {
+        return;
+    };
+    let mut server = site.serve(&["--new-clients", "auto"]);
+    let mut station = site.station(0);
+    site::stamp(&mut station, 1, 0, 8);
+    let listed = site.ask(&["clients", "list", "--json"]).assert_done().json();
+    let automatic = listed["clients"][0]["name"].as_str().unwrap().to_owned();
+    site.order(&["clients", "name", &automatic, "pc1"]).assert_done();
+    site.order(&["clients", "remove", "pc1"]).assert_done();
+    assert!(site::is_golden(&mut station, 0, SECTORS), "what it wrote is kept for pc1");
+    site::stamp(&mut station, 2, 100, 8);
+    assert_eq!(Site::files(&site.overlays()).len(), 2);
+    server.kill();
+    server.restart();
+    let mut station = site.station(0);
+    assert!(site::is_stamped(&mut station, 2, 100, 8), "the disk it wrote on before");
+    assert!(site::is_golden(&mut station, 0, 64));
+}
+
+#[test]
 fn every_client_has_its_own_blank_disk() {
     let Some((lab, site)) = site("every_client_has_its_own_blank_disk", 2) else { return };
     let overlays = lab.dir().join("overlays").display().to_string();

@@ -243,13 +243,19 @@ impl Registry {
         Ok((id, client))
     }
 
+    /// What the files of the client called `name` are called, or will be if it comes into being.
+    pub fn file_stem(&self, name: &str) -> String {
+        let known = self.clients().find(|(_, client)| client.name == name);
+        let known = known.map(|(_, client)| &client.file_stem);
+        let left = || self.left.iter().find(|left| left.name == name).map(|left| &left.file_stem);
+        known.or_else(left).map_or_else(|| self.free_stem(name), String::clone)
+    }
+
     fn insert_new(&mut self, name: &str, macs: &[Mac]) -> Result<ClientId> {
-        let left = self.left.iter().position(|left| left.name == name);
-        let file_stem = match left {
-            Some(at) => self.left.remove(at).file_stem,
-            None => self.free_stem(name),
-        };
-        self.insert(Client { name: name.to_owned(), file_stem, macs: macs.to_vec() })
+        let file_stem = self.file_stem(name);
+        let id = self.insert(Client { name: name.to_owned(), file_stem, macs: macs.to_vec() })?;
+        self.left.retain(|left| left.name != name);
+        Ok(id)
     }
 
     fn insert(&mut self, client: Client) -> Result<ClientId> {

@@ -189,3 +189,19 @@ fn a_removed_client_leaves_its_files_to_the_next_of_its_name() {
     let id = registry.adopt(mac(1), "pc1").unwrap();
     assert_eq!(registry.client(id).unwrap().file_stem, "lab1");
 }
+
+#[test]
+fn a_machine_without_a_name_does_not_get_the_files_that_it_left_under_one() {
+    let mut registry = Registry::new();
+    let automatic = automatic_name(mac(1));
+    assert_eq!(registry.file_stem(&automatic), automatic);
+    registry.admit(mac(1), None).unwrap();
+    registry.rename(&automatic, "pc1").unwrap();
+    registry.remove("pc1").unwrap();
+    // What is foretold is what it gets: the overlay is opened before the client is registered.
+    let foretold = registry.file_stem(&automatic);
+    assert_ne!(foretold, automatic, "those files are kept for pc1");
+    assert_eq!(registry.file_stem("pc1"), automatic);
+    let id = registry.admit(mac(1), None).unwrap();
+    assert_eq!(registry.client(id).unwrap().file_stem, foretold);
+}

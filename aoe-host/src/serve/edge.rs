@@ -119,11 +119,8 @@ impl HostedEdge {
         if let crate::config::Top::File(path) = &export.top {
             return Some(path.clone());
         }
-        let client = self.client(label).unwrap_or_else(|| Client {
-            name: label.to_owned(),
-            file_stem: label.to_owned(),
-            macs: Vec::new(),
-        });
+        let file_stem = self.registry().file_stem(label);
+        let client = Client { name: label.to_owned(), file_stem, macs: Vec::new() };
         let name = overlay_file_name(export, Some(&client), self.first_per_client)?;
         let path = self.overlays.as_ref()?.join(name);
         Some(match export.durability {
