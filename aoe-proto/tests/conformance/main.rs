@@ -14,7 +14,7 @@ use aoe_proto::conformance::{
 };
 
 use defects::{Defect, HONEST};
-use world::{End, Lossy, Server, config, restore, run};
+use world::{End, Lossy, Pace, Server, config, restore, run};
 
 static OUR_OWN: Defect = HONEST;
 
@@ -79,6 +79,36 @@ fn a_lossy_wire_gives_no_failure() {
             }
         }
         assert_eq!(report.summary.not_restored, None);
+    }
+}
+
+/// A run against our own target at another pace: the cases that failed.
+fn failures_at(pace: Pace) -> Vec<&'static str> {
+    let mut server = Server::new(1500, &OUR_OWN);
+    let promised = usize::from(server.target.config().buffer_count);
+    assert!(promised >= pace.room, "a target keeps what it promised");
+    server.pace = pace;
+    let report = run(&mut server, config(1500), everything(), &mut { Lossy::NOTHING }, usize::MAX);
+    println!("{pace:?}: {} ms of virtual time", report.virtual_ms);
+    assert_eq!(report.ends.len(), cases().count());
+    assert_eq!(report.summary.not_restored, None);
+    report.failures().collect()
+}
+
+#[test]
+fn a_slow_target_is_no_worse_than_a_prompt_one() {
+    // Its queue is as long as its buffer count, and a full one takes longer than any single wait.
+    for frame_ms in [5, 30, 60] {
+        let slow = Pace { frame_ms, room: 16, pause: None };
+        assert_eq!(failures_at(slow), [""; 0]);
+    }
+}
+
+#[test]
+fn a_machine_that_stops_for_a_while_is_no_worse_than_another() {
+    for (every, ms) in [(23, 700), (61, 1500), (197, 2500)] {
+        let halting = Pace { frame_ms: 1, room: 16, pause: Some((every, ms)) };
+        assert_eq!(failures_at(halting), [""; 0]);
     }
 }
 
@@ -338,7 +368,7 @@ fn check_needs(case: &Case) {
     let missing = needs.without(case.needs);
     let surplus = case.needs.without(needs | Needs::OFFERS | Needs::JUMBO | Needs::BEYOND_END);
     if missing != Needs::NONE || surplus != Needs::NONE {
-        println!("XX {}: more {missing}, less {surplus}", case.id);
+        panic!("{}: more {missing}, less {surplus}", case.id);
     }
     assert!(case.severity <= Severity::Note);
 }

@@ -1,5 +1,7 @@
 //! A target with a disk in memory, the runner, and the link between them, in virtual time.
 
+use std::collections::VecDeque;
+
 use aoe_proto::conformance::{
     Action, Event, Evidence, Failure, Memory, Originals, Outcome, Record, Restore, RestoreEvent,
     RestoreResult, Restored, RunConfig, Runner, Selection, Summary, Why, Window, fields,
@@ -64,6 +66,24 @@ pub(crate) struct Server {
     /// Requests that arrived so far: for defects with a memory.
     pub(crate) requests: Vec<Vec<u8>>,
     pub(crate) dead: bool,
+    pub(crate) pace: Pace,
+    /// Requests that wait, and when each will have been served.
+    waiting: VecDeque<(u64, Vec<u8>)>,
+}
+
+/// How long a server takes, and how much may wait meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// For a frame.
+    pub(crate) frame_ms: u64,
+    /// Frames that wait; more are lost.
+    pub(crate) room: usize,
+    /// The machine does something else after so many frames, for so long.
+    pub(crate) pause: Option<(usize, u64)>,
+}
+
+impl Pace {
+    pub(crate) const PROMPT: Self = Self { frame_ms: 0, room: usize::MAX, pause: None };
 }
 
 impl Server {
@@ -87,6 +107,8 @@ impl Server {
             defect,
             requests: Vec::new(),
             dead: false,
+            pace: Pace::PROMPT,
+            waiting: VecDeque::new(),
         }
     }
 
@@ -119,7 +141,24 @@ impl Server {
         answers
     }
 
+    /// Takes a frame into its queue, and serves it at once if it is prompt.
+    fn queue(&mut self, frame: &[u8], now: u64) -> Vec<Vec<u8>> {
+        let Pace { frame_ms, room, pause } = self.pace;
+        if frame_ms == 0 {
+            return self.receive(frame);
+        }
+        if self.waiting.len() < room {
+            let number = self.requests.len() + self.waiting.len();
+            let pause = pause.filter(|(every, _)| number % every == every - 1);
+            let begin = self.waiting.back().map_or(now, |(ready, _)| *ready);
+            let ready = begin + frame_ms + pause.map_or(0, |(_, ms)| ms);
+            self.waiting.push_back((ready, frame.to_vec()));
+        }
+        Vec::new()
+    }
+
     fn act(&mut self, action: Action) -> Vec<Vec<u8>> {
+        self.waiting.clear();
         match action {
             Action::Revive | Action::Restart | Action::Crash | Action::LinkDownUp => {
                 self.dead = false;
@@ -246,11 +285,29 @@ impl Wire<'_> {
         if self.loss.loses() {
             return 1;
         }
-        let mut answers = self.server.receive(frame);
+        let mut answers = self.server.queue(frame, self.now);
         let frames = 1 + answers.len();
         answers.retain(|_| !self.loss.loses());
         self.arriving.extend(answers);
         frames
+    }
+
+    /// Lets time pass until the server has answered something, at most until `until`.
+    fn pass(&mut self, until: u64) {
+        while self.arriving.is_empty() {
+            match self.server.waiting.pop_front_if(|(ready, _)| *ready <= until) {
+                Some((ready, frame)) => {
+                    self.now = self.now.max(ready);
+                    let mut answers = self.server.receive(&frame);
+                    answers.retain(|_| !self.loss.loses());
+                    self.arriving.extend(answers);
+                }
+                None => {
+                    self.now = until;
+                    return;
+                }
+            }
+        }
     }
 
     fn deliver(&mut self, runner: &mut Runner<'_>) {
@@ -267,7 +324,7 @@ fn turn(runner: &mut Runner<'_>, wire: &mut Wire<'_>, report: &mut Report) -> bo
         Event::Wait { until_ms } => {
             if wire.arriving.is_empty() {
                 assert!(until_ms > wire.now && until_ms < u64::MAX, "it waits for nothing");
-                wire.now = until_ms;
+                wire.pass(until_ms);
             }
             wire.deliver(runner);
         }

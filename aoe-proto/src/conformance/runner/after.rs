@@ -193,7 +193,7 @@ impl Runner<'_> {
         }
     }
 
-    fn check_alive(&mut self) {
+    pub(super) fn check_alive(&mut self) {
         let tag = self.tag();
         let header = compose::question(&self.facts, self.facts.own_mac, 1, tag);
         let len = compose::request(self.memory.frame, header, &[0; 8], core::iter::empty());
@@ -201,10 +201,24 @@ impl Runner<'_> {
     }
 
     pub(super) fn alive(&mut self) {
-        self.after_alive();
+        let doubted = |run: &mut Run| core::mem::take(&mut run.doubted);
+        if !self.run.as_mut().is_some_and(doubted) {
+            return self.after_alive();
+        }
+        // It lives, so the answer may only have been late, or lost.
+        if let Some(run) = &mut self.run {
+            run.outcome = Outcome::Passed;
+            run.tried_again = true;
+            run.sent_len = 0;
+            run.received_len = 0;
+        }
+        self.enter();
     }
 
     pub(super) fn dead(&mut self) {
+        if let Some(run) = &mut self.run {
+            run.doubted = false;
+        }
         let restoring = |run: &&mut Run| run.mended_twice && !is_failure(run.outcome);
         if let Some(run) = self.run.as_mut().filter(restoring) {
             run.outcome = Outcome::Failed(Failure::DiedRestoring);

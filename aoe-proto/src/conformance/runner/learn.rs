@@ -13,7 +13,8 @@ use crate::wire::{AtaArg, Command, ConfigArg, Mac, MaskArg, ReserveArg};
 
 /// Sectors per request until more is known, and of targets that advertise 0. `[AoE 4]`
 const SECTORS_DEFAULT: u8 = 2;
-/// Transmissions of the first query, as a multiple of the usual: the target may just be starting.
+/// Transmissions of the first query after something was done to the target, as a multiple of the
+/// usual: it may just be starting.
 const PATIENCE: u8 = 3;
 
 impl Runner<'_> {
@@ -45,9 +46,9 @@ impl Runner<'_> {
         let header = compose::question(&self.facts, from, command, tag);
         let len = compose::request(self.memory.frame, header, &argument, core::iter::empty());
         self.launch(tag, len.unwrap_or(0), Phase::Learn(question));
-        if question == Question::Query {
+        if question == Question::Query && self.resume != Resume::First {
             let tries = self.config.timing.tries.saturating_mul(PATIENCE);
-            self.flight = super::Flight::new(tag, 1, tries, false);
+            self.flight = super::Flight::same(tag, 1, tries);
         }
     }
 

@@ -210,6 +210,10 @@ struct Run {
     /// A wrong answer within a round that is not complete.
     suspected: Option<Failure>,
     mended_twice: bool,
+    /// The step was silent; it is tried again, if the target lives.
+    doubted: bool,
+    /// It was tried again.
+    tried_again: bool,
     sent_len: usize,
     received_len: usize,
     kept_len: usize,
@@ -227,6 +231,8 @@ impl Run {
             heard: false,
             suspected: None,
             mended_twice: false,
+            doubted: false,
+            tried_again: false,
             sent_len: 0,
             received_len: 0,
             kept_len: 0,
@@ -237,6 +243,11 @@ impl Run {
         self.case.steps.get(self.step)
     }
 }
+
+/// Waits for an answer are so many times as long as the slowest of the last answers took,
+const SLOWNESS: u64 = 4;
+/// but at most so many times as long as the configured time.
+const SLOWER_MAX: u64 = 16;
 
 /// What to hand out, before it borrows from the runner.
 #[derive(Clone, Copy)]
@@ -266,6 +277,8 @@ pub struct Runner<'m> {
     /// Length of the frame in flight, for frames that are not made anew for every transmission.
     len: usize,
     patience_ms: u64,
+    /// What an answer took, if slow ones are forgotten slowly.
+    slowest_ms: u64,
     mender: Mender,
     counter: u32,
     group: usize,
@@ -326,6 +339,7 @@ impl<'m> Runner<'m> {
             flight: Flight::default(),
             len: 0,
             patience_ms: config.timing.answer_ms,
+            slowest_ms: 0,
             mender: Mender::new(),
             counter: config.tag_seed,
             group: 0,
@@ -370,6 +384,7 @@ impl<'m> Runner<'m> {
         if self.is_neighbours(&seen) && self.phase != Phase::Learn(Question::Neighbours) {
             return;
         }
+        self.clock(&seen, now_ms);
         match self.phase {
             Phase::Learn(question) if self.is_answer(&seen) => self.learned(question, &seen),
             Phase::SetUp | Phase::Restore | Phase::Final if self.is_answer(&seen) => {
@@ -481,9 +496,36 @@ impl Runner<'_> {
     /// Sends the frame of that length in the buffer, until there is an answer.
     fn launch(&mut self, tag: u32, len: usize, phase: Phase) {
         self.len = len;
-        self.patience_ms = self.config.timing.answer_ms;
-        self.flight = Flight::new(tag, 1, self.config.timing.tries, false);
+        self.patience_ms = self.answer_ms();
+        self.flight = Flight::same(tag, 1, self.config.timing.tries);
         self.phase = phase;
+    }
+
+    /// How long an answer may take: a machine or a target that is slow now is no worse for it.
+    fn answer_ms(&self) -> u64 {
+        let least = self.config.timing.answer_ms;
+        least.max(self.slowest_ms.saturating_mul(SLOWNESS)).min(least.saturating_mul(SLOWER_MAX))
+    }
+
+    /// Learns how long answers take.
+    fn clock(&mut self, seen: &Seen<'_>, now: u64) {
+        let flying = matches!(
+            self.phase,
+            Phase::Learn(_)
+                | Phase::SetUp
+                | Phase::Fly
+                | Phase::Alive
+                | Phase::Restore
+                | Phase::Final
+        );
+        if !flying {
+            return;
+        }
+        self.flight.note_late(seen.tag());
+        if self.flight.index(seen.tag()).is_some() {
+            let faded = self.slowest_ms.saturating_sub(self.slowest_ms / 4);
+            self.slowest_ms = faded.max(self.flight.age_ms(now));
+        }
     }
 
     fn is_answer(&self, seen: &Seen<'_>) -> bool {

@@ -50,7 +50,7 @@ impl Runner<'_> {
         self.launch(tag, len, Phase::Learn(Question::Neighbours));
         // Nobody knows how many there are: all the time that one answer has.
         self.patience_ms = (self.config.timing.answer_ms / 2).max(1);
-        self.flight = Flight::new(tag, 1, 2, false);
+        self.flight = Flight::same(tag, 1, 2);
     }
 
     pub(super) fn met(&mut self, seen: &Seen<'_>) {

@@ -55,21 +55,28 @@ impl Runner<'_> {
     pub(super) fn enter(&mut self) {
         let Some(step) = self.step() else { return self.conclude(Outcome::Passed) };
         let timing = self.config.timing;
-        let (frames, tries, fresh) = match step {
-            Step::Ask(exchange) if exchange.silence.is_some() => (2, timing.tries, false),
-            Step::Ask(_) => (1, timing.tries, false),
+        let (tag, tries) = (self.tag(), timing.tries);
+        let flight = match step {
+            Step::Ask(exchange) if exchange.silence.is_some() => Flight::same(tag, 2, tries),
+            // Two answers to two copies are in order.
+            Step::Ask(exchange) if exchange.exactly_once => Flight::rounds(tag, 1, tries),
+            Step::Ask(_) => Flight::same(tag, 1, tries),
             Step::Burst(list) => {
-                (u16::try_from(list.len()).unwrap_or(FLOOD_MAX), timing.tries, true)
+                Flight::rounds(tag, u16::try_from(list.len()).unwrap_or(FLOOD_MAX), tries)
             }
             Step::Flood { times, .. } => {
                 let Some(times) = times.resolve(&self.facts) else {
                     return self.conclude(Outcome::Skipped(Why::Unfit(Unfit::Unknown(*times))));
                 };
                 let times = u16::try_from(times).unwrap_or(FLOOD_MAX).clamp(1, FLOOD_MAX);
-                (times, timing.tries, true)
+                // More than was promised may be dropped, by anybody. [AoE 4]
+                match self.facts.buffer_count.unwrap_or(1) {
+                    room if room < times => Flight::paced(tag, times, tries, room),
+                    _ => Flight::rounds(tag, times, tries),
+                }
             }
-            Step::Silence { proof: Proof::Query, .. } => (2, timing.tries, false),
-            Step::Silence { proof: Proof::Time, .. } => (1, 1, false),
+            Step::Silence { proof: Proof::Query, .. } => Flight::same(tag, 2, tries),
+            Step::Silence { proof: Proof::Time, .. } => Flight::same(tag, 1, 1),
             Step::Act(action) | Step::Advertisement { action, .. } => {
                 if let Some(run) = &mut self.run {
                     run.heard = false;
@@ -80,12 +87,11 @@ impl Runner<'_> {
             }
         };
         let time = matches!(step, Step::Silence { proof: Proof::Time, .. });
-        self.patience_ms = if time { timing.silence_ms } else { timing.answer_ms };
-        let tag = self.tag();
-        self.flight = Flight::new(tag, frames, tries.max(1), fresh);
+        self.patience_ms = if time { timing.silence_ms } else { self.answer_ms() };
+        self.flight = flight;
         self.phase = Phase::Fly;
         // Frames of a flood differ in their tags only.
-        let distinct = if matches!(step, Step::Flood { .. }) { 1 } else { frames };
+        let distinct = if matches!(step, Step::Flood { .. }) { 1 } else { flight.frames };
         for index in 0..distinct {
             if let Err(unfit) = self.compose(index) {
                 return self.conclude(Outcome::Skipped(Why::Unfit(unfit)));
@@ -104,6 +110,7 @@ impl Runner<'_> {
     pub(super) fn next_step(&mut self) {
         if let Some(run) = &mut self.run {
             run.step = run.step.saturating_add(1);
+            run.tried_again = false;
         }
         self.phase = Phase::Enter;
     }
@@ -219,17 +226,24 @@ impl Runner<'_> {
     pub(super) fn step_silent(&mut self) {
         match self.step() {
             Some(Step::Silence { proof: Proof::Time, .. }) => self.next_step(),
-            Some(Step::Silence { .. }) => self.fail(0, None, Failure::Died),
-            Some(step) if silence_of(step).is_some() => self.fail(0, None, Failure::Died),
-            _ => {
-                let suspected = self.run.as_mut().and_then(|run| run.suspected.take());
-                if let Some(failure) = suspected {
-                    return self.conclude(Outcome::Failed(failure));
-                }
-                let open = self.flight.first_open();
-                self.fail(open, None, Failure::Silent);
-            }
+            Some(Step::Silence { .. }) => self.silent_failure(0, Failure::Died),
+            Some(step) if silence_of(step).is_some() => self.silent_failure(0, Failure::Died),
+            _ => self.silent_failure(self.flight.first_open(), Failure::Silent),
         }
+    }
+
+    /// Silence is believed at the second time, of a target that answers other things in between:
+    /// on a loaded machine everybody is silent for a while.
+    fn silent_failure(&mut self, index: u16, failure: Failure) {
+        self.evidence(index, None);
+        let Some(run) = &mut self.run else { return };
+        let failure = run.suspected.take().unwrap_or(failure);
+        if run.tried_again {
+            return self.conclude(Outcome::Failed(failure));
+        }
+        run.outcome = Outcome::Failed(failure);
+        run.doubted = true;
+        self.check_alive();
     }
 
     /// A round of a step begins.

@@ -261,7 +261,7 @@ pub(super) const DEFECTS: &[Defect] = &[
         },
     ),
     defect("drops repeated writes", "retransmission.write.same-tag").serve(|server, frame| {
-        let repeated = is_write(frame) && server.requests.last().is_some_and(|last| last == frame);
+        let repeated = is_write(frame) && server.requests.iter().any(|earlier| earlier == frame);
         dropping(server, frame, repeated)
     }),
     defect("refuses repeated edits", "retransmission.mask").serve(|server, frame| {
