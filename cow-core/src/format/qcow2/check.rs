@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use super::bitmaps::Bitmaps;
 use super::bytes::{entry, is_zero};
 use super::entry::{self as read, Cluster, Table};
 use super::geometry::Counts;
@@ -30,6 +31,11 @@ pub enum Finding {
     /// The list of internal snapshots, or the L1 table of one, cannot be followed.
     BadSnapshot {
         /// Of the snapshot's entry.
+        offset: u64,
+    },
+    /// The bitmaps of changes cannot be followed.
+    BadBitmaps {
+        /// Of their directory, or of an entry in it.
         offset: u64,
     },
     /// The header, a table of the header, or a refcount block is also something else.
@@ -89,6 +95,9 @@ impl fmt::Display for Finding {
             }
             Self::BadSnapshot { offset } => {
                 write!(f, "the snapshot at byte {offset} cannot be followed")
+            }
+            Self::BadBitmaps { offset } => {
+                write!(f, "the bitmaps of changes at byte {offset} cannot be followed")
             }
             Self::Overlap { offset, uses } => {
                 write!(f, "the metadata at byte {offset} are used {uses} times")
@@ -206,7 +215,7 @@ pub(super) fn check_again<S: ReadStorage>(
 }
 
 /// How findings are told.
-type Tell<'t> = &'t mut dyn FnMut(&mut Report, Finding);
+pub(super) type Tell<'t> = &'t mut dyn FnMut(&mut Report, Finding);
 
 /// An image being walked.
 pub(super) struct Walk<'w, S> {
@@ -245,7 +254,11 @@ impl<'w, S: ReadStorage> Walk<'w, S> {
         self.uses.get(at).map_or(0, |n| u64::from(*n))
     }
 
-    fn any_uses(&self, first: u64, clusters: u64) -> bool {
+    pub(super) const fn bitmaps(&self) -> Option<Bitmaps> {
+        self.opened.header.bitmaps
+    }
+
+    pub(super) fn any_uses(&self, first: u64, clusters: u64) -> bool {
         let end = first.saturating_add(clusters).min(self.uses.len() as u64);
         let (Ok(first), Ok(end)) = (usize::try_from(first), usize::try_from(end)) else {
             return false;
@@ -277,7 +290,11 @@ impl<'w, S: ReadStorage> Walk<'w, S> {
     }
 
     /// One entry of a table.
-    fn entry(&mut self, region: &Region, index: u64) -> Result<u64, CheckError<S::Error>> {
+    pub(super) fn entry(
+        &mut self,
+        region: &Region,
+        index: u64,
+    ) -> Result<u64, CheckError<S::Error>> {
         let at = region.entry_offset(index);
         let start = at & !(SECTOR_BYTES - 1);
         let (bytes, kept) = &mut self.sector;
@@ -319,6 +336,7 @@ impl<'w, S: ReadStorage> Walk<'w, S> {
         }
         self.count_tree(&l1, report, tell)?;
         self.count_snapshots(report, tell)?;
+        self.count_bitmaps(report, tell)?;
         self.overlaps(report, tell)
     }
 

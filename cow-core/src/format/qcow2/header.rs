@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use super::bitmaps::Bitmaps;
 use super::bytes::{put_u32, put_u64, u32_at, u64_at};
 use super::geometry::{CLUSTER_BITS, Geometry, MAX_HOST_OFFSET};
 use crate::format::Codec;
@@ -36,6 +37,8 @@ const EXTERNAL_DATA: u64 = 4;
 const COMPRESSION_TYPE: u64 = 8;
 pub(super) const EXTENDED_L2: u64 = 16;
 const KNOWN: u64 = DIRTY | CORRUPT | EXTERNAL_DATA | COMPRESSION_TYPE | EXTENDED_L2;
+/// Autoclear features.
+pub(super) const BITMAPS: u64 = 1;
 /// Compatible features.
 const LAZY_REFCOUNTS: u64 = 1;
 
@@ -49,6 +52,7 @@ pub(super) const AUTOCLEAR_AT: usize = 88;
 pub(super) const EXT_END: u32 = 0;
 pub(super) const EXT_BACKING_FORMAT: u32 = 0xe279_2aca;
 pub(super) const EXT_FEATURE_NAMES: u32 = 0x6803_f857;
+pub(super) const EXT_BITMAPS: u32 = 0x2385_2875;
 
 /// Why a header is refused. Offsets are bytes of the image.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -247,6 +251,8 @@ pub struct Header {
     pub(super) name_offset: u64,
     pub(super) name_len: u32,
     pub(super) backing_format: Option<FormatName>,
+    /// Where bitmaps of changes are, if the image vouches for them.
+    pub(super) bitmaps: Option<Bitmaps>,
 }
 
 impl Header {
@@ -363,6 +369,7 @@ impl Header {
             name_offset: u64_at(bytes, 8),
             name_len: u32_at(bytes, 16),
             backing_format: None,
+            bitmaps: None,
         };
         let too_long = u64::from(head_len) > geometry.cluster_bytes().min(len);
         if v3 && (head_len < V3_LEN || !head_len.is_multiple_of(8) || too_long) {

@@ -1,12 +1,13 @@
 //! Opening and making images, over the blocking storage traits.
 
+use super::bitmaps::{Bitmaps, EXT_LEN};
 use super::bytes::{put_u32, u32_at};
 use super::error::{CreateError, OpenError};
 use super::frozen::Frozen;
 use super::geometry::{CLUSTER_BITS, Geometry};
 use super::header::{
-    EXT_BACKING_FORMAT, EXT_END, FormatName, Header, HeaderFault, MAGIC, MAX_NAME_LEN, V2_LEN,
-    WRITTEN_LEN,
+    BITMAPS, EXT_BACKING_FORMAT, EXT_BITMAPS, EXT_END, FormatName, Header, HeaderFault, MAGIC,
+    MAX_NAME_LEN, V2_LEN, WRITTEN_LEN,
 };
 use super::layout::Layout;
 use crate::format::Codec;
@@ -90,6 +91,14 @@ fn read_extensions<S: ReadStorage>(
             let name = there.ok_or(HeaderFault::BackingFormat { len })?;
             storage.read_at(data, name).map_err(OpenError::Storage)?;
             header.backing_format = FormatName::new(name);
+        }
+        if kind == EXT_BITMAPS && header.autoclear & BITMAPS != 0 {
+            let mut bytes = [0; EXT_LEN];
+            if len < u32::try_from(EXT_LEN).unwrap_or(u32::MAX) {
+                return Err(HeaderFault::Extension { offset: at }.into());
+            }
+            storage.read_at(data, &mut bytes).map_err(OpenError::Storage)?;
+            header.bitmaps = Some(Bitmaps::parse(&bytes));
         }
         at = data.saturating_add(u64::from(len).next_multiple_of(8));
     }
@@ -245,6 +254,7 @@ fn new_header(options: &CreateOptions<'_>, geometry: Geometry) -> Header {
         name_offset: 0,
         name_len: 0,
         backing_format: options.backing.and_then(|b| FormatName::new(b.format)),
+        bitmaps: None,
     }
 }
 

@@ -7,6 +7,7 @@ mod tests;
 
 mod allocation;
 mod backing;
+mod bitmaps;
 mod bytes;
 mod check;
 mod entry;

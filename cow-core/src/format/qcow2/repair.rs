@@ -75,7 +75,7 @@ pub fn repair<S: Storage>(
     let (mut tangled, mut unread) = (false, false);
     let before = check(storage, opened, memory, page, &mut |finding| {
         tangled |= is_tangle(opened, &finding);
-        unread |= matches!(finding, Finding::BadEntry { .. });
+        unread |= matches!(finding, Finding::BadEntry { .. } | Finding::BadBitmaps { .. });
         found(finding);
     })?;
     if tangled {

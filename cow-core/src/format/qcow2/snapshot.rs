@@ -170,7 +170,8 @@ impl<S: ReadStorage> Snapshots<'_, S> {
             seconds: u32_at(&head, 16),
             vm_state_bytes: u64::from(u32_at(&head, 32)),
         };
-        if extra_len > MAX_EXTRA_LEN || !there(self.at.saturating_add(snapshot.entry_bytes())) {
+        // Behind the last entry QEMU writes no padding, and the file may end there.
+        if extra_len > MAX_EXTRA_LEN || !there(self.at.saturating_add(snapshot.place().1)) {
             return Err(corrupt);
         }
         if extra_len >= 16 {

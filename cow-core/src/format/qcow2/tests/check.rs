@@ -253,3 +253,107 @@ fn rollback_empties_and_keeps_snapshots_safe() {
         assert_eq!(refused, Err(RollbackError::Snapshots { count: 1 }));
     }
 }
+
+/// An image with a directory of one bitmap, its table and a cluster behind everything else, all counted.
+/// The extension is read only if the header vouches for it.
+fn with_bitmap() -> (Memory, u64) {
+    let mut memory = filled(3);
+    let at = memory.bytes.len();
+    memory.bytes.resize(at + 3 * 512, 0);
+    let offset = at as u64;
+    for (field, value, len) in [
+        (88, 1, 8),            // autoclear: bitmaps
+        (112, 0x2385_2875, 4), // the extension
+        (116, 24, 4),
+        (120, 1, 4),  // one bitmap
+        (128, 32, 8), // bytes of the directory
+        (136, offset, 8),
+        (at, offset + 512, 8), // its table
+        (at + 8, 2, 4),        // of two entries
+        (at + 18, 3, 2),       // and a name of three bytes
+        (at + 512, 1, 8),      // all ones, without a cluster
+        (at + 520, offset + 1024, 8),
+    ] {
+        put(&mut memory, field, value, len);
+    }
+    for n in 0..3 {
+        let count = count_at(&memory, offset + n * 512);
+        put(&mut memory, count, 1, 2);
+    }
+    (memory, offset)
+}
+
+#[test]
+fn clusters_of_bitmaps_are_in_use_as_long_as_the_header_vouches_for_them() {
+    let (mut memory, offset) = with_bitmap();
+    assert_eq!(checked(&memory).1, []);
+    let before = memory.bytes.clone();
+    let done = repaired(&mut memory).unwrap();
+    assert!(done.lowered == 0 && memory.bytes == before);
+    put(&mut memory, 88, 0, 8);
+    let leak = |n: u64| Finding::Leak { offset: offset + n * 512, counted: 1, uses: 0 };
+    assert_eq!(checked(&memory).1, [leak(0), leak(1), leak(2)]);
+    assert_eq!(repaired(&mut memory).unwrap().lowered, 3);
+}
+
+#[test]
+fn bitmaps_that_cannot_be_followed_give_nothing_back() {
+    let (good, offset) = with_bitmap();
+    let at = usize::try_from(offset).unwrap();
+    let bad = |offset| Finding::BadBitmaps { offset };
+    let entry = |offset, entry| Finding::BadEntry { offset, entry };
+    for (field, value, len, finding) in [
+        (120, 0, 4, bad(offset)),      // none
+        (120, 2, 4, bad(offset + 32)), // one that is not there
+        (128, 24, 8, bad(offset)),     // a name behind the directory
+        (128, 1 << 40, 8, bad(offset)),
+        (136, offset + 8, 8, bad(offset + 8)), // not aligned
+        (136, u64::MAX - 511, 8, bad(u64::MAX - 511)),
+        (at + 20, 0xffff_ffff, 4, bad(offset)), // extra data
+        (at, 0, 8, bad(offset)),                // its table is the header
+        (at, offset, 8, bad(offset)),           // or the directory
+        (at + 8, 0, 4, bad(offset)),            // without entries
+        (at + 8, 0xffff_ffff, 4, bad(offset)),
+        (at + 520, 1 << 40, 8, entry(offset + 520, 1 << 40)), // behind the end
+        (at + 520, (offset + 1024) | 2, 8, entry(offset + 520, (offset + 1024) | 2)),
+    ] {
+        let mut memory = good.clone();
+        put(&mut memory, field, value, len);
+        let (report, found) = checked(&memory);
+        assert!(found.contains(&finding) && report.damage > 0, "{field} {value:#x}: {found:?}");
+        let done = repaired(&mut memory).unwrap();
+        assert_eq!(done.lowered, 0, "{field} {value:#x}");
+    }
+    let mut memory = good;
+    put(&mut memory, 116, 16, 4);
+    assert!(crate::format::qcow2::open(&memory).is_err(), "an extension that is too short");
+}
+
+/// QEMU does not pad the last entry of the list, and the file can end there.
+#[test]
+fn the_list_of_snapshots_may_end_with_the_file() {
+    let mut memory = filled(3);
+    let at = memory.bytes.len();
+    memory.bytes.resize(at + 512, 0);
+    let (offset, l1) = (at as u64, get(&memory, 40));
+    memory.bytes.resize(at + 512 + 40 + 16 + 2, 0);
+    for (field, value, len) in [
+        (60, 1, 4),
+        (64, offset + 512, 8),
+        (at + 512, l1, 8),
+        (at + 520, u64::from(u32::try_from(get(&memory, 32)).unwrap()), 4),
+        (at + 524, 1, 2),
+        (at + 526, 1, 2),
+        (at + 548, 16, 4),
+        (at + 560, 1000 * 512, 8),
+    ] {
+        put(&mut memory, field, value, len);
+    }
+    memory.bytes[at + 568..].copy_from_slice(b"1a");
+    let now = opened(&memory);
+    let found = crate::format::qcow2::find_snapshot(&memory, &now, b"a").unwrap();
+    assert_eq!(found.map(|snapshot| snapshot.disk_bytes()), Some(1000 * 512));
+    memory.bytes.truncate(at + 569);
+    let now = opened(&memory);
+    crate::format::qcow2::find_snapshot(&memory, &now, b"a").unwrap_err();
+}
