@@ -128,6 +128,11 @@ impl Registry {
         core::mem::take(&mut self.changed)
     }
 
+    /// What changed could not be kept: the next [`Registry::take_changed`] tells of it again.
+    pub fn mark_changed(&mut self) {
+        self.changed = true;
+    }
+
     /// The client that sends from `mac`.
     pub fn find(&self, mac: Mac) -> Option<ClientId> {
         self.by_mac.get(&mac).copied()

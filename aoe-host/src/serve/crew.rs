@@ -24,8 +24,8 @@ const HANDED_MAX: usize = 1024;
 /// How long the leader waits for what it ordered. A worker that takes longer hangs in its storage.
 const ORDER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Threads for syncs and the like of all workers together, and the least of each.
-const SLOW_THREADS: (usize, usize) = (16, 4);
+/// Most threads for syncs and the like of all workers together, and the least limit of each.
+const SLOW_THREADS: (usize, usize) = (64, 8);
 
 /// Something to be done by a worker between two rounds.
 type Order = Box<dyn for<'r, 'm> FnOnce(&'r mut Running<'m>) + Send>;

@@ -3,12 +3,13 @@
 use core::time::Duration;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use aoe_proto::{Address, Mac, TargetState};
 use cow_core::engine::{IoFailure, Note, Operation};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::clients_file::SharedRegistry;
 use super::crew::Door;
 use super::log::Log;
 use crate::config::{Export, NewClients};
@@ -16,8 +17,8 @@ use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{Backing, ImageKeys, ImageName, NoteLog, OpenedOverlay, OverlayOptions};
 use crate::mapped::MappedBytes;
 use crate::registry::{
-    Client, REGISTRY_FILE, Registry, StateSchedule, automatic_name, overlay_file_name,
-    state_file_name, write_atomically,
+    Client, Registry, StateSchedule, automatic_name, overlay_file_name, state_file_name,
+    write_atomically,
 };
 use crate::server::io::{IoDriver, Job, Memory, Run, Started};
 use crate::server::{DiskSpec, Durability, Edge, LeftOverlay, Overlay, Report, identity_of};
@@ -41,7 +42,7 @@ pub(super) struct Attachment {
 
 pub(super) struct HostedEdge {
     pub(super) driver: HostedDriver,
-    registry: Arc<Mutex<Registry>>,
+    registry: Arc<SharedRegistry>,
     pub(super) log: Log,
     pub(super) attachments: HashMap<u32, Attachment>,
     /// By address: what lies below its overlays.
@@ -65,7 +66,7 @@ pub(super) struct HostedEdge {
 impl HostedEdge {
     pub(super) fn new(
         driver: HostedDriver,
-        registry: Arc<Mutex<Registry>>,
+        registry: Arc<SharedRegistry>,
         log: Log,
         first_per_client: Address,
     ) -> Self {
@@ -93,8 +94,7 @@ impl HostedEdge {
 
     /// The clients, of all workers. Not to be held while waiting for anybody.
     pub(super) fn registry(&self) -> MutexGuard<'_, Registry> {
-        // Its invariants are kept by every single call.
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+        self.registry.lock()
     }
 
     /// The client of this name.
@@ -157,30 +157,21 @@ impl HostedEdge {
 
     /// Writes the registry if it changed.
     pub(super) fn write_registry(&self) -> Result<()> {
-        let Some(directory) = &self.overlays else { return Ok(()) };
-        // Held until it is written: an older state must not replace a newer one.
-        let mut registry = self.registry();
-        if registry.take_changed() {
-            write_atomically(&directory.join(REGISTRY_FILE), &registry.to_json())
-        } else {
-            Ok(())
-        }
+        self.overlays.as_ref().map_or(Ok(()), |directory| self.registry.write(directory))
     }
 
-    /// Registers the machine behind a disk that is about to be written.
+    /// Enters the machine behind a disk that is about to be written into the registry, which is still
+    /// to be [written](Self::write_registry).
     fn admit(&self, spec: &DiskSpec) -> Result<()> {
         let (label, Some(mac)) = (&spec.label, spec.newcomer) else { return Ok(()) };
         let NewClients::Auto { max } = self.new_clients else { return Ok(()) };
         let mut registry = self.registry();
-        let is_new = registry.find(mac).is_none();
-        if is_new {
+        if registry.find(mac).is_none() {
             registry.admit(mac, max)?;
-        }
-        drop(registry);
-        if is_new {
+            drop(registry);
             self.log.info(&format!("new client {label} ({mac})"));
         }
-        self.write_registry()
+        Ok(())
     }
 
     fn options(&self, spec: &DiskSpec) -> OverlayOptions {
@@ -274,8 +265,12 @@ impl Edge for HostedEdge {
         let name = ImageName::parse(path);
         let keys = ImageKeys::reserve(&name, self.driver.files_mut());
         let (options, made) = (self.options(spec), self.made.clone());
+        let (registry, directory) = (Arc::clone(&self.registry), self.overlays.clone());
         self.driver.spawn(Box::new(move || {
-            let opened = crate::image::create_overlay(&name, &backing, keys, &options);
+            // First: an overlay whose machine nobody remembers would not be found again.
+            let kept = directory.map_or(Ok(()), |directory| registry.write(&directory));
+            let made_one = |()| crate::image::create_overlay(&name, &backing, keys, &options);
+            let opened = kept.and_then(made_one);
             // The receiver is gone only when the server is ending: nobody waits for it.
             let _closed = made.send(Ready { disk, opened });
         }));
@@ -296,9 +291,12 @@ impl Edge for HostedEdge {
         let opened = self
             .open_existing(spec.target.address, spec)
             .and_then(|left| left.map(|o| self.attach(disk, o, spec.durability)).transpose())
-            .and_then(
-                |left| if left.is_some() { self.admit(spec).map(|()| left) } else { Ok(left) },
-            );
+            .and_then(|left| {
+                if left.is_some() {
+                    self.admit(spec).and_then(|()| self.write_registry())?;
+                }
+                Ok(left)
+            });
         match opened {
             Ok(None) => LeftOverlay::None,
             Ok(Some(opened)) => LeftOverlay::Opened(opened),

@@ -8,12 +8,14 @@
 //!  edge.rs    what the loop causes: workers, notes, registry, state files
 //!  answer.rs  control requests: status
 //!  clients.rs and clients
+//!  clients_file.rs  the registry that all workers share, and its file
 //!  upkeep.rs  what is looked at now and then: golden image, free space, other servers
 //! ```
 
 mod answer;
 mod chains;
 mod clients;
+mod clients_file;
 mod crew;
 mod edge;
 mod idle;

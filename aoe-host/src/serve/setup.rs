@@ -1,11 +1,12 @@
 //! From a configuration to files, exports, clients and overlays.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use aoe_proto::{Address, Freeze, TargetConfig, TargetState, TrimSupport};
 
+use super::clients_file::SharedRegistry;
 use super::edge::HostedEdge;
 use super::log::Log;
 use crate::config::{Durability as ConfigDurability, Export, NewClients, ServeConfig, Top};
@@ -26,7 +27,7 @@ pub(super) struct Common {
     pub(super) log: Log,
     /// The origin of every loop's clock.
     pub(super) started: Instant,
-    registry: Arc<Mutex<Registry>>,
+    registry: Arc<SharedRegistry>,
     /// The files of the layers below overlays, under the keys by which the layers know them.
     files: FileTable,
     backings: HashMap<Address, Arc<Backing>>,
@@ -72,7 +73,7 @@ impl Common {
             config,
             log,
             started: Instant::now(),
-            registry: Arc::new(Mutex::new(registry)),
+            registry: Arc::new(SharedRegistry::new(registry)),
             files,
             backings,
             first_per_client: first,

@@ -31,22 +31,21 @@ use crate::error::Result;
 use crate::mapped::MappedBytes;
 use crate::server::io::{Completion, IoDriver, Job, Memory, Run, Started};
 
-/// How many threads a [`HostedDriver`] has.
+/// How many threads a [`HostedDriver`] has at most. They are started when they are needed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct WorkerCounts {
     /// For reads that would block, and direct writes.
     pub data: usize,
-    /// For syncs, zeroing, punching and [`HostedDriver::spawn`]. Syncs of many files at the same
-    /// time share the commits of a journalling file system: 64 small ones on ext4 took 105 ms one
-    /// after the other, 7.4 ms by 8 threads, 6.6 ms by 16, and 5.2 ms as one `syncfs`, which would
-    /// also wait for whatever else was written to that file system, and tells nobody whose write
-    /// failed.
+    /// For syncs, zeroing, punching and [`HostedDriver::spawn`]. A sync sleeps nearly all of its
+    /// time, and those of many files at the same time share the commits of a journalling file
+    /// system: as many threads as overlays that wait, within reason. One `syncfs` for all would also
+    /// wait for whatever else was written to that file system, and tells nobody whose write failed.
     pub slow: usize,
 }
 
 impl Default for WorkerCounts {
     fn default() -> Self {
-        Self { data: 4, slow: 16 }
+        Self { data: 4, slow: 64 }
     }
 }
 
