@@ -2,13 +2,14 @@
 
 #![allow(unsafe_code, reason = "no safe wrapper exists for memory that others may change")]
 
+use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 use std::io;
 use std::os::fd::AsFd;
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
-/// A mapped part of a file or socket, unmapped when dropped.
+/// A mapped part of a file or socket, or memory of its own, unmapped when dropped.
 ///
 /// Invariants:
 /// 1. `start` is the address of `len` mapped bytes, aligned to a page.
@@ -34,6 +35,18 @@ impl Region {
         // SAFETY: without an address of ours (null, no FIXED) a mapping replaces nothing.
         let start =
             unsafe { mmap(ptr::null_mut(), len, protection, MapFlags::SHARED, shared, offset) }?;
+        Self::owning(start, len)
+    }
+
+    /// Memory of `len` zeros that begins with a page, for this process alone.
+    pub(crate) fn anonymous(len: usize) -> io::Result<Self> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: without an address of ours (null, no FIXED) a mapping replaces nothing.
+        let start = unsafe { mmap_anonymous(ptr::null_mut(), len, protection, MapFlags::PRIVATE) }?;
+        Self::owning(start, len)
+    }
+
+    fn owning(start: *mut c_void, len: usize) -> io::Result<Self> {
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, len })
     }
@@ -71,6 +84,13 @@ impl MappedBytes {
     /// `len` bytes of a region from `at` on; `None` if they are not inside.
     pub(crate) fn of(region: &Region, at: usize, len: usize) -> Option<Self> {
         region.part(at, len).map(|start| Self { start, len })
+    }
+
+    /// The `len` of these bytes from `at` on; `None` if they are not inside.
+    pub(crate) fn part(self, at: usize, len: usize) -> Option<Self> {
+        at.checked_add(len).filter(|end| *end <= self.len)?;
+        // SAFETY: inside the bytes or at their end, as just checked, and these are one mapping's.
+        Some(Self { start: unsafe { self.start.add(at) }, len })
     }
 
     /// The first byte's address, for a system call.

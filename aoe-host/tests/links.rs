@@ -22,7 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Longer than the link's own interval between looks.
 const QUIET: Duration = Duration::from_millis(600);
 
-const KINDS: [LinkKind; 4] = [LinkKind::Pnet, LinkKind::Mmsg, LinkKind::Ring, LinkKind::Auto];
+const KINDS: [LinkKind; 5] =
+    [LinkKind::Pnet, LinkKind::Mmsg, LinkKind::Ring, LinkKind::Xdp, LinkKind::Auto];
 
 /// Two namespaces of a test's own, and the kind of link to try there.
 struct Wire {
@@ -178,9 +179,15 @@ fn jumbo_frames_pass_and_mtu_changes_are_noticed() {
 
         settle(far.as_mut());
         net.far("link set veth0 mtu 1500");
+        if wire.kind == LinkKind::Xdp {
+            // Nobody compares what leaves by an XDP socket with the MTU: it is known by looking.
+            events_until(far.as_mut(), LinkEvent::MtuChanged { mtu: 1500 });
+        }
         let report = far.send(&mut core::iter::once(&long[..]));
         assert_eq!((report.sent, report.too_long), (0, 1), "{:?}", far.counters());
-        assert_eq!(far.poll_event(clock()), Some(LinkEvent::MtuChanged { mtu: 1500 }));
+        if wire.kind != LinkKind::Xdp {
+            assert_eq!(far.poll_event(clock()), Some(LinkEvent::MtuChanged { mtu: 1500 }));
+        }
         assert_eq!(far.mtu(), 1500);
         net.near("link set veth0 mtu 1500");
         assert_eq!(
@@ -253,7 +260,8 @@ fn a_removed_interface_is_awaited_and_used_again() {
         net.near(&format!("link add veth0 type veth peer name veth0 netns {}", net.far));
         net.far("link set veth0 up");
         net.near("link set veth0 up");
-        let events = events_until(near.as_mut(), LinkEvent::Up);
+        // Another interface may take another socket, which is one of the namespace where it is opened.
+        let events = Net::inside(&net.near, || events_until(near.as_mut(), LinkEvent::Up));
         assert!(events.contains(&LinkEvent::Recreated), "{events:?}");
         let mut far = wire.open_far();
         send_to(far.as_mut(), near.mac(), b"hello again");

@@ -13,7 +13,7 @@
 //!   open.rs    which of them            packet_socket.rs  the socket under all but memory.rs
 //!   fanout.rs  several sockets of one interface, for several workers
 //!   filter.rs  what the kernel lets in  ring.rs, mapping.rs, messages.rs  frames, many at a time
-//!   wait.rs    sleeping until something comes
+//!   xdp/       frames leave by an XDP socket      wait.rs    sleeping until something comes
 //!   watch.rs, state.rs, upper.rs  what happens to an interface, and what it is part of
 //!   sending.rs  what becomes of frames
 //! ```
@@ -53,6 +53,7 @@ pub mod tap;
 mod upper;
 mod wait;
 mod watch;
+mod xdp;
 
 pub use open::{Room, open, open_several};
 pub use state::InterfaceState;

@@ -20,6 +20,7 @@ use super::packet_socket::PacketSocket;
 use super::ring::Ring;
 use super::sending::{SendFailure, Tally};
 use super::watch::Watch;
+use super::xdp::Exit;
 use super::{InterfaceState, Link, LinkCounters, LinkEvent, OutFrame, Room, SendReport};
 use crate::error::{HostError, Result};
 use crate::values::{Address, Mac};
@@ -29,6 +30,9 @@ const SEND_TIMEOUT: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
 /// Distance between two looks at the drop counter while frames are being lost.
 const DROPS_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The queue of an interface that every interface has.
+const FIRST_QUEUE: u32 = 0;
 
 /// How frames are taken from the socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -49,6 +53,8 @@ pub struct PacketLink {
     wanted: Wanted,
     /// One of several links of this interface.
     member: Option<Member>,
+    /// Another way out than the packet socket.
+    exit: Option<Exit>,
     /// Why this link and no other, for `status`.
     choice: String,
     /// The last look for frames found none.
@@ -106,6 +112,7 @@ impl PacketLink {
             room,
             wanted: Wanted::All,
             member,
+            exit: None,
             choice,
             was_empty: true,
             losing: false,
@@ -116,6 +123,33 @@ impl PacketLink {
             .and_then(|()| link.bind(state))
             .map_err(|error| HostError::io(error, "bind a raw socket").interface(name))?;
         Ok(link)
+    }
+
+    /// This link, with frames leaving by an XDP socket.
+    pub(super) fn leaving_by_xdp(mut self) -> Result<Self> {
+        let exit = Exit::open(self.watch.state(), FIRST_QUEUE).map_err(|error| {
+            HostError::io(error, "make an XDP socket")
+                .interface(&self.name)
+                .advice("`--link ring` does without")
+        })?;
+        self.exit = Some(exit);
+        Ok(self)
+    }
+
+    /// Has frames leave by an XDP socket at the queue of this number, if there is one.
+    pub(super) fn try_to_leave_by_xdp(&mut self, queue: usize) {
+        let queue = u32::try_from(queue).unwrap_or(u32::MAX);
+        match Exit::open(self.watch.state(), queue) {
+            Ok(exit) => self.exit = Some(exit),
+            Err(error) => self.note_no_exit(&error),
+        }
+    }
+
+    fn note_no_exit(&mut self, error: &io::Error) {
+        let note = format!("; sends by sendmmsg: {error}");
+        if !self.choice.contains(&note) {
+            self.choice.push_str(&note);
+        }
     }
 
     fn bind(&self, state: InterfaceState) -> io::Result<()> {
@@ -139,6 +173,11 @@ impl PacketLink {
         }
         if let Some(new) = found {
             self.make_room(new);
+        }
+        if let Some(exit) = &mut self.exit
+            && let Err(error) = exit.follow(found)
+        {
+            self.note_no_exit(&error);
         }
         self.watch.update(found);
         if let Some(state) = found {
@@ -363,8 +402,10 @@ impl Link for PacketLink {
     }
 
     fn send_parts(&mut self, frames: &mut dyn Iterator<Item = OutFrame<'_>>) -> SendReport {
+        let state = self.watch.state();
         let mut outgoing = Outgoing {
             socket: &self.socket,
+            exit: self.exit.as_mut().map(|exit| (exit, state)),
             tally: Tally::new(&mut self.counters),
             may_wait: true,
             stuck: None,
@@ -398,6 +439,9 @@ impl Link for PacketLink {
         } else if self.losing && now >= self.next_drops {
             self.next_drops = now.saturating_add(DROPS_INTERVAL);
             self.count_drops();
+        }
+        if let Some(exit) = &mut self.exit {
+            exit.flush();
         }
         self.watch.next_event()
     }
@@ -478,6 +522,8 @@ fn is_nothing_waiting(error: &io::Error) -> bool {
 /// One call of [`Link::send`] on its way.
 struct Outgoing<'l> {
     socket: &'l PacketSocket,
+    /// To be tried first, with how the interface is.
+    exit: Option<(&'l mut Exit, InterfaceState)>,
     tally: Tally<'l>,
     /// Nobody has waited for room yet: waiting again and again would stall every initiator.
     may_wait: bool,
@@ -489,6 +535,11 @@ struct Outgoing<'l> {
 impl Outgoing<'_> {
     fn send(&mut self, frames: &[OutFrame<'_>]) {
         let mut rest = frames;
+        if let Some((exit, state)) = self.exit.as_mut().filter(|_| self.stuck.is_none()) {
+            let (taken, stuck) = exit.send(frames, *state, &mut self.tally);
+            self.stuck = stuck;
+            rest = frames.get(taken..).unwrap_or_default();
+        }
         while let Some((_first, behind)) = rest.split_first() {
             if let Some(failure) = self.stuck {
                 self.tally.lost(failure);

@@ -69,7 +69,7 @@ impl Ring {
     pub(super) fn new(socket: &PacketSocket, mtu: usize, frames: usize) -> io::Result<Self> {
         let layout = layout(mtu, frames)?;
         socket.set_ring(Some(layout))?;
-        let memory = Mapping::new(socket, layout.block_len * layout.blocks);
+        let memory = Mapping::new(socket, 0, layout.block_len * layout.blocks);
         let memory = memory.inspect_err(|_| drop(socket.set_ring(None)))?;
         Ok(Self { memory, layout, place: Place::default() })
     }
