@@ -10,7 +10,6 @@ use std::path::Path;
 use cow_core::format::{IndexEntry, Layer, Top};
 use cow_core::identity::{LayerId, ParentIdentity};
 use cow_core::storage::ReadStorage;
-use cow_core::units::SECTOR_BYTES;
 use serde::{Serialize, Serializer};
 
 use super::binding::Binding;
@@ -404,9 +403,7 @@ impl Serialize for Format {
 /// The medium's.
 pub fn detect(file: &FileStorage) -> Result<Format> {
     let mut first = [0; 512];
-    if file.len_bytes()? >= SECTOR_BYTES {
-        file.read_at(0, &mut first)?;
-    }
+    read_first(file, &mut first)?;
     for format in Format::all() {
         if format.0.detect(&first, file)? {
             return Ok(format);
@@ -423,13 +420,17 @@ pub(crate) fn recognise(file: &FileStorage) -> Result<Format> {
     let format = detect(file)?;
     if format == Format::RAW {
         let mut first = [0; 512];
-        let len =
-            usize::try_from(file.len_bytes()?).map_or(first.len(), |len| len.min(first.len()));
-        let first = first.get_mut(..len).unwrap_or_default();
-        file.read_at(0, first)?;
-        foreign::refuse(first, file)?;
+        let len = read_first(file, &mut first)?;
+        foreign::refuse(first.get(..len).unwrap_or_default(), file)?;
     }
     Ok(format)
+}
+
+/// Reads how a file begins, and how many bytes of that there are.
+fn read_first(file: &FileStorage, first: &mut [u8; 512]) -> Result<usize> {
+    let len = usize::try_from(file.len_bytes()?).map_or(first.len(), |len| len.min(first.len()));
+    file.read_at(0, first.get_mut(..len).unwrap_or_default())?;
+    Ok(len)
 }
 
 #[cfg(test)]
@@ -445,7 +446,19 @@ mod tests {
             detect(&FileStorage::open(file.path(), &FileOptions::default()).unwrap()).unwrap()
         };
         assert_eq!(look(b""), Format::RAW);
-        assert_eq!(look(b"SnAp"), Format::RAW);
+        // Cut off in the header: damaged, and nothing else.
+        for (bytes, word) in [
+            (&b"SnAp"[..], "dm-snapshot"),
+            (b"OOOM\0\0\0\x03", "uml"),
+            (b"MOOO", "uml"),
+            (b"\x7fCOW", "cowloop"),
+            (b"QFI\xfb\0\0\0\x01", "qcow1"),
+            (b"QFI\xfb\0\0\0\x02", "qcow2"),
+            (b"QFI\xfb\0\0\0", "raw"),
+            (b"SnA", "raw"),
+        ] {
+            assert_eq!(look(bytes).word(), word);
+        }
         let mut store = vec![0; 512];
         store[..16].copy_from_slice(b"SnAp\x01\0\0\0\x01\0\0\0\x08\0\0\0");
         assert_eq!(look(&store).word(), "dm-snapshot");

@@ -1,7 +1,7 @@
 //! Opening, making, closing, checking and repairing a cowfile over blocking storage.
 
 use super::error::{CloseError, CreateError, LoadError, OpenError, ParentFault};
-use super::head::{HEAD_LEN, Head, State, UNIT, Width};
+use super::head::{HEAD_LEN, Head, State, UNIT, Width, is_cowloop};
 use super::unlisted::{count, list, wipe};
 use crate::format::IndexEntry;
 use crate::format::bitmap::{
@@ -99,8 +99,12 @@ impl Opened {
 fn read_head<S: ReadStorage>(storage: &S) -> Result<(Head, Geometry, u64), OpenError<S::Error>> {
     let len = storage.len_bytes().map_err(OpenError::Storage)?;
     let mut bytes = [0; HEAD_LEN];
-    if len >= HEAD_LEN as u64 {
-        storage.read_at(0, &mut bytes).map_err(OpenError::Storage)?;
+    let there = usize::try_from(len).unwrap_or(HEAD_LEN).min(HEAD_LEN);
+    if let Some(part) = bytes.get_mut(..there) {
+        storage.read_at(0, part).map_err(OpenError::Storage)?;
+    }
+    if there < HEAD_LEN && bytes.first_chunk().is_some_and(is_cowloop) {
+        return Err(OpenError::Truncated { needed: HEAD_LEN as u64, len });
     }
     let head = Head::parse(&bytes)?;
     let geometry = head.geometry()?;

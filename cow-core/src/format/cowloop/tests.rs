@@ -378,7 +378,9 @@ fn every_field_is_judged() {
         bytes.truncate(len);
         open(&Memory::new(bytes), &mut page()).unwrap_err()
     };
-    assert_eq!(cut(55), OpenError::NotCowloop { first_word: 0 });
+    assert_eq!(cut(55), OpenError::Truncated { needed: 56, len: 55 });
+    assert_eq!(cut(4), OpenError::Truncated { needed: 56, len: 4 });
+    assert_eq!(cut(3), OpenError::NotCowloop { first_word: 0x4f_437f });
     assert_eq!(cut(13_000), OpenError::Truncated { needed: 13_824, len: 13_000 });
     // A head of 32-bit words whose count would be the one that means something else.
     let mut all_ones = narrow();

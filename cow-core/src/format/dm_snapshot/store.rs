@@ -16,6 +16,8 @@ pub const SCRATCH_MIN_LEN: usize = SECTOR_LEN;
 /// `SnAp`
 const MAGIC: u32 = 0x7041_6e53;
 const VERSION: u32 = 1;
+/// Bytes of the header that say something.
+const HEADER_BYTES: u64 = 16;
 /// Byte of the header with the word that says whether the store is valid.
 pub(super) const VALID_OFFSET: u64 = 4;
 
@@ -64,6 +66,9 @@ impl Header {
         if self.magic != MAGIC && self.magic != 0 {
             return Err(HeaderFault::NotAStore { first_word: self.magic });
         }
+        if len < HEADER_BYTES {
+            return Err(HeaderFault::TooShort { needed: HEADER_BYTES, len });
+        }
         if self.version != VERSION {
             return Err(HeaderFault::Version { found: self.version });
         }
@@ -91,14 +96,15 @@ pub fn is_store(first: &[u8; 4]) -> bool {
     u32::from_le_bytes(*first) == MAGIC
 }
 
-/// The header of a storage and its length. A storage shorter than a sector reads as zeros.
+/// The header of a storage and its length. What a storage shorter than a sector lacks reads as zeros.
 pub(super) fn read_header<S: ReadStorage>(
     storage: &S,
     bytes: &mut [u8; SECTOR_LEN],
 ) -> Result<(Header, u64), S::Error> {
     let len = storage.len_bytes()?;
-    if len >= SECTOR_BYTES {
-        storage.read_at(0, bytes)?;
+    let there = usize::try_from(len).unwrap_or(SECTOR_LEN).min(SECTOR_LEN);
+    if let Some(part) = bytes.get_mut(..there) {
+        storage.read_at(0, part)?;
     }
     Ok((Header::parse(bytes), len))
 }

@@ -1,7 +1,9 @@
 //! Opening, making, checking and changing a COW file over blocking storage, outside the engine.
 
 use super::error::{CreateError, OpenError, ParentFault, PathError, PathFault, RollbackError};
-use super::header::{EMPTYING, HEAD_LEN, Header, Kind, Order, Version, is_alignment, judge_path};
+use super::header::{
+    EMPTYING, HEAD_LEN, Header, Kind, Order, Version, is_alignment, is_uml, judge_path,
+};
 use crate::format::bitmap::{
     Finding, Frozen, Geometry, Judged, Report, Volume, Writable, first_missing, judge,
 };
@@ -99,8 +101,12 @@ fn read_kind<S: ReadStorage>(
 ) -> Result<(Kind, [u8; HEAD_LEN], u64), OpenError<S::Error>> {
     let len = storage.len_bytes().map_err(OpenError::Storage)?;
     let mut head = [0; HEAD_LEN];
-    if len >= HEAD_LEN as u64 {
-        storage.read_at(0, &mut head).map_err(OpenError::Storage)?;
+    let there = usize::try_from(len).unwrap_or(HEAD_LEN).min(HEAD_LEN);
+    if let Some(part) = head.get_mut(..there) {
+        storage.read_at(0, part).map_err(OpenError::Storage)?;
+    }
+    if there < HEAD_LEN && head.first_chunk().is_some_and(is_uml) {
+        return Err(OpenError::Truncated { needed: HEAD_LEN as u64, len });
     }
     Ok((Kind::parse(&head)?, head, len))
 }

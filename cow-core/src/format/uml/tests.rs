@@ -324,7 +324,9 @@ fn every_field_is_judged() {
         bytes.truncate(len);
         open(&Memory::new(bytes)).unwrap_err()
     };
-    assert_eq!(cut(v3(), 35), OpenError::NotUml { first_word: 0 });
+    assert_eq!(cut(v3(), 35), OpenError::Truncated { needed: 36, len: 35 });
+    assert_eq!(cut(v3(), 4), OpenError::Truncated { needed: 36, len: 4 });
+    assert_eq!(cut(v3(), 3), OpenError::NotUml { first_word: 0x4f4f_4f00 });
     assert_eq!(cut(v3(), 4127), OpenError::Truncated { needed: 4128, len: 4127 });
     assert_eq!(cut(v1(), 279), OpenError::Truncated { needed: 280, len: 279 });
     assert_eq!(cut(v2(), 4120), OpenError::Truncated { needed: 6168, len: 4120 });
