@@ -308,6 +308,7 @@ fn a_killed_convert_leaves_nothing_under_the_name_or_what_was_there() {
         let images = Images::new(test, &CASES[0]);
         let (chain, base) = (images.chain_from(0), images.path(1));
         let target = images.dir.join("target");
+        let beside = images.dir.join("target.parent.json");
         let mut words = vec!["convert", &chain, text(&target), "-O", format];
         if format != "raw" {
             words.extend(["-B", text(&base)]);
@@ -328,10 +329,14 @@ fn a_killed_convert_leaves_nothing_under_the_name_or_what_was_there() {
         fs::remove_file(&target).unwrap();
         for call in calls.into_iter().chain(["rename", "renameat2"]) {
             for number in numbers() {
+                let _left_by_one_that_came_to_its_end = fs::remove_file(&beside);
                 let killed = faulty(call, "signal=KILL", number, &words).is_some();
                 kills += u32::from(killed);
                 if killed && target.exists() {
                     whole(call, number);
+                } else if killed && !matches!(call, "linkat" | "rename" | "fsync") {
+                    // What stands beside the name would be believed of the next file there.
+                    assert!(!beside.exists(), "{format}: {call} {number}");
                 }
                 // It may not be there.
                 let _removed = fs::remove_file(&target);

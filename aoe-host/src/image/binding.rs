@@ -222,9 +222,17 @@ impl Binding {
 
     /// Removes what is written down about a store, if anything is.
     pub(crate) fn remove(store: &FileStorage) -> Result<()> {
-        let path = binding_path(store.path());
+        match Self::remove_beside(store.path()) {
+            Err(_) if store.is_device() => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// The same, of an image that need not be there.
+    pub(crate) fn remove_beside(image: &Path) -> Result<()> {
+        let path = binding_path(image);
         match std::fs::remove_file(&path) {
-            Err(e) if !store.is_device() && e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(HostError::io(e, "remove").path(path))
             }
             _ => Ok(()),

@@ -239,9 +239,10 @@ pub(crate) struct NewImageFile {
     /// Open and locked.
     pub(crate) file: ImageFile,
     staged: Vec<Staged>,
-    /// The image that is replaced, locked against everybody, and where what is kept beside the new
-    /// one goes.
-    replaced: Option<(FileStorage, PathBuf)>,
+    /// The final name. What is said about the parent is kept beside another one until then.
+    path: PathBuf,
+    /// The image that is replaced, locked against everybody.
+    replaced: Option<FileStorage>,
     /// The file with the metadata of the image that is replaced.
     old_metadata: Option<PathBuf>,
     is_finished: bool,
@@ -252,9 +253,17 @@ impl NewImageFile {
     pub(crate) fn finish(mut self, new: &NewOverlay<'_>) -> Result<()> {
         new.format.ops().complete(&mut self.file, new.options)?;
         let staged = core::mem::take(&mut self.staged);
-        // A cut between these leaves an image of whose parent nothing is known, never a wrong one.
-        if let Some((old, _)) = &self.replaced {
-            Binding::remove(old)?;
+        if staged.is_empty() {
+            self.is_finished = true;
+            return Ok(()); // a device
+        }
+        // A cut between these leaves an image of whose parent nothing is known, never a wrong one; where
+        // nothing is replaced it leaves what is said about an image that is not there.
+        match &self.replaced {
+            Some(old) => Binding::remove(old)?,
+            // What was said of an image that is gone is not true of this one.
+            None if !self.bind()? => Binding::remove_beside(&self.path)?,
+            None => {}
         }
         // The data of one with the metadata of the other would look like an image.
         if let Some(path) = &self.old_metadata {
@@ -263,21 +272,29 @@ impl NewImageFile {
         }
         staged.into_iter().try_for_each(Staged::finish)?;
         self.is_finished = true;
-        let Some((_, to)) = &self.replaced else { return Ok(()) };
-        let from = binding_path(self.file.path());
-        match fs::rename(&from, to) {
-            Ok(()) => sync_directory(to),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(HostError::io(e, "write down the parent").path(to)),
+        if self.replaced.is_some() {
+            self.bind()?;
+        }
+        Ok(())
+    }
+
+    /// What is said about the parent gets its final name; false if nothing is said.
+    fn bind(&self) -> Result<bool> {
+        let (from, to) = (binding_path(self.file.path()), binding_path(&self.path));
+        if from == to {
+            return Ok(false); // nothing is ever said of a format that has its own name meanwhile
+        }
+        match fs::rename(&from, &to) {
+            Ok(()) => sync_directory(&to).map(|()| true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(HostError::io(e, "write down the parent").path(&to)),
         }
     }
 }
 
 impl Drop for NewImageFile {
     fn drop(&mut self) {
-        // A device, or an image that took the name meanwhile, keeps what is said about it.
-        let is_ours = self.replaced.is_some() || !self.file.path().exists();
-        if !self.is_finished && is_ours {
+        if !self.is_finished && self.file.path() != self.path {
             // The error that led here matters more.
             let _left_over = Binding::remove(&self.file.main);
         }
@@ -315,6 +332,7 @@ pub(crate) fn begin_image(
         return Ok(NewImageFile {
             file,
             staged: Vec::new(),
+            path: name.path.clone(),
             replaced: None,
             old_metadata: None,
             is_finished: false,
@@ -322,26 +340,22 @@ pub(crate) fn begin_image(
     }
     refuse_merged_name(&name.path)?;
     let how = StagedOptions { direct: new.direct, replace: new.replace };
-    let replaced = if new.replace && name.path.exists() {
-        Some((replaceable(&name.path)?, binding_path(&name.path)))
-    } else {
-        None
-    };
-    let (main, file) = stage(&name.path, how)?;
-    let metadata = name.metadata.as_ref().map(|path| stage(path, how)).transpose()?;
+    let replaced =
+        if new.replace && name.path.exists() { Some(replaceable(&name.path)?) } else { None };
+    // A native overlay has nothing beside it, and goes on to be used under its name.
+    let is_bound = new.replace || new.format != Format::NATIVE;
+    let (main, file) = stage(&name.path, how, is_bound)?;
+    let metadata = name.metadata.as_ref().map(|path| stage(path, how, is_bound)).transpose()?;
     let (metadata, metadata_file) = metadata.unzip();
     let mut file = ImageFile { main: file, metadata: metadata_file, snapshot: None };
     ops.create(&mut file, &image)?;
-    if replaced.is_none() {
-        // One that is there is left from an image that is gone.
-        Binding::remove(&file.main)?;
-    }
     if ops.binds_parent() && below.parent.identity != ParentIdentity::None {
         Binding::new(below)?.save(&file.main)?;
     }
     let staged = core::iter::once(main).chain(metadata).collect();
     let old_metadata = name.metadata.clone().filter(|path| new.replace && path.exists());
-    Ok(NewImageFile { file, staged, replaced, old_metadata, is_finished: false })
+    let path = name.path.clone();
+    Ok(NewImageFile { file, staged, path, replaced, old_metadata, is_finished: false })
 }
 
 /// An image that is about to be replaced, if nobody uses it.
@@ -351,10 +365,10 @@ fn replaceable(path: &Path) -> Result<FileStorage> {
 }
 
 /// A new file that has its name only when it is finished.
-fn stage(path: &Path, how: StagedOptions) -> Result<(Staged, FileStorage)> {
+fn stage(path: &Path, how: StagedOptions, is_bound: bool) -> Result<(Staged, FileStorage)> {
     let (staged, file) = Staged::create(path, how)?;
-    // What is kept beside the old image is that of the old one until it is replaced.
-    let known_as = staged.hidden().unwrap_or(path);
+    // What stands beside the final name is said of an old image until this one is finished.
+    let known_as = if is_bound { staged.aside() } else { path };
     let file = FileStorage::from_file(file, known_as, &overlay_options(how.direct))?;
     Ok((staged, file))
 }

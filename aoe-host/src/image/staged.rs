@@ -66,9 +66,10 @@ impl Staged {
         Ok((staged, file))
     }
 
-    /// A name beside the one that is to be replaced, for what is kept beside it.
-    pub(super) fn hidden(&self) -> Option<&Path> {
-        self.replaces.then_some(&*self.path)
+    /// A name beside the final one that nothing else has, for what is kept beside the file until it is
+    /// finished.
+    pub(super) fn aside(&self) -> &Path {
+        &self.path
     }
 
     /// Gives a file without a name its first one: the final one if that is free to take.

@@ -417,3 +417,48 @@ fn a_new_store_takes_every_chunk_of_the_disk() {
         assert_eq!(chain.read(sectors as u64 - 1), 0xee, "{sectors} {chunk_sectors}");
     }
 }
+
+/// What is said about the parent of an image that never was would be believed of the next file there.
+#[test]
+fn an_image_that_is_not_finished_has_nothing_beside_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let names = || -> Vec<String> {
+        let entries = fs::read_dir(dir.path()).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    fs::write(path("base"), vec![7; 1 << 20]).unwrap();
+    let backing = open_backing(&[layer(&path("base"))], false, &mut FileTable::new()).unwrap();
+    for format in Format::creatable().filter(|f| f.ops().binds_parent()) {
+        if format.ops().has_metadata_file() {
+            continue;
+        }
+        let name = ImageName::new_in(format, &path("new"));
+        // Left from an image that is gone.
+        fs::write(path("new.parent.json"), "old").unwrap();
+        let new = NewOverlay {
+            format,
+            sectors: 2048,
+            options: &FormatOptions::default(),
+            direct: false,
+            onto_device: false,
+            replace: false,
+        };
+        let image = begin_image(&name, backing.below(), &new).unwrap();
+        assert_eq!(fs::read(path("new.parent.json")).unwrap(), b"old", "{format}");
+        let hidden: Vec<_> = names().into_iter().filter(|name| name.starts_with('.')).collect();
+        assert!(
+            matches!(&*hidden, [name] if name.ends_with(".parent.json")),
+            "{format}: {hidden:?}"
+        );
+        drop(image);
+        assert_eq!(names(), ["base", "new.parent.json"], "{format}");
+        begin_image(&name, backing.below(), &new).unwrap().finish(&new).unwrap();
+        assert_eq!(names(), ["base", "new", "new.parent.json"], "{format}");
+        assert_ne!(fs::read(path("new.parent.json")).unwrap(), b"old", "{format}");
+        fs::remove_file(path("new")).unwrap();
+    }
+}

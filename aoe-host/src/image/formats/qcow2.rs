@@ -293,6 +293,13 @@ impl ImageFormat for Qcow2 {
         let opened = match qcow2::open(&file.main) {
             Ok(opened) => opened,
             Err(OpenError::Storage(error)) => return Err(error.into()),
+            Err(OpenError::Header {
+                reason: reason @ (HeaderFault::Encrypted { .. } | HeaderFault::ExternalData),
+            }) => {
+                // It may well be sound.
+                let error = OpenError::Header { reason };
+                return Err(open_failed(error, "check the image", file.path()));
+            }
             Err(damage) => {
                 report.found(true, damage.to_string());
                 return Ok(());
