@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use super::image::{ParentsArgs, confirm, format_parser, gate, key_value, proof, tell, with_bar};
+use super::image::{
+    ParentsArgs, chain as typed, confirm, format_parser, gate, key_value, proof, tell, with_bar,
+};
 use crate::error::{Exit, HostError, Result};
 use crate::image::Format;
 use crate::tools::{self, ChainName, KeepOverlay};
@@ -203,7 +205,7 @@ pub struct SnapshotArgs {
 }
 
 pub(super) fn convert(args: &ConvertArgs) -> Result<Exit> {
-    let source = ChainName::parse(&args.source)?;
+    let source = typed(&args.source)?;
     let request = tools::ConvertRequest {
         source: match args.from {
             Some(format) => source.forced(format),
@@ -213,7 +215,7 @@ pub(super) fn convert(args: &ConvertArgs) -> Result<Exit> {
         target: args.target.clone(),
         format: args.to,
         options: args.option.iter().cloned().collect(),
-        backing: args.backing.as_deref().map(ChainName::parse).transpose()?,
+        backing: args.backing.as_deref().map(typed).transpose()?,
         replace: args.force,
         onto_device: args.onto_device,
     };
@@ -222,7 +224,7 @@ pub(super) fn convert(args: &ConvertArgs) -> Result<Exit> {
 }
 
 pub(super) fn merge(args: &MergeArgs) -> Result<Exit> {
-    let chain = ChainName::parse(&args.chain)?;
+    let chain = typed(&args.chain)?;
     if let Some(target) = &args.output {
         let request = tools::ConvertRequest {
             source: chain,
@@ -250,7 +252,7 @@ pub(super) fn merge(args: &MergeArgs) -> Result<Exit> {
 }
 
 pub(super) fn rebase(args: &RebaseArgs) -> Result<Exit> {
-    let (chain, parent) = (ChainName::parse(&args.chain)?, ChainName::parse(&args.parent)?);
+    let (chain, parent) = (typed(&args.chain)?, typed(&args.parent)?);
     if args.metadata_only {
         return rebind_chain(&chain, &parent, args);
     }
@@ -289,8 +291,8 @@ pub(super) fn snapshot(args: &SnapshotArgs) -> Result<Exit> {
 pub(super) fn compare(args: &CompareArgs) -> Result<Exit> {
     let compared = || {
         let request = tools::CompareRequest {
-            first: ChainName::parse(&args.first)?,
-            second: ChainName::parse(&args.second)?,
+            first: typed(&args.first)?,
+            second: typed(&args.second)?,
             gate: gate(&args.parents),
             strict: args.strict,
         };

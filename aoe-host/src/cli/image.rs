@@ -1,6 +1,6 @@
 //! `cowblade create`, `info`, `check`, `map`, `rollback`, `freeze`, `rebind`: images on this machine.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, Write, stderr, stdin};
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use super::output::{print_json, print_line, progress_bar};
 use crate::config::Window;
 use crate::error::{Exit, HostError, Result};
 use crate::image::{Format, FormatOptions};
-use crate::tools::{self, Gate, MapRun, Proof};
+use crate::tools::{self, ChainName, Gate, MapRun, Proof};
 use crate::values::ByteSize;
 
 /// Reads the word of one of these formats.
@@ -89,9 +89,9 @@ pub struct CreateArgs {
 /// `cowblade info`.
 #[derive(Debug, Args)]
 pub struct InfoArgs {
-    /// The image
-    #[arg(value_name = "IMAGE")]
-    pub image: PathBuf,
+    /// The image, or the chain TOP,...,BASE
+    #[arg(value_name = "CHAIN")]
+    pub image: OsString,
 
     /// Which parents are looked at
     #[command(flatten)]
@@ -105,9 +105,9 @@ pub struct InfoArgs {
 /// `cowblade check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The images
-    #[arg(value_name = "IMAGE", required = true)]
-    pub images: Vec<PathBuf>,
+    /// The images, or chains TOP,...,BASE of images
+    #[arg(value_name = "CHAIN", required = true)]
+    pub images: Vec<OsString>,
 
     /// Repair what can be repaired without losing data, then check
     #[arg(long)]
@@ -228,24 +228,28 @@ fn format_options(args: &CreateArgs) -> FormatOptions {
 }
 
 pub(super) fn info(args: &InfoArgs) -> Result<Exit> {
-    tell(&tools::info(&args.image, &gate(&args.parents))?, args.json)
+    tell(&tools::info_of_chain(&chain(&args.image)?, &gate(&args.parents))?, args.json)
 }
 
 /// Checks all images, then fails with the first that could not be checked.
 pub(super) fn check(args: &CheckArgs) -> Result<Exit> {
     let (mut reports, mut exit, mut failure) = (Vec::new(), Exit::Success, None);
     for image in &args.images {
-        let look = if args.repair { tools::repair } else { tools::check };
-        let checked = with_bar(args.json, |progress| look(image, &gate(&args.parents), progress));
+        let checked = chain(image).and_then(|chain| {
+            let gate = gate(&args.parents);
+            with_bar(args.json, |bar| tools::check_chain(&chain, &gate, args.repair, bar))
+        });
         match checked {
-            Ok(report) => {
-                if report.exit() != Exit::Success {
-                    exit = report.exit();
+            Ok(checked) => {
+                for report in &checked {
+                    if report.exit() != Exit::Success {
+                        exit = report.exit();
+                    }
+                    if !args.json {
+                        print_line(report.to_string().trim_end())?;
+                    }
                 }
-                if !args.json {
-                    print_line(report.to_string().trim_end())?;
-                }
-                reports.push(report);
+                reports.extend(checked);
             }
             Err(error) => failure = failure.or(Some(error)),
         }
@@ -266,7 +270,7 @@ struct MapAnswer {
 
 pub(super) fn map(args: &MapArgs) -> Result<Exit> {
     let request = tools::MapRequest {
-        chain: tools::ChainName::parse(&args.chain)?,
+        chain: chain(&args.chain)?,
         gate: gate(&args.parents),
         offset_bytes: args.offset.bytes(),
         len_bytes: args.length.map(ByteSize::bytes),
@@ -314,6 +318,15 @@ pub(super) fn rebind(args: &RebindArgs) -> Result<Exit> {
         tools::RebindRequest { path: args.overlay.clone(), parent: args.parent.clone(), proof };
     let rebound = with_bar(args.json, |progress| tools::rebind(&request, progress))?;
     tell(&rebound, args.json)
+}
+
+/// A chain as it was typed, with a warning if it was read in another order.
+pub(super) fn chain(typed: &OsStr) -> Result<ChainName> {
+    let chain = ChainName::parse(typed)?;
+    if let Some(warning) = chain.warning() {
+        let _gone = writeln!(stderr(), "cowblade: warning: {warning}");
+    }
+    Ok(chain)
 }
 
 pub(super) fn proof(original: Option<&Path>, trust: bool) -> Proof {

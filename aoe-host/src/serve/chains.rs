@@ -13,7 +13,7 @@ use crate::config::{EXPORT_OPTIONS, Export, Layer, ServeConfig, Top, Window};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{ImageFile, ImageName};
 use crate::storage::FileOptions;
-use crate::tools::{Gate, ParentReport, ParentState, parents};
+use crate::tools::{Gate, ParentReport, ParentState, is_base_first, parents, turned_words};
 use crate::values::Address;
 
 /// The configuration with complete chains, and what the operator should know about them.
@@ -103,57 +103,15 @@ fn layer_files(export: &Export) -> impl Iterator<Item = &PathBuf> {
     })
 }
 
-/// What a name in a chain stands for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kind {
-    Missing,
-    /// Nothing can be below it: a plain image, or one that has no parent.
-    Base,
-    Overlay,
-}
-
-fn kind_of(path: &Path) -> Result<Kind> {
-    let name = ImageName::parse(path);
-    if !name.path.exists() {
-        return Ok(Kind::Missing);
-    }
-    let (file, format) = name.open(&FileOptions::default())?;
-    let ops = format.ops();
-    let has_parent = ops.needs_parent() || (!ops.is_plain() && ops.parent(&file)?.is_some());
-    Ok(if has_parent { Kind::Overlay } else { Kind::Base })
-}
-
 /// Puts a chain of files that was typed from the base up into the order from the top down.
 fn turn_round(export: &mut Export, warnings: &mut Vec<String>) -> Result<()> {
     let Some(mut paths) = files_of(export) else { return Ok(()) };
-    let [first, .., last] = paths.as_slice() else { return Ok(()) };
-    let (first_kind, last_kind) = (kind_of(first)?, kind_of(last)?);
-    if first_kind != Kind::Base {
-        return Ok(()); // an overlay on top, as it should be, or one that is to be made
+    if !is_base_first(&paths)? {
+        return Ok(());
     }
-    let doubt = |detail: &str, advice: &str| {
-        Err(HostError::usage("use the chain", detail).path(first).advice(advice))
-    };
-    match last_kind {
-        Kind::Overlay => {}
-        Kind::Base => {
-            return doubt(
-                "it is a base, which hides what is below it, and the last one is a base as well",
-                "name the overlay first; `cowblade create` makes one",
-            );
-        }
-        Kind::Missing => {
-            return doubt(
-                "it is a base, which hides what is below it, and the last one does not exist",
-                "name the overlay first: OVERLAY,BASE",
-            );
-        }
+    if let [base, .., top] = paths.as_slice() {
+        warnings.push(turned_words(base, top));
     }
-    warnings.push(format!(
-        "the chain was read from the base up: `{}` is the base and `{}` the top",
-        first.display(),
-        last.display()
-    ));
     paths.reverse();
     if let Top::File(top) = &mut export.top {
         *top = paths.remove(0);

@@ -214,6 +214,56 @@ pub(crate) fn parents(
     Ok((reports, layers))
 }
 
+/// As [`parents`], of images that were named: what each is to the one above it. Those that the last one
+/// records follow.
+pub(super) fn named_parents(
+    file: &ImageFile,
+    recorded: Option<Recorded>,
+    lower: &[Layer],
+    gate: &Gate,
+) -> Result<Vec<ParentReport>> {
+    let (mut reports, mut last) = (Vec::new(), None);
+    let mut seen = file.keys()?;
+    let mut above = recorded;
+    for layer in lower {
+        let Layer::File { path, .. } = layer else { return Ok(reports) };
+        let name = ImageName::parse(path);
+        let looked = match &above {
+            Some(recorded) => look(&name, recorded, &mut seen),
+            None => look_unknown(&name),
+        };
+        match looked {
+            Ok((report, next)) => {
+                reports.push(report);
+                above = next;
+            }
+            Err(error) => {
+                let state = ParentState::Unusable(error.to_string());
+                let format = name.forced;
+                reports.push(ParentReport { path: Some(name.spelt()), state, format });
+                return Ok(reports);
+            }
+        }
+        last = Some(name);
+    }
+    if let (Some(name), Some(_)) = (last, &above) {
+        let (file, _) = name.open(&FileOptions::default())?;
+        reports.extend(parents(&file, above, gate)?.0);
+    }
+    Ok(reports)
+}
+
+/// Looks at an image of which the one above records nothing.
+fn look_unknown(name: &ImageName) -> Result<(ParentReport, Option<Recorded>)> {
+    let (file, format) = name.open(&FileOptions::default())?;
+    let state = match merging_words(&file)? {
+        Some(merging) => ParentState::Unusable(merging),
+        None => ParentState::Unverified,
+    };
+    let report = ParentReport { path: Some(name.spelt()), state, format: Some(format) };
+    Ok((report, format.ops().parent(&file)?))
+}
+
 /// Looks at one parent: how it is, and what it recorded itself.
 fn look(
     name: &ImageName,

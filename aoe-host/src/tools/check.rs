@@ -3,6 +3,9 @@
 use std::path::Path;
 
 use super::chain::{Gate, parents};
+use super::info::info_of_chain;
+use super::source::ChainName;
+use crate::config::Layer;
 use crate::error::Result;
 use crate::image::{
     CheckReport, ImageFile, ImageName, Progress, merging_words, overlay_options, refuse_merging,
@@ -32,6 +35,34 @@ pub fn check(
     }
     check_parents(&file, &mut report, gate)?;
     Ok(report)
+}
+
+/// Checks every image that a chain names, and whether each is what the one above it was made over. With
+/// `repairs` the top is repaired; the others stay as they are, for what lies on them knows them so.
+///
+/// # Errors
+/// As [`check`] and [`repair`].
+pub fn check_chain(
+    chain: &ChainName,
+    gate: &Gate,
+    repairs: bool,
+    progress: &mut Progress<'_>,
+) -> Result<Vec<CheckReport>> {
+    let mut reports: Vec<CheckReport> = Vec::new();
+    for layer in chain.layers() {
+        let Layer::File { path, .. } = layer else { continue };
+        let look = if repairs && reports.is_empty() { repair } else { check };
+        // What the last one names is followed; what the others name was replaced.
+        let is_last = reports.len() + 1 == chain.layers().len();
+        reports.push(look(path, if is_last { gate } else { &Gate::Closed }, progress)?);
+    }
+    if let (Some(report), [_, ..]) = (reports.first_mut(), chain.lower()) {
+        for parent in info_of_chain(chain, gate)?.parents.iter().filter(|parent| parent.is_wrong())
+        {
+            report.found(true, format!("below it: {parent}"));
+        }
+    }
+    Ok(reports)
 }
 
 /// Repairs what can be repaired without losing data, and checks what came of it. What was repaired is in

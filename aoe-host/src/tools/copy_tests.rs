@@ -1,5 +1,6 @@
 //! `convert` and `compare` on every format that is there, each into each.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -308,6 +309,67 @@ fn a_name_with_a_comma_is_a_file_if_there_is_one() {
     let split = ChainName::parse("x.cow,y.img".as_ref()).unwrap().forced(Format::NATIVE);
     assert_eq!(split.top(), Some(Path::new("native:x.cow")));
     assert_eq!(split.layers().len(), 2);
+}
+
+/// `base,overlay` and `base,previous,current`, where the files leave no doubt; and what `info` and `check`
+/// say of chains.
+#[test]
+fn a_chain_from_the_base_up_is_turned_round_only_where_nothing_is_in_doubt() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let base = raw(dir, "base.img", &content(3, SECTORS));
+    for format in Format::creatable().filter(|format| !format.ops().is_plain()) {
+        let over = |name: &str, below: &[&Path]| {
+            let target = image_name(dir, name, format);
+            let request = ConvertRequest {
+                source: raw(dir, "wanted.img", &content(4, SECTORS)).into(),
+                target: target.clone(),
+                format,
+                backing: Some(chain(below)),
+                replace: true,
+                ..ConvertRequest::default()
+            };
+            convert(&request, &mut quiet()).unwrap();
+            target
+        };
+        let previous = over("previous", &[&base]);
+        let _where_it_can_say_so = freeze(&previous);
+        let current = over("current", &[&previous, &base]);
+        for typed in [&[&*base, &*previous][..], &[&*base, &*previous, &*current]] {
+            let top_first: Vec<&Path> = typed.iter().rev().copied().collect();
+            let (turned, straight) = (chain(typed), chain(&top_first));
+            assert!(turned.warning().unwrap().contains("from the base up"), "{format}");
+            assert_eq!(straight.warning(), None, "{format}");
+            assert_eq!(turned.layers(), straight.layers(), "{format}");
+            assert!(bytes_of(dir, &turned) == content(4, SECTORS), "{format}");
+            let told = info_of_chain(&turned, &Gate::Closed).unwrap();
+            assert_eq!(told.format, format);
+            let states: Vec<_> = told.parents.iter().map(|parent| parent.state.clone()).collect();
+            assert_eq!(states, vec![ParentState::AsRecorded; typed.len() - 1], "{format}");
+            let checked = check_chain(&turned, &Gate::Closed, false, &mut quiet()).unwrap();
+            assert_eq!(checked.len(), typed.len(), "{format}");
+            assert!(checked.iter().all(|report| report.findings.is_empty()), "{format}");
+        }
+        // Another image below than the one that is recorded.
+        let other = raw(dir, "other.img", &content(5, SECTORS));
+        let wrong = chain(&[&previous, &other]);
+        let checked = check_chain(&wrong, &Gate::Closed, false, &mut quiet()).unwrap();
+        let (first, second) = (&checked[0].findings, &checked[1].findings);
+        assert!(first.len() == 1 && second.is_empty(), "{format}: {first:?}");
+        let told = info_of_chain(&wrong, &Gate::Closed).unwrap();
+        assert!(matches!(told.parents[0].state, ParentState::Different(_)), "{format}: {told}");
+    }
+    let parse = |names: &[&Path]| {
+        let names: Vec<_> = names.iter().map(|name| name.display().to_string()).collect();
+        ChainName::parse(OsStr::new(&names.join(","))).map(drop).map_err(|e| e.to_string())
+    };
+    for (last, why) in [("base.img", "a base as well"), ("none", "does not exist")] {
+        let error = parse(&[&base, &dir.join(last)]).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    }
+    // Whoever opens the first one says what is wrong with it.
+    fs::write(dir.join("cut.cow"), b"OOOM").unwrap();
+    parse(&[&dir.join("cut.cow"), &base]).unwrap();
 }
 
 #[test]

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use cow_core::units::SECTOR_BYTES;
 use serde::Serialize;
 
-use super::chain::{Gate, ParentReport, parents};
-use crate::error::Result;
+use super::chain::{Gate, ParentReport, named_parents, parents};
+use super::source::ChainName;
+use crate::error::{HostError, Result};
 use crate::image::{Facts, Format, ImageName, Recorded, bytes_text, line, merging_words};
 use crate::storage::{DiskUse, FileOptions, FileStorage};
 use crate::values::human_bytes;
@@ -46,7 +47,18 @@ pub struct Info {
 /// # Errors
 /// The file cannot be opened or read.
 pub fn info(path: impl AsRef<Path>, gate: &Gate) -> Result<Info> {
-    let name = ImageName::parse(path);
+    info_of_chain(&path.as_ref().to_owned().into(), gate)
+}
+
+/// Looks at the top of a chain, and at what was named below it in place of what it records. Changes
+/// nothing.
+///
+/// # Errors
+/// As [`info`].
+pub fn info_of_chain(chain: &ChainName, gate: &Gate) -> Result<Info> {
+    let top =
+        chain.top().ok_or_else(|| HostError::usage("look at it", "blank:SIZE is no image"))?;
+    let name = ImageName::parse(top);
     let (file, format, doubt) = name.look(&FileOptions::default())?;
     let mut facts = Facts::default();
     format.ops().describe(&file, &mut facts)?;
@@ -73,7 +85,10 @@ pub fn info(path: impl AsRef<Path>, gate: &Gate) -> Result<Info> {
             let below = recorded.as_ref().and_then(Recorded::disk_sectors);
             let below = below.map(|n| n.saturating_mul(SECTOR_BYTES));
             info.disk_bytes = info.disk_bytes.or(below);
-            info.parents = parents(&file, recorded, gate)?.0;
+            info.parents = match chain.lower() {
+                [] => parents(&file, recorded, gate)?.0,
+                lower => named_parents(&file, recorded, lower, gate)?,
+            };
         }
         Err(error) => {
             let error = error.to_string();

@@ -17,6 +17,7 @@ use cow_core::pages::{Frame, Page, PagePool, StorageKey};
 use cow_core::units::{Extent, Lba, SECTOR_BYTES, SECTOR_LEN};
 
 use super::chain::{Gate, parents};
+use super::order::{is_base_first, turned_words};
 use crate::config::{self, LayerWord, Window, backing_of, layers_of as table_layers};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{
@@ -36,14 +37,20 @@ const GAP_SECTORS: u64 = 128;
 /// A chain as a person names it, from the top to the base. It goes on as the last image says, where that
 /// may be followed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct ChainName(Vec<config::Layer>);
+pub struct ChainName {
+    /// From the top down.
+    layers: Vec<config::Layer>,
+    /// How it was read, if it was typed from the base up.
+    warning: Option<String>,
+}
 
 impl ChainName {
     /// Splits `TOP,...,BASE`, or a line of a device-mapper table; a name that a file has as a whole is
-    /// that file.
+    /// that file. A chain that was typed from the base up is turned round where the files leave no doubt.
     ///
     /// # Errors
-    /// A layer without a name; `blank:SIZE` anywhere but at the end, or of no size.
+    /// A layer without a name; `blank:SIZE` anywhere but at the end, or of no size; a base first, and no
+    /// overlay at the end.
     pub fn parse(text: &OsStr) -> Result<Self> {
         let whole = ImageName::parse(Path::new(text));
         let mut files = core::iter::once(&whole.path).chain(&whole.metadata);
@@ -61,13 +68,42 @@ impl ChainName {
         let mut layers = backing_of(&parsed).map_err(|detail| refused(&detail))?;
         // What it asks for is the rule here.
         layers.retain(|layer| *layer != config::Layer::Recorded);
-        Ok(Self(layers))
+        Self { layers, warning: None }.in_order()
+    }
+
+    fn in_order(mut self) -> Result<Self> {
+        let whole = |layer: &config::Layer| match layer {
+            config::Layer::File { path, window } if *window == Window::default() => {
+                Some(path.clone())
+            }
+            _ => None,
+        };
+        let Some(paths) = self.layers.iter().map(whole).collect::<Option<Vec<_>>>() else {
+            return Ok(self);
+        };
+        match is_base_first(&paths) {
+            Ok(true) => {
+                self.layers.reverse();
+                if let [base, .., top] = paths.as_slice() {
+                    self.warning = Some(turned_words(base, top));
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Usage => return Err(error),
+            // Whoever opens the image says what is wrong with it.
+            Ok(false) | Err(_) => {}
+        }
+        Ok(self)
+    }
+
+    /// How it was read, if that is not how it was typed.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
     }
 
     /// Takes the first image for this format, whatever it looks like.
     #[must_use]
     pub fn forced(mut self, format: Format) -> Self {
-        if let Some(config::Layer::File { path, .. }) = self.0.first_mut() {
+        if let Some(config::Layer::File { path, .. }) = self.layers.first_mut() {
             let mut name = format!("{format}:").into_bytes();
             name.extend_from_slice(path.as_os_str().as_bytes());
             *path = PathBuf::from(OsStr::from_bytes(&name));
@@ -77,7 +113,7 @@ impl ChainName {
 
     /// The first image; `None` for a blank disk.
     pub fn top(&self) -> Option<&Path> {
-        match self.0.first() {
+        match self.layers.first() {
             Some(config::Layer::File { path, .. }) => Some(path),
             _ => None,
         }
@@ -85,18 +121,21 @@ impl ChainName {
 
     /// What it names below the first image.
     pub(super) fn lower(&self) -> &[config::Layer] {
-        self.0.split_first().map_or(&[], |(_, lower)| lower)
+        self.layers.split_first().map_or(&[], |(_, lower)| lower)
     }
 
     /// From the top down.
     pub(super) fn layers(&self) -> &[config::Layer] {
-        &self.0
+        &self.layers
     }
 }
 
 impl From<PathBuf> for ChainName {
     fn from(path: PathBuf) -> Self {
-        Self(vec![config::Layer::File { path, window: Window::default() }])
+        Self {
+            layers: vec![config::Layer::File { path, window: Window::default() }],
+            warning: None,
+        }
     }
 }
 

@@ -171,7 +171,10 @@ impl Parent {
         }
         let mut memory = Memory::new();
         let image = (&self.name, self.file.clone(), self.format);
-        let mut disk = OverlayDisk::open(&mut memory, image, &self.rest)?;
+        let len_bytes = parent_sectors(self)?.saturating_mul(SECTOR_BYTES);
+        let blank = [config::Layer::Blank { len_bytes }];
+        let below = if self.rest.is_empty() { &blank } else { &*self.rest };
+        let mut disk = OverlayDisk::open(&mut memory, image, below)?;
         work(&mut disk)?;
         disk.close().map(drop)
     }
@@ -257,7 +260,7 @@ impl Merge {
 
     /// Makes the parent complete and durable, and says so in the journal.
     fn fold(&mut self, progress: &mut Progress<'_>) -> Result<Held> {
-        let Self { top, parent, journal, .. } = self;
+        let Self { top, parent, journal, was_resumed, .. } = self;
         let ops = parent.format.ops();
         let overlay = top.name.path.clone();
         let parent_sectors = parent_sectors(parent)?;
@@ -282,10 +285,20 @@ impl Merge {
             journal.save(&overlay)
         };
         let sectors = source.sectors();
-        parent.with_disk(sectors, |disk| {
+        let mut was_opened = false;
+        let folded = parent.with_disk(sectors, |disk| {
+            was_opened = true;
             let checkpoint = &mut Checkpoint { every: CHECKPOINT_SECTORS, save: &mut save };
             fold(&mut source, disk, from, checkpoint, progress)
-        })?;
+        });
+        if let Err(error) = folded {
+            if !was_opened && !*was_resumed && !journal.was_frozen {
+                // It takes no writes, and has had none: it is what it was.
+                unmark(&parent.file.main)?;
+                Journal::remove(&overlay)?;
+            }
+            return Err(error);
+        }
         if journal.was_frozen {
             ops.freeze(&mut parent.file)?;
         }

@@ -122,6 +122,34 @@ fn every_format_is_merged_into_every_other() {
     }
 }
 
+/// An image that lies on nothing is a parent like any other.
+#[test]
+fn every_format_is_merged_into_images_without_a_parent() {
+    let is_blank = |format: &Format| format.ops().creation().is_some_and(|how| how.blank);
+    for parent in overlays().filter(is_blank) {
+        for top in overlays() {
+            let dir = tempfile::tempdir().unwrap();
+            let dir = dir.path();
+            let base = image_name(dir, "golden", parent);
+            let convert_base = ConvertRequest {
+                source: half(dir).into(),
+                target: base.clone(),
+                format: parent,
+                ..ConvertRequest::default()
+            };
+            convert(&convert_base, &mut quiet()).unwrap();
+            let _where_it_can_say_so = freeze(&base);
+            let child = overlay(dir, "top", top, &[&base]);
+            merged(&[&child, &base], KeepOverlay::Delete);
+            let what = format!("{top} into {parent}");
+            assert!(bytes_of(dir, &chain(&[&base])) == wanted(), "{what}");
+            assert_eq!(info(&base, &Gate::Closed).unwrap().problems, [""; 0], "{what}");
+            let report = check(&base, &Gate::Closed, &mut quiet()).unwrap();
+            assert!(report.findings.is_empty(), "{what}: {report}");
+        }
+    }
+}
+
 #[test]
 fn zeros_stay_sparse_and_a_shorter_parent_grows() {
     let dir = tempfile::tempdir().unwrap();
