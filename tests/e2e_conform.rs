@@ -9,7 +9,7 @@ use std::process::{Child, Stdio};
 
 use aoe_proto::conformance::{ALL, Case};
 use aoe_proto::wire::{AtaArg, Header};
-use system_tests::conformance::compare::{Explanation, Run, check};
+use system_tests::conformance::compare::{Cell, Explanation, Run, check};
 use system_tests::conformance::document::{
     ClientColumn, Column, cell_text, cells_of, clients_part, defects_part, row_front,
 };
@@ -119,6 +119,10 @@ fn vblade_fails_where_it_is_known_to() {
         println!("MTU {mtu}: {}", found.said.out.lines().last().unwrap_or_default());
         assert_eq!(found.said.code, 3, "{:?}", found.said);
         assert_is_junit(&junit, &found.run);
+        // What puts a mask back is what it dies of: that is not held against the cases.
+        let died = found.report["counts"]["died_restoring"].as_u64().unwrap();
+        assert!(died > 10 && found.said.out.contains("DIED must   mask.silence"), "{died}");
+        assert!(found.run.failures().contains(&"mask.delete"));
         // The frames behind a failure are shown, and the wrong byte is pointed at.
         assert!(found.said.out.contains("[1c]") && found.said.out.contains("version and flags"));
         assert!(site.snapshot() == before, "the target is as before");
@@ -171,6 +175,8 @@ fn assert_is_junit(path: &Path, run: &Run) {
     assert_eq!(tests.count(), run.cells.len());
     let failures = document.descendants().filter(|node| node.has_tag_name("failure"));
     let failures: Vec<_> = failures.filter_map(|node| node.parent()?.attribute("name")).collect();
+    let errors = document.descendants().filter(|node| node.has_tag_name("error")).count();
+    assert_eq!(errors, run.count(Cell::Died.word()));
     assert!(failures.iter().all(|id| run.failures().contains(id)), "{failures:?}");
 }
 
@@ -314,6 +320,14 @@ fn exit_codes_and_the_lists_of_cases() {
     said("7.3 -i nowhere0", 4);
     let listed = said("--list --topic vlan", 0);
     assert!(listed.out.contains("vlan.foreign") && !listed.out.contains("mask."), "{listed:?}");
+    let listed = said("--list --topic vlan --json -", 0).json();
+    assert!(listed.as_array().unwrap().iter().any(|case| case["id"] == "vlan.foreign"));
+    said("--explain vlan.foreign --json -", 2);
+    said("--list --junit -", 2);
+    let failing = said("7.3 -i cli0 --case advertisement.start --action restart=false", 1);
+    let why = "--action restart: `false` ended with exit status: 1";
+    assert!(failing.err.contains(why) && failing.out.contains(why), "{failing:?}");
+    assert!(failing.out.contains("1 case: nobody did this"), "{failing:?}");
     let explained = said("--explain vlan.foreign", 0);
     assert!(explained.out.contains("in VLAN") && explained.out.contains("[AoE "), "{explained:?}");
     let unknown = said("--explain vlan.foreig", 4);
@@ -352,7 +366,7 @@ fn a_tester_at_the_terminal_does_what_no_command_does() {
     let said = Said::of(&child.wait_with_output().unwrap());
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.out.contains("1 passed, 1 skipped"), "{said:?}");
-    assert!(said.out.contains("the action was not done"), "{said:?}");
+    assert!(said.out.contains("nobody did this: stop the target"), "{said:?}");
 }
 
 /// A frame of a capture file as [`Wire::record`] writes it.

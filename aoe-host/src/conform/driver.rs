@@ -13,6 +13,7 @@ use super::stage::Stage;
 use super::undo::undo_ledger;
 use super::wire::Wire;
 use crate::error::{ErrorKind, HostError, Result};
+use crate::values::Mac;
 
 /// Which cases are run.
 #[derive(Clone, Debug)]
@@ -70,6 +71,10 @@ pub enum Progress<'p> {
     Ended(&'p CaseReport),
     /// Something has to be done to the target.
     Acting(Action),
+    /// Another machine answers for the same address.
+    SecondServer(Mac),
+    /// Somebody could not do what had to be done to the target, and why.
+    NotDone(&'p str),
     /// A client is replayed.
     Playing(Client),
     /// The run was interrupted: everything is put back.
@@ -171,12 +176,14 @@ fn examine(plan: &Plan, selection: Selection<'_>, sides: &mut Sides<'_>) -> Resu
         runner,
         cases: Vec::new(),
         warnings: Vec::new(),
+        troubles: Vec::new(),
         case_start_ms: start_ms,
         acting: None,
         low_mtu: false,
+        second_server: None,
     };
     let ended = conductor.run(sides);
-    let Conductor { runner, cases, mut warnings, low_mtu, .. } = conductor;
+    let Conductor { runner, cases, mut warnings, troubles, low_mtu, second_server, .. } = conductor;
     let facts = *runner.facts();
     drop(runner);
     let (ended, summary) = match ended? {
@@ -191,14 +198,8 @@ fn examine(plan: &Plan, selection: Selection<'_>, sides: &mut Sides<'_>) -> Resu
     if let Some(what) = summary.not_restored {
         warnings.push(format!("the {what} could not be put back"));
     }
-    if let Some(mac) = summary.foreign {
-        warnings.push(format!(
-            "another machine, {mac}, answers for {} as well: clients of both lose data",
-            plan.config.address
-        ));
-    }
     let elapsed_ms = sides.wire.now_ms().saturating_sub(start_ms);
-    Ok(RunReport::new(plan, &facts, ended, elapsed_ms, warnings, cases))
+    Ok(RunReport::new(plan, &facts, ended, elapsed_ms, second_server, troubles, warnings, cases))
 }
 
 /// What an interrupted run has altered; returns what could not be put back.
@@ -221,11 +222,15 @@ struct Conductor<'r> {
     runner: Runner<'r>,
     cases: Vec<CaseReport>,
     warnings: Vec<String>,
+    /// Actions that failed.
+    troubles: Vec<String>,
     case_start_ms: u64,
     /// What somebody is doing to the target.
     acting: Option<Action>,
     /// The target's MTU was changed and not changed back.
     low_mtu: bool,
+    /// Another machine that answers for the same address.
+    second_server: Option<Mac>,
 }
 
 impl Conductor<'_> {
@@ -253,6 +258,7 @@ impl Conductor<'_> {
                 }
                 Event::Started { case, number, of } => {
                     self.case_start_ms = now_ms;
+                    self.note_second_server(sides);
                     (sides.watcher)(Progress::Started(case, number, of));
                 }
                 Event::Verdict(verdict) => {
@@ -262,8 +268,19 @@ impl Conductor<'_> {
                     self.cases.push(report);
                     self.case_start_ms = now_ms;
                 }
-                Event::Done(summary) => return Ok(Some(summary)),
+                Event::Done(summary) => {
+                    self.note_second_server(sides);
+                    return Ok(Some(summary));
+                }
             }
+        }
+    }
+
+    /// Tells at once: most of what follows may be the doing of the other one.
+    fn note_second_server(&mut self, sides: &mut Sides<'_>) {
+        if let (None, Some(mac)) = (self.second_server, self.runner.foreign()) {
+            self.second_server = Some(mac);
+            (sides.watcher)(Progress::SecondServer(mac));
         }
     }
 
@@ -273,7 +290,17 @@ impl Conductor<'_> {
             self.low_mtu |= action == Action::LowerMtu;
             self.acting = Some(action);
         } else {
+            self.not_done(sides);
             self.runner.acted(false, sides.wire.now_ms());
+        }
+    }
+
+    /// Keeps what went wrong when somebody should have done something, once.
+    fn not_done(&mut self, sides: &mut Sides<'_>) {
+        let Some(why) = sides.stage.trouble() else { return };
+        if !self.troubles.contains(&why) {
+            (sides.watcher)(Progress::NotDone(&why));
+            self.troubles.push(why);
         }
     }
 
@@ -287,6 +314,9 @@ impl Conductor<'_> {
             && let Some(done) = sides.stage.poll()
         {
             self.acting = None;
+            if !done {
+                self.not_done(sides);
+            }
             if done && action == Action::RestoreMtu {
                 self.low_mtu = false;
             }

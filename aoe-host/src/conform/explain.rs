@@ -12,7 +12,7 @@ pub fn find_case(id: &str) -> Option<&'static Case> {
 }
 
 /// What a case needs, in words that resemble the options that permit it.
-pub fn needs_words(needs: Needs) -> String {
+pub fn needs_words(needs: Needs) -> Vec<&'static str> {
     const WORDS: [(Needs, &str); 15] = [
         (Needs::WRITES, "window"),
         (Needs::CONFIG, "config"),
@@ -30,9 +30,7 @@ pub fn needs_words(needs: Needs) -> String {
         (Needs::TRIM, "trim"),
         (Needs::SMART, "smart"),
     ];
-    let words: Vec<&str> =
-        WORDS.iter().filter(|(need, _)| needs.contains(*need)).map(|(_, word)| *word).collect();
-    words.join(" ")
+    WORDS.iter().filter(|(need, _)| needs.contains(*need)).map(|(_, word)| *word).collect()
 }
 
 /// Everything about a case.

@@ -6,7 +6,7 @@ use aoe_proto::conformance::Topic;
 
 use super::clients::ClientsReport;
 use super::report::{CaseReport, Result, RunReport};
-use super::text::{client_text, counts_as_failure, failure_text};
+use super::text::{client_text, counts_as_failure, died_text, failure_text};
 
 /// The whole document. A failure that does not count, a *should* without `strict` or a *note*, is
 /// a skipped test with a message.
@@ -37,7 +37,7 @@ pub fn clients_junit(report: &ClientsReport, strict: bool) -> String {
     let all = report.clients.len();
     let failures = report.clients.iter().filter(|client| !client.is_usable(strict)).count();
     let elapsed_ms = report.clients.iter().map(|client| client.elapsed_ms).sum();
-    let sums = Sums { all, failures, skipped: 0, elapsed_ms };
+    let sums = Sums { all, failures, errors: 0, skipped: 0, elapsed_ms };
     sums.open(&mut out, "testsuites", &format!("cowblade conform {} --clients", report.address));
     sums.open(&mut out, "testsuite", "Real clients");
     for client in &report.clients {
@@ -67,15 +67,16 @@ pub fn clients_junit(report: &ClientsReport, strict: bool) -> String {
 struct Sums {
     all: usize,
     failures: usize,
+    errors: usize,
     skipped: usize,
     elapsed_ms: u64,
 }
 
 impl Sums {
     fn open(&self, out: &mut String, tag: &str, name: &str) {
-        let Self { all, failures, skipped, elapsed_ms } = self;
+        let Self { all, failures, errors, skipped, elapsed_ms } = self;
         let head = format_args!(
-            "<{tag} name=\"{}\" tests=\"{all}\" failures=\"{failures}\" errors=\"0\" \
+            "<{tag} name=\"{}\" tests=\"{all}\" failures=\"{failures}\" errors=\"{errors}\" \
              skipped=\"{skipped}\" time=\"{}\">\n",
             escaped(name),
             seconds(*elapsed_ms)
@@ -89,7 +90,13 @@ fn open(out: &mut String, tag: &str, name: &str, cases: &[&CaseReport], strict: 
     let passed = cases.iter().filter(|case| case.result == Result::Passed).count();
     let skipped = cases.len() - passed - failures;
     let elapsed_ms = cases.iter().map(|case| case.elapsed_ms).sum();
-    Sums { all: cases.len(), failures, skipped, elapsed_ms }.open(out, tag, name);
+    let errors = cases.iter().filter(|case| died_only(case)).count();
+    Sums { all: cases.len(), failures, errors, skipped, elapsed_ms }.open(out, tag, name);
+}
+
+/// The case passed, and the target died of what put its state back.
+fn died_only(case: &CaseReport) -> bool {
+    case.died_restoring && case.result == Result::Passed
 }
 
 fn test_case(out: &mut String, case: &CaseReport, strict: bool) {
@@ -122,6 +129,14 @@ fn test_case(out: &mut String, case: &CaseReport, strict: bool) {
             add(out, format_args!("<system-out>{}</system-out>", escaped(&failure_text(case))));
         }
         Result::Skipped => add(out, format_args!("<skipped message=\"{}\"/>", escaped(because))),
+        Result::Passed if died_only(case) => add(
+            out,
+            format_args!(
+                "<error type=\"died\" message=\"{}\">{}</error>",
+                escaped(&died_text(case)),
+                escaped(&failure_text(case))
+            ),
+        ),
         Result::Passed if !case.remarks.is_empty() => {
             let remarks = case.remarks.join("\n");
             add(out, format_args!("<system-out>{}</system-out>", escaped(&remarks)));

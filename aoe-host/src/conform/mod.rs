@@ -38,7 +38,7 @@ pub use report::{
     TargetReport,
 };
 pub use stage::{ActionName, Commands, Stage, Tester};
-pub use text::{case_line, client_text, failure_text, reasons_text, render};
+pub use text::{case_line, client_text, failure_text, reasons_text, render, second_server_text};
 pub use undo::{Undone, undo};
 pub use wire::{Arrived, ProbeWire, Wire};
 

@@ -1,7 +1,8 @@
 //! What came out of a run, owned; its JSON form is described in `docs/CLI.md`.
 
 use aoe_proto::conformance::{
-    Case, Facts, Failure, Needs, Outcome, Restored, Severity, Topic, Verdict, Why, Window,
+    Case, Facts, Failure, JUMBO_MTU, Needs, Outcome, Restored, Severity, Topic, Verdict, Why,
+    Window,
 };
 use serde::{Serialize, Serializer};
 
@@ -54,8 +55,9 @@ impl Serialize for Hex {
 /// The frames behind a failure.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct EvidenceReport {
-    /// The step that failed, counted from 1.
-    pub step: usize,
+    /// The step that failed, counted from 1; `None` if every step passed, and the target died while
+    /// its state was put back.
+    pub step: Option<usize>,
     /// The frame sent, its VLAN tag included; empty if nothing was.
     pub sent: Hex,
     /// The frame received, without VLAN tag; empty if there was none.
@@ -88,13 +90,18 @@ pub struct CaseReport {
     /// What was not permitted or provided, if it was skipped for that; in `because` in words.
     #[serde(skip)]
     pub missing: Needs,
+    /// It was skipped because the target had stopped answering; in `because` in words.
+    #[serde(skip)]
+    pub gone: bool,
     /// Legitimate differences from what most targets do.
     pub remarks: Vec<&'static str>,
     /// Whether the target is as before; `None` if nothing was altered.
     pub restored: Option<bool>,
+    /// Whether the target stopped answering while its state was put back; the case may have passed.
+    pub died_restoring: bool,
     /// How long it took.
     pub elapsed_ms: u64,
-    /// The frames behind a failure.
+    /// The frames behind a failure or a death.
     pub evidence: Option<EvidenceReport>,
 }
 
@@ -111,6 +118,7 @@ impl CaseReport {
             Outcome::Skipped(Why::NotPermitted(needs)) => *needs,
             _ => Needs::NONE,
         };
+        let gone = matches!(&verdict.outcome, Outcome::Skipped(Why::Gone));
         let wrong = match &verdict.outcome {
             Outcome::Failed(Failure::Mismatch { mismatch, .. }) => {
                 let bytes = mismatch.bytes();
@@ -119,7 +127,7 @@ impl CaseReport {
             _ => None,
         };
         let evidence = verdict.evidence.map(|evidence| EvidenceReport {
-            step: evidence.step + 1,
+            step: evidence.step.map(|step| step + 1),
             sent: Hex(evidence.sent.to_vec()),
             received: Hex(evidence.received.to_vec()),
             accepted: evidence.accept.iter().map(|answer| answer.label).collect(),
@@ -135,12 +143,14 @@ impl CaseReport {
             result,
             because,
             missing,
+            gone,
             remarks: verdict.notes.to_vec(),
             restored: match verdict.restored {
                 Restored::NotNeeded => None,
                 Restored::Yes => Some(true),
                 Restored::No(_) => Some(false),
             },
+            died_restoring: verdict.died_restoring,
             elapsed_ms,
             evidence,
         }
@@ -167,6 +177,8 @@ pub struct Counts {
     pub failed_note: usize,
     /// Not run, or not to the end.
     pub skipped: usize,
+    /// Of those that were run, cases after which the target died while its state was put back.
+    pub died_restoring: usize,
 }
 
 impl Counts {
@@ -174,6 +186,7 @@ impl Counts {
     pub fn of<'c>(cases: impl Iterator<Item = &'c CaseReport>) -> Self {
         let mut counts = Self::default();
         for case in cases {
+            counts.died_restoring += usize::from(case.died_restoring);
             match case.result {
                 Result::Passed => {
                     counts.passed += 1;
@@ -243,12 +256,16 @@ pub struct RunReport {
     pub ended: Ended,
     /// The target.
     pub target: TargetReport,
+    /// Another machine that answers for the same address: what failed may be its doing.
+    pub second_server: Option<String>,
     /// The examiner.
     pub runner: RunnerReport,
     /// Duration of the run.
     pub elapsed_ms: u64,
     /// All cases.
     pub counts: Counts,
+    /// Commands of the tester that failed, and how: cases were not judged for that.
+    pub actions_failed: Vec<String>,
     /// What the tester should know.
     pub warnings: Vec<String>,
     /// Case by case, in the order in which they were run.
@@ -256,15 +273,23 @@ pub struct RunReport {
 }
 
 impl RunReport {
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the report")]
     pub(super) fn new(
         plan: &Plan,
         facts: &Facts,
         ended: Ended,
         elapsed_ms: u64,
+        second_server: Option<Mac>,
+        actions_failed: Vec<String>,
         warnings: Vec<String>,
         cases: Vec<CaseReport>,
     ) -> Self {
         let config = &plan.config;
+        let permitted = if config.mtu < JUMBO_MTU {
+            plan.permitted.without(Needs::JUMBO)
+        } else {
+            plan.permitted
+        };
         Self {
             format: "cowblade-conformance-1",
             program: PROGRAM,
@@ -280,16 +305,18 @@ impl RunReport {
                 trim: facts.trim,
                 smart: facts.smart,
             },
+            second_server: second_server.map(|mac| mac.to_string()),
             runner: RunnerReport {
                 mtu: config.mtu,
                 mac: config.own_mac,
                 second_mac: config.second_mac.map(|mac| mac.to_string()),
                 window: config.window.map(|Window { lba, sectors }| (lba, sectors)),
-                permitted: plan.permitted.without(Needs::OFFERS).to_string(),
+                permitted: permitted.without(Needs::OFFERS).to_string(),
                 seed: config.tag_seed,
             },
             elapsed_ms,
             counts: Counts::of(cases.iter()),
+            actions_failed,
             warnings,
             cases,
         }
@@ -300,8 +327,10 @@ impl RunReport {
         self.cases.iter().filter(move |case| case.topic == topic.word())
     }
 
-    /// Whether something failed that counts: a *must*, with `strict` also a *should*.
+    /// Whether something failed that counts: a *must*, with `strict` also a *should*; or the target
+    /// died while its state was put back.
     pub fn has_failed(&self, strict: bool) -> bool {
-        self.counts.failed_must > 0 || strict && self.counts.failed_should > 0
+        let Counts { failed_must, failed_should, died_restoring, .. } = self.counts;
+        failed_must > 0 || died_restoring > 0 || strict && failed_should > 0
     }
 }

@@ -23,6 +23,12 @@ pub trait Stage {
     /// Whether it is done, or could not be; `None` as long as it goes on.
     fn poll(&mut self) -> Option<bool>;
 
+    /// What went wrong with the last action that was not done; `None` if nothing did, and it is just
+    /// that nobody can.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// The run is interrupted: waits until what was begun has ended, if it ends by itself. Half a
     /// restart would leave the target down.
     fn settle(&mut self) {}
@@ -80,6 +86,9 @@ pub struct Commands {
     mtu: usize,
     patience: Duration,
     running: Option<(Child, Instant)>,
+    /// The option and the command that runs.
+    begun: String,
+    trouble: Option<String>,
 }
 
 impl Commands {
@@ -91,7 +100,18 @@ impl Commands {
         mtu: usize,
         patience: Duration,
     ) -> Self {
-        Self { list: commands, tester: None, asking: false, target, mtu, patience, running: None }
+        let (tester, asking, running, trouble) = (None, false, None, None);
+        Self {
+            list: commands,
+            tester,
+            asking,
+            target,
+            mtu,
+            patience,
+            running,
+            begun: String::new(),
+            trouble,
+        }
     }
 
     /// Asks `tester` for what no command does.
@@ -112,6 +132,7 @@ impl Commands {
 
 impl Stage for Commands {
     fn begin(&mut self, action: Action) -> bool {
+        self.trouble = None;
         self.asking = self.command(ActionName::of(action)).is_none();
         if let (true, Some(tester)) = (self.asking, &mut self.tester) {
             return tester.begin(action);
@@ -129,8 +150,18 @@ impl Stage for Commands {
             // Ctrl-C is for the run, which lets the command end.
             .process_group(0)
             .spawn();
-        self.running = child.ok().map(|child| (child, Instant::now() + self.patience));
+        // What to say of it, should it come to nothing.
+        let head = format!("--action {}: `{command}`", ActionName::of(action).word());
+        match child {
+            Ok(child) => self.running = Some((child, Instant::now() + self.patience)),
+            Err(error) => self.trouble = Some(format!("{head} cannot be run: {error}")),
+        }
+        self.begun = head;
         self.running.is_some()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.trouble.clone()
     }
 
     fn poll(&mut self) -> Option<bool> {
@@ -138,19 +169,20 @@ impl Stage for Commands {
             return tester.poll();
         }
         let Some((child, deadline)) = &mut self.running else { return Some(false) };
-        let ended = match child.try_wait() {
+        let trouble = match child.try_wait() {
             Ok(None) if Instant::now() < *deadline => return None,
             Ok(None) => {
                 // It hangs; what it started stays.
                 drop(child.kill());
                 drop(child.wait());
-                false
+                Some(format!("took longer than {} s (--action-time)", self.patience.as_secs_f64()))
             }
-            Ok(Some(status)) => status.success(),
-            Err(_) => false,
+            Ok(Some(status)) => (!status.success()).then(|| format!("ended with {status}")),
+            Err(error) => Some(format!("cannot be waited for: {error}")),
         };
         self.running = None;
-        Some(ended)
+        self.trouble = trouble.map(|trouble| format!("{} {trouble}", self.begun));
+        Some(self.trouble.is_none())
     }
 
     fn settle(&mut self) {
@@ -249,10 +281,16 @@ mod tests {
         let mut stage = commands(&list, Duration::from_mins(1));
         assert_eq!(finish(&mut stage, Action::Restart), Some(true));
         assert_eq!(finish(&mut stage, Action::Revive), Some(true), "by the restart");
-        assert_eq!(finish(&mut stage, Action::Crash), Some(false));
+        assert_eq!(
+            (finish(&mut stage, Action::Crash), stage.trouble().is_some()),
+            (Some(false), true)
+        );
+        let trouble = stage.trouble().unwrap();
+        assert_eq!(trouble, "--action crash: `false` ended with exit status: 1");
         assert_eq!(finish(&mut stage, Action::LowerMtu), Some(true));
         assert_eq!(finish(&mut stage, Action::RestoreMtu), Some(false), "that is 9000");
         assert_eq!(finish(&mut stage, Action::LinkDownUp), None, "nobody can");
+        assert_eq!(stage.trouble(), None);
     }
 
     #[test]
@@ -271,5 +309,6 @@ mod tests {
     fn a_command_that_hangs_is_given_up() {
         let mut stage = commands(&[(ActionName::Restart, "exec sleep 600")], Duration::ZERO);
         assert_eq!(finish(&mut stage, Action::Restart), Some(false));
+        assert!(stage.trouble().unwrap().contains("longer than 0 s"), "{:?}", stage.trouble());
     }
 }

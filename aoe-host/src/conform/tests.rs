@@ -16,6 +16,8 @@ use super::*;
 use crate::error::{ErrorKind, HostError, Result};
 use crate::values::{Address, Mac};
 
+mod trouble;
+
 const OWN: Mac = Mac([2, 0, 0, 0, 0, 0x0a]);
 const SECOND: Mac = Mac([2, 0, 0, 0, 0, 0x0b]);
 const SERVER: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -60,6 +62,10 @@ struct World {
     arriving: VecDeque<Vec<u8>>,
     now_ms: u64,
     dead: bool,
+    /// It ends when a member of the mask list is deleted, as vblade does.
+    dies_at_deletion: bool,
+    /// Another machine that answers whatever this one answers.
+    double: Option<Mac>,
 }
 
 impl World {
@@ -79,11 +85,21 @@ impl World {
             Some([0x81, 0, ..]) => return,
             _ => frame.to_vec(),
         };
+        if self.dies_at_deletion && frame.get(19) == Some(&2) && frame.get(29) == Some(&2) {
+            self.dead = true;
+            return;
+        }
         let Ok(request) = Incoming::parse(&frame, SERVER) else { return };
         let action = self.target.handle(&request, self.link);
         let mut buf = vec![0xa5; self.link.frame_len_max()];
         let len = serve(&self.target, action, &mut self.disk, &mut buf).unwrap();
-        self.arriving.extend(len.map(|len| buf[..len].to_vec()));
+        let answer = len.map(|len| buf[..len].to_vec());
+        let second = self.double.zip(answer.clone()).map(|(mac, mut answer)| {
+            answer[6..12].copy_from_slice(&mac.0);
+            answer
+        });
+        self.arriving.extend(answer);
+        self.arriving.extend(second);
     }
 }
 
@@ -110,6 +126,8 @@ impl Shared {
             arriving: VecDeque::new(),
             now_ms: 0,
             dead: false,
+            dies_at_deletion: false,
+            double: None,
         })))
     }
 
@@ -151,6 +169,10 @@ impl Stage for Shared {
             Action::LowerMtu => world.link = LinkLimits::for_mtu(LOW_MTU.into()).unwrap(),
             Action::RestoreMtu => world.link = LinkLimits::for_mtu(MTU.into()).unwrap(),
             Action::Restart | Action::Crash | Action::LinkDownUp | Action::Revive => {
+                if world.dead {
+                    world.dead = false;
+                    world.target.state_mut().clear_mask();
+                }
                 world.advertise();
             }
         }

@@ -9,6 +9,7 @@ use aoe_proto::print::PrintFrame;
 use super::clients::ClientReport;
 use super::hex::dump;
 use super::report::{CaseReport, Counts, Ended, Hex, Result, RunReport};
+use crate::values::Address;
 
 /// The whole report. With `verbose` every case is listed, else failures and remarks.
 pub fn render(report: &RunReport, verbose: bool) -> String {
@@ -21,17 +22,18 @@ pub fn render(report: &RunReport, verbose: bool) -> String {
         let counts = Counts::of(cases.iter().copied());
         push(&mut text, &format!("{:<36} {}", topic.title(), counts_text(&counts)));
         for case in cases {
-            if verbose || case.result == Result::Failed {
+            let wrong = case.result == Result::Failed || case.died_restoring;
+            if verbose || wrong {
                 push(&mut text, &case_line(case));
             }
-            if case.result == Result::Failed {
+            if wrong {
                 text.push_str(&failure_text(case));
             }
         }
     }
     push(&mut text, "");
     text.push_str(&wanting(report));
-    for warning in &report.warnings {
+    for warning in report.actions_failed.iter().chain(&report.warnings) {
         push(&mut text, &format!("warning: {warning}"));
     }
     text.push_str(&conclusion(report));
@@ -52,14 +54,27 @@ fn head(report: &RunReport) -> String {
         target.firmware.map(|version| format!("firmware 0x{version:04x}")),
     ];
     let told: Vec<String> = told.into_iter().flatten().collect();
-    format!(
-        "{} at {}: {}\nexamined from {}, MTU {}; permitted: {}\n\n",
+    let mut text = format!(
+        "{} at {}: {}\nexamined from {}, MTU {}; permitted: {}\n",
         target.address,
         target.mac,
         told.join(", "),
         runner.mac,
         runner.mtu,
         runner.permitted
+    );
+    if let Some(other) = &report.second_server {
+        push(&mut text, &format!("warning: {}", second_server_text(target.address, other)));
+    }
+    push(&mut text, "");
+    text
+}
+
+/// What a second machine at the same address means for a run.
+pub fn second_server_text(address: Address, other: impl core::fmt::Display) -> String {
+    format!(
+        "another machine, {other}, answers for {address} as well: clients of both lose data, and what \
+         fails below may be its doing"
     )
 }
 
@@ -75,12 +90,14 @@ fn counts_text(counts: &Counts) -> String {
     add(counts.failed_note, "failed (note)");
     add(counts.passed, "passed");
     add(counts.skipped, "skipped");
+    add(counts.died_restoring, "times DIED while its state was put back");
     parts.join(", ")
 }
 
 /// One line about a case, and its remarks.
 pub fn case_line(case: &CaseReport) -> String {
     let result = match case.result {
+        Result::Passed if case.died_restoring => "DIED",
         Result::Passed => "ok  ",
         Result::Failed => "FAIL",
         Result::Skipped => "skip",
@@ -97,15 +114,35 @@ pub fn case_line(case: &CaseReport) -> String {
     text
 }
 
+/// What happened when the state of the target was put back.
+pub(super) fn died_text(case: &CaseReport) -> String {
+    let result = match case.result {
+        Result::Passed => "passed",
+        Result::Failed => "failed",
+        Result::Skipped => "skipped",
+    };
+    format!("{result}, and the target died while its state was put back")
+}
+
 /// What is behind a failure: why, what it leads to, and the frames.
 pub fn failure_text(case: &CaseReport) -> String {
     let mut text = String::new();
+    if case.died_restoring {
+        push(&mut text, &format!("      {}", died_text(case)));
+    }
     let because = case.because.as_deref().unwrap_or_default();
+    if case.result != Result::Failed {
+        if let Some(evidence) = &case.evidence {
+            frames(&mut text, &evidence.sent, &evidence.received, None);
+        }
+        return text;
+    }
     let Some(evidence) = &case.evidence else {
         push(&mut text, &format!("      {because} [{}]", case.section));
         return text;
     };
-    push(&mut text, &format!("      step {}: {because} [{}]", evidence.step, case.section));
+    let step = evidence.step.map_or(String::new(), |step| format!("step {step}: "));
+    push(&mut text, &format!("      {step}{because} [{}]", case.section));
     push(&mut text, &format!("      otherwise: {}", case.consequence));
     if !evidence.accepted.is_empty() {
         push(&mut text, &format!("      accepted: {}", evidence.accepted.join("; or ")));
@@ -174,17 +211,39 @@ fn wanting(report: &RunReport) -> String {
     let skipped = || report.cases.iter().filter(|case| case.result == Result::Skipped);
     let lines = OPTIONS.iter().filter_map(|(need, option)| {
         let count = skipped().filter(|case| case.missing.contains(*need)).count();
-        (count > 0).then(|| format!("  {count:>3} cases: {option}\n"))
+        (count > 0).then(|| format!("  {}: {option}\n", cases_text(count)))
     });
     let mut others: BTreeMap<&str, usize> = BTreeMap::new();
-    for case in skipped().filter(|case| case.missing == Needs::NONE) {
+    for case in skipped().filter(|case| case.missing == Needs::NONE && !case.gone) {
         if let Some(because) = case.because.as_deref() {
             *others.entry(because).or_default() += 1;
         }
     }
-    let others = others.iter().map(|(why, count)| format!("  {count:>3} cases: {why}\n"));
-    let lines: String = lines.chain(others).collect();
+    let others = others.iter().map(|(why, count)| format!("  {}: {why}\n", cases_text(*count)));
+    let gone = end_of_target(report).map(|(count, last)| {
+        format!(
+            "  {}: the target stopped answering at {last}; --action revive=COMMAND starts it again\n",
+            cases_text(count)
+        )
+    });
+    let lines: String = lines.chain(others).chain(gone).collect();
     if lines.is_empty() { lines } else { format!("skipped for want of, or because of\n{lines}\n") }
+}
+
+/// Cases that were not run because the target had stopped answering, and the last one that was.
+fn end_of_target(report: &RunReport) -> Option<(usize, &'static str)> {
+    let first = report.cases.iter().position(|case| case.gone)?;
+    let count = report.cases.iter().filter(|case| case.gone).count();
+    let last = report.cases.iter().take(first).rfind(|case| case.result != Result::Skipped);
+    Some((count, last.map_or("the start", |case| case.id)))
+}
+
+fn cases_text(count: usize) -> String {
+    format!("{count:>3} {}", plural(count))
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "case" } else { "cases" }
 }
 
 fn conclusion(report: &RunReport) -> String {
@@ -201,7 +260,12 @@ fn conclusion(report: &RunReport) -> String {
         0 => String::new(),
         some => format!(", {some} of the passed with remarks"),
     };
-    format!("{ended}{cases} cases in {seconds}.{tenths} s: {}{remarks}", counts_text(counts))
+    let gone = end_of_target(report).map_or(String::new(), |(count, last)| {
+        format!("; {count} NOT RUN, as the target stopped answering at {last}")
+    });
+    let what = plural(cases);
+    let counts = counts_text(counts);
+    format!("{ended}{cases} {what} in {seconds}.{tenths} s: {counts}{remarks}{gone}")
 }
 
 /// Whether a failure of this severity counts.

@@ -25,8 +25,11 @@ pub enum Unfit {
     TooLarge(Value),
     /// Longer than the MTU of our link, or than the memory lent.
     FrameTooLong,
-    /// A change outside of the window.
+    /// A change outside of the window, or a comparison with sectors of which only those of the window
+    /// are known.
     OutsideWindow,
+    /// The disk ends before the sectors that the request is about.
+    DiskTooSmall,
     /// There is no second MAC address.
     NoSecondMac,
 }

@@ -88,6 +88,11 @@ impl Pace {
 
 impl Server {
     pub(crate) fn new(mtu: usize, defect: &'static Defect) -> Self {
+        Self::with_disk(mtu, defect, SECTORS)
+    }
+
+    /// The same with a disk of so many sectors.
+    pub(crate) fn with_disk(mtu: usize, defect: &'static Defect, sectors: u64) -> Self {
         let identity = Identity {
             serial: AtaText::new("CONFORMANCE-1").unwrap(),
             revision: AtaText::new("1").unwrap(),
@@ -95,9 +100,9 @@ impl Server {
             wwn: Some(0x5000_0000_0000_0001),
         };
         let trim = TrimSupport::Zeroing;
-        let mut config = TargetConfig { trim, identity, ..TargetConfig::new(address(), SECTORS) };
+        let mut config = TargetConfig { trim, identity, ..TargetConfig::new(address(), sectors) };
         (defect.configure)(&mut config);
-        let disk = (0..SECTORS)
+        let disk = (0..sectors)
             .flat_map(|lba| (0..512).map(move |at| aoe_proto::conformance::pattern(0xd1, lba, at)));
         Self {
             target: Target::new(config).unwrap(),
@@ -190,7 +195,7 @@ pub(crate) fn untagged(frame: &[u8]) -> Option<Vec<u8>> {
 /// How a case ended, for tests.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum End {
-    Passed { notes: usize },
+    Passed { notes: Vec<&'static str> },
     Failed(String),
     Skipped(Why),
 }
@@ -198,6 +203,8 @@ pub(crate) enum End {
 #[derive(Default)]
 pub(crate) struct Report {
     pub(crate) ends: Vec<(&'static aoe_proto::conformance::Case, End, Restored)>,
+    /// Cases after which the target died while its state was put back.
+    pub(crate) died: Vec<&'static str>,
     pub(crate) summary: Summary,
     pub(crate) journal: Vec<u8>,
     pub(crate) frames: usize,
@@ -295,18 +302,17 @@ impl Wire<'_> {
     /// Lets time pass until the server has answered something, at most until `until`.
     fn pass(&mut self, until: u64) {
         while self.arriving.is_empty() {
-            match self.server.waiting.pop_front_if(|(ready, _)| *ready <= until) {
-                Some((ready, frame)) => {
-                    self.now = self.now.max(ready);
-                    let mut answers = self.server.receive(&frame);
-                    answers.retain(|_| !self.loss.loses());
-                    self.arriving.extend(answers);
-                }
-                None => {
-                    self.now = until;
-                    return;
-                }
-            }
+            let Some((ready, frame)) =
+                self.server.waiting.front().filter(|(ready, _)| *ready <= until).cloned()
+            else {
+                self.now = until;
+                return;
+            };
+            self.server.waiting.pop_front();
+            self.now = self.now.max(ready);
+            let mut answers = self.server.receive(&frame);
+            answers.retain(|_| !self.loss.loses());
+            self.arriving.extend(answers);
         }
     }
 
@@ -341,13 +347,16 @@ fn turn(runner: &mut Runner<'_>, wire: &mut Wire<'_>, report: &mut Report) -> bo
         Event::Started { .. } => {}
         Event::Verdict(verdict) => {
             let end = match verdict.outcome {
-                Outcome::Passed => End::Passed { notes: verdict.notes.len() },
+                Outcome::Passed => End::Passed { notes: verdict.notes.to_vec() },
                 Outcome::Skipped(why) => End::Skipped(why),
                 Outcome::Failed(failure) => {
                     let evidence = verdict.evidence.expect("a failure has evidence");
                     End::Failed(describe(&failure, &evidence))
                 }
             };
+            if verdict.died_restoring {
+                report.died.push(verdict.case.id);
+            }
             report.ends.push((verdict.case, end, verdict.restored));
         }
         Event::Done(summary) => {
@@ -367,7 +376,7 @@ fn describe(failure: &Failure, evidence: &Evidence<'_>) -> String {
         short.map(part).collect::<Vec<_>>().join(", ")
     };
     format!(
-        "step {}: {failure}\n    sent {}\n    received {}",
+        "step {:?}: {failure}\n    sent {}\n    received {}",
         evidence.step,
         dump(evidence.sent),
         dump(evidence.received)

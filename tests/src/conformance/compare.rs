@@ -12,6 +12,8 @@ pub enum Cell {
     Passed,
     /// As it should, with remarks: differences that are legitimate.
     Remarks(Vec<String>),
+    /// As it should; but then the target died while its state was put back.
+    Died,
     /// Not as it should.
     Failed(String),
     /// It could not be run.
@@ -24,6 +26,7 @@ impl Cell {
         match self {
             Self::Passed => "pass",
             Self::Remarks(_) => "remark",
+            Self::Died => "pass (died)",
             Self::Failed(_) => "**fail**",
             Self::Skipped(_) => "skip",
         }
@@ -33,6 +36,7 @@ impl Cell {
     pub fn details(&self) -> String {
         match self {
             Self::Passed => String::new(),
+            Self::Died => "the target died while its state was put back".to_owned(),
             Self::Remarks(remarks) => remarks.join("; "),
             Self::Failed(why) | Self::Skipped(why) => why.clone(),
         }
@@ -65,6 +69,7 @@ impl Run {
                 .filter_map(|remark| Some(remark.as_str()?.to_owned()))
                 .collect();
             let cell = match case["result"].as_str() {
+                Some("passed") if case["died_restoring"] == true => Cell::Died,
                 Some("passed") if remarks.is_empty() => Cell::Passed,
                 Some("passed") => Cell::Remarks(remarks),
                 Some("failed") => Cell::Failed(text("because")),
@@ -80,6 +85,13 @@ impl Run {
     pub fn failures(&self) -> Vec<&str> {
         let failed = self.cells.iter().filter(|(_, cell)| matches!(cell, Cell::Failed(_)));
         failed.map(|(id, _)| id.as_str()).collect()
+    }
+
+    /// The cases that ask for an explanation: those that failed, and those after which the target died.
+    pub fn faults(&self) -> Vec<&str> {
+        let fault = |cell: &Cell| matches!(cell, Cell::Failed(_) | Cell::Died);
+        let cells = self.cells.iter().filter(|(_, cell)| fault(cell));
+        cells.map(|(id, _)| id.as_str()).collect()
     }
 
     /// How many cells have this word.
@@ -112,15 +124,15 @@ impl fmt::Display for Gaps {
     }
 }
 
-/// Compares failures, at any MTU, with their explanations.
+/// Compares failures and deaths, at any MTU, with their explanations.
 ///
 /// # Errors
 /// The gaps.
 pub fn check(explanations: &[Explanation], runs: &[&Run]) -> Result<(), Gaps> {
-    let fails = |case: &str| runs.iter().any(|run| run.failures().contains(&case));
+    let fails = |case: &str| runs.iter().any(|run| run.faults().contains(&case));
     let explained = |case: &str| explanations.iter().any(|known| known.case == case);
     let mut gaps = Gaps::default();
-    for case in runs.iter().flat_map(|run| run.failures()) {
+    for case in runs.iter().flat_map(|run| run.faults()) {
         if !explained(case) && !gaps.unexplained.iter().any(|known| known == case) {
             gaps.unexplained.push(case.to_owned());
         }
@@ -159,11 +171,13 @@ mod tests {
                 {"id": "b", "result": "passed", "remarks": ["odd"]},
                 {"id": "c", "result": "failed", "because": "no answer", "remarks": []},
                 {"id": "d", "result": "skipped", "because": "no TRIM", "remarks": []},
+                {"id": "e", "result": "passed", "died_restoring": true, "remarks": ["odd"]},
             ],
         });
         let run = Run::of_report(&report);
         let words: Vec<_> = run.cells.values().map(Cell::word).collect();
-        assert_eq!(words, ["pass", "remark", "**fail**", "skip"]);
+        assert_eq!(words, ["pass", "remark", "**fail**", "skip", "pass (died)"]);
         assert_eq!((run.failures(), run.elapsed_ms), (vec!["c"], 12));
+        assert_eq!(run.faults(), ["c", "e"]);
     }
 }

@@ -44,8 +44,9 @@ Made by `tests/conformance-report`, which runs the harness and writes this file;
 the harness finds (`tests/e2e_conform.rs`). The cases are in `aoe-proto/src/conformance/cases/`; `cowblade conform --explain CASE`
 tells what a case sends and accepts, and which section of the protocol it rests on.
 
-*pass*: the target does what it should. *remark*: it differs from most, legitimately. **fail**: it does not. *skip*: the case
-could not be run. Every failure is explained below its topic. Where the result depends on the MTU, that at 1500 stands before
+*pass*: the target does what it should. *remark*: it differs from most, legitimately. **fail**: it does not. *pass (died)*: it does
+what the case is about, and ends when its state is put back afterwards; another case is about that. *skip*: the case could not be
+run. Every failure and every death is explained below its topic. Where the result depends on the MTU, that at 1500 stands before
 that at 9000. *must*: some real client does not work otherwise, or data are at risk; *should*: the protocol or good sense asks
 for it; *note*: worth knowing.
 
@@ -80,10 +81,10 @@ fn summary(out: &mut String, columns: &[Column<'_>]) {
     line(
         out,
         format_args!(
-            "| target | MTU | failed *must* | *should* | *note* | pass | remark | skip | seconds |"
+            "| target | MTU | failed *must* | *should* | *note* | pass | remark | pass (died) | skip | seconds |"
         ),
     );
-    line(out, format_args!("|---|---|---|---|---|---|---|---|---|"));
+    line(out, format_args!("|---|---|---|---|---|---|---|---|---|---|"));
     for column in columns {
         for (mtu, run) in [1500, 9000].into_iter().zip(column.runs) {
             let failed = |word: &str| {
@@ -96,13 +97,14 @@ fn summary(out: &mut String, columns: &[Column<'_>]) {
             line(
                 out,
                 format_args!(
-                    "| {} | {mtu} | {} | {} | {} | {} | {} | {} | {} |",
+                    "| {} | {mtu} | {} | {} | {} | {} | {} | {} | {} | {} |",
                     column.name,
                     failed("must"),
                     failed("should"),
                     failed("note"),
                     run.count("pass"),
                     run.count("remark"),
+                    run.count("pass (died)"),
                     run.count("skip"),
                     seconds(run.elapsed_ms),
                 ),
@@ -115,14 +117,18 @@ fn summary(out: &mut String, columns: &[Column<'_>]) {
             "\nSeconds: the whole suite on a veth pair, most of it waiting for answers that must not come."
         ),
     );
-    line(out, format_args!("In process the time is virtual and no frame waits.\n"));
+    line(
+        out,
+        format_args!(
+            "In process the clock of the runner is virtual, and no frame waits: that is the time it takes.\n"
+        ),
+    );
 }
 
 /// Whole seconds: more would change with every run.
 fn seconds(ms: u64) -> String {
     match ms {
-        0 => "in process".to_owned(),
-        1..1000 => "< 1".to_owned(),
+        ..1000 => "< 1".to_owned(),
         _ => (ms / 1000).to_string(),
     }
 }
@@ -196,14 +202,13 @@ fn details(case: &Case, column: &Column<'_>) -> Vec<String> {
     for cell in cells(case, column).into_iter().flatten() {
         let text = match cell {
             Cell::Passed => continue,
-            Cell::Failed(because) => {
+            Cell::Failed(_) | Cell::Died => {
                 let known = column.explanations.iter().find(|known| known.case == case.id);
                 // Who makes the document has seen to it that there is one.
-                known.map_or(because.as_str(), |known| known.why).to_owned()
+                known.map_or_else(|| cell.details(), |known| known.why.to_owned())
             }
             Cell::Remarks(_) | Cell::Skipped(_) => cell.details(),
         };
-        // What runs in process has no words for its remarks; our server has the same ones.
         if !text.is_empty() && !texts.contains(&text) {
             texts.push(text);
         }

@@ -87,8 +87,9 @@ const VBLADE: &[Reason] = &[
         "it uses the number of entries as an offset in bytes: the third entry overwrites the second",
         &["mask.add-delete"],
     ),
+    ("it ends when an entry is deleted (a negative length of a copy)", &["mask.delete"]),
     (
-        "it ends when an entry is deleted (a negative length of a copy): the case had been played, but its list could not be put back",
+        "it ends when an entry is deleted, as `mask.delete` shows: here the one that the case had added",
         &[
             "version.two.masked",
             "config.masked",

@@ -1,5 +1,7 @@
 //! Our target without network, as the tests of `aoe-proto` run it; and their broken targets.
 
+use std::time::Instant;
+
 use aoe_proto::conformance::{Needs, Selection, Window};
 use aoe_proto::profiles::{Actor, ActorConfig, Client, Event, Memory, Report, Slot};
 use aoe_proto::{Target, TargetConfig};
@@ -17,18 +19,21 @@ pub fn run(mtu: u16) -> Run {
     let mut server = Server::new(mtu, &HONEST);
     let everything = Selection { permitted: Needs::ALL, ..Selection::default() };
     let mut nothing_lost = Lossy::NOTHING;
+    let start = Instant::now();
     let config = world::config(mtu);
     let report = world::run(&mut server, config, everything, &mut nothing_lost, usize::MAX);
     let cells = report.ends.iter().map(|(case, end, _)| {
         let cell = match end {
-            End::Passed { notes: 0 } => Cell::Passed,
-            End::Passed { .. } => Cell::Remarks(Vec::new()),
+            End::Passed { .. } if report.died.contains(&case.id) => Cell::Died,
+            End::Passed { notes } if notes.is_empty() => Cell::Passed,
+            End::Passed { notes } => Cell::Remarks(notes.iter().map(ToString::to_string).collect()),
             End::Failed(why) => Cell::Failed(why.clone()),
             End::Skipped(why) => Cell::Skipped(why.to_string()),
         };
         (case.id.to_owned(), cell)
     });
-    Run { cells: cells.collect(), elapsed_ms: 0 }
+    let cells = cells.collect();
+    Run { cells, elapsed_ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX).max(1) }
 }
 
 /// Replays every client in virtual time; as much of the report as the document needs.

@@ -27,7 +27,7 @@ pub(super) fn run(args: &ConformArgs) -> Result<Exit> {
             wire: &mut wire,
             stage: &mut nobody,
             ledger: &mut journal,
-            watcher: &mut |progress| show(&bar, progress),
+            watcher: &mut |progress| show(&bar, config.address, progress),
             interrupted: &mut interrupted,
         },
     );

@@ -23,10 +23,11 @@ Without options that permit more, nothing is altered: the target is only asked. 
 put back before the next case and compared; should this program be killed, --restore does it. Use a
 target that nobody else uses meanwhile.
 
-Exit codes: 0 if no \"must\" failed; 3 if one did, with --strict also if a \"should\" did; 4 if nobody
-answers; 5 if the journal of an earlier run is in the way; 1 if the target could not be put back, or
-the run was interrupted. With --clients 3 if a client fails, hangs or corrupts, with --strict also if
-one is degraded.
+Exit codes: 0 if no \"must\" failed; 3 if one did, with --strict also if a \"should\" did, and if the
+target died while its state was put back; 4 if nobody answers; 5 if the journal of an earlier run is
+in the way; 1 if the target could not be put back, a command of --action failed, or the run was
+interrupted. With --clients 3 if a client fails, hangs or corrupts, with --strict also if one is
+degraded.
 
 Examples:
   Ask only:
@@ -124,7 +125,8 @@ pub struct PermitArgs {
     #[arg(long, value_name = "STATE", value_enum, value_delimiter = ',')]
     pub state: Vec<StateWord>,
 
-    /// Write to these sectors, and put them back: the first and how many, or so many at the end
+    /// Write to these sectors, and put them back: the first and how many, or so many at the end; 3,
+    /// and one more than the target takes at once, are enough for all cases
     #[arg(long, value_name = "LBA+SECTORS|end-SECTORS", value_parser = parse_window)]
     pub write_window: Option<WindowWord>,
 
@@ -211,12 +213,12 @@ pub struct OutputArgs {
     #[arg(long)]
     pub strict: bool,
 
-    /// Write the report as JSON, `-` for standard output
-    #[arg(long, value_name = "FILE")]
+    /// Write the report as JSON, with --list the cases, `-` for standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "explain")]
     pub json: Option<PathBuf>,
 
     /// Write the report as `JUnit` XML, `-` for standard output
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "explain"])]
     pub junit: Option<PathBuf>,
 }
 

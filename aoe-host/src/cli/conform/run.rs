@@ -13,6 +13,7 @@ use crate::cli::output::{count_bar, print_bytes, print_line};
 use crate::conform::{
     Commands, Ended, Head, Journal, Ledger, Plan, ProbeWire, Progress, RunReport, Sides, Tester,
     conduct, default_directory, journal_path, journals_of, junit, render, scout,
+    second_server_text,
 };
 use crate::error::{ErrorKind, Exit, HostError, Result};
 use crate::link::probe::Probe;
@@ -32,7 +33,7 @@ pub(super) fn run(args: &ConformArgs) -> Result<Exit> {
     let tester = args.permit.interactive.then(Tester::at_the_terminal).transpose()?;
     let (commands, patience) = (args.permit.action.clone(), args.timing.action_time);
     let mut stage = Commands::new(commands, config.address, mtu, patience).with_tester(tester);
-    let plan = Plan { config, choice, permitted };
+    let (plan, address) = (Plan { config, choice, permitted }, config.address);
     let bar = count_bar(plan.choice.cases().len(), !args.permit.interactive);
     let report = conduct(
         &plan,
@@ -40,7 +41,7 @@ pub(super) fn run(args: &ConformArgs) -> Result<Exit> {
             wire: &mut wire,
             stage: &mut stage,
             ledger: &mut journal,
-            watcher: &mut |progress| show(&bar, progress),
+            watcher: &mut |progress| show(&bar, address, progress),
             interrupted: &mut interrupted,
         },
     );
@@ -151,7 +152,7 @@ fn refuse_second_run(directory: &Path, facts: &Facts) -> Result<()> {
         .advice(undo_advice(&path)))
 }
 
-pub(super) fn show(bar: &ProgressBar, progress: Progress<'_>) {
+pub(super) fn show(bar: &ProgressBar, address: Address, progress: Progress<'_>) {
     match progress {
         Progress::Started(case, number, _) => {
             bar.set_position(number.saturating_sub(1) as u64);
@@ -162,6 +163,10 @@ pub(super) fn show(bar: &ProgressBar, progress: Progress<'_>) {
             bar.inc(1);
             bar.set_message(client.name());
         }
+        Progress::SecondServer(mac) => bar.suspend(|| {
+            eprintln!("cowblade: warning: {}", second_server_text(address, mac));
+        }),
+        Progress::NotDone(why) => bar.suspend(|| eprintln!("cowblade: warning: {why}")),
         Progress::Undoing => bar.set_message("interrupted: putting everything back"),
         Progress::Ended(_) => bar.inc(1),
     }
@@ -177,10 +182,7 @@ pub(super) fn tell<T: Serialize>(
 ) -> Result<()> {
     let mut stdout_taken = false;
     if let Some(path) = &output.json {
-        let mut text = serde_json::to_string_pretty(report)
-            .map_err(|error| HostError::new(ErrorKind::Io, "write the report").source(error))?;
-        text.push('\n');
-        stdout_taken |= put(path, &text)?;
+        stdout_taken |= put_json(path, report)?;
     }
     if let Some(path) = &output.junit {
         stdout_taken |= put(path, &junit())?;
@@ -189,6 +191,14 @@ pub(super) fn tell<T: Serialize>(
         return Ok(());
     }
     print_line(&text())
+}
+
+/// Writes an object as JSON; tells whether it went to standard output.
+pub(super) fn put_json<T: Serialize + ?Sized>(path: &Path, what: &T) -> Result<bool> {
+    let mut text = serde_json::to_string_pretty(what)
+        .map_err(|error| HostError::new(ErrorKind::Io, "write the report").source(error))?;
+    text.push('\n');
+    put(path, &text)
 }
 
 /// Tells whether the text went to standard output.
@@ -207,6 +217,7 @@ fn conclude(report: &RunReport, journal: &Journal, strict: bool) -> Result<Exit>
         Ended::Interrupted => Exit::Failure,
         Ended::NoAnswer => Exit::NotFound,
         Ended::Finished if report.has_failed(strict) => Exit::Problems,
+        Ended::Finished if !report.actions_failed.is_empty() => Exit::Failure,
         Ended::Finished => Exit::Success,
     })
 }

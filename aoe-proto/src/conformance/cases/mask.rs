@@ -27,9 +27,21 @@ pub(super) const CASES: &[Case] = &[
             silent(query().from(Who::Second)),
             silent(identify().from(Who::Second)),
         ]),
+    case("mask.delete", Must, "AoE 7.1")
+        .shows("a member can be deleted, and the target lives on")
+        .otherwise("vblade 25 ends: one edit of anybody takes the disk from everybody")
+        .needs(Needs::MASK)
+        .steps(&[
+            ask(mask_edit(&[(ADD, Who::Own), (ADD, Who::Stranger(1))]), &[plain()]),
+            ask(
+                mask_edit(&[(DELETE, Who::Stranger(1))]),
+                &[plain().with(&[Check::MaskList(Group::Of(&[Who::Own]))])],
+            ),
+            ask(query(), &[plain()]),
+        ]),
     case("mask.add-delete", Must, "AoE 7.1")
         .shows("three members can be added, and one of them deleted")
-        .otherwise("vblade 25 overwrites the second entry, and ends when one is deleted")
+        .otherwise("vblade 25 overwrites the second entry: a member is shut out")
         .needs(Needs::MASK)
         .steps(&[
             ask(

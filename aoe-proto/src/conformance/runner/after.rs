@@ -4,7 +4,7 @@ use super::super::case::{Action, Case, Needs};
 use super::super::compose::{self, Seen};
 use super::super::mend::{Altered, Goals, Mender, Turn};
 use super::{
-    EMPTY_LIST, Failure, Outcome, Phase, Purpose, Restored, Run, Runner, SECTOR_BYTES, Why,
+    Doubt, EMPTY_LIST, Failure, Outcome, Phase, Purpose, Restored, Run, Runner, SECTOR_BYTES, Why,
 };
 use crate::conformance::{JUMBO_MTU, Severity};
 
@@ -129,6 +129,9 @@ impl Runner<'_> {
     }
 
     pub(super) fn mender_silence(&mut self) {
+        if self.phase == Phase::Restore {
+            self.keep_restoring_frame();
+        }
         self.turn(Mender::silence);
     }
 
@@ -161,7 +164,6 @@ impl Runner<'_> {
                     !core::mem::replace(&mut run.mended_twice, true)
                 });
                 if again {
-                    self.keep_restoring_frame();
                     // Perhaps the target has died: a new one can still be put right.
                     return self.check_alive();
                 }
@@ -171,10 +173,11 @@ impl Runner<'_> {
         }
     }
 
-    /// The frame after which nothing came back, in case that the target died of it.
+    /// The first frame after which nothing came back, in case that the target died of it.
     fn keep_restoring_frame(&mut self) {
         let frame = self.memory.frame.get(..self.len).unwrap_or_default();
-        if let Some(run) = self.run.as_mut().filter(|run| !is_failure(run.outcome)) {
+        let first = |run: &&mut Run| !is_failure(run.outcome) && run.sent_len == 0;
+        if let Some(run) = self.run.as_mut().filter(first) {
             run.sent_len = super::steps::copy(self.memory.sent, frame);
             run.received_len = 0;
         }
@@ -201,27 +204,22 @@ impl Runner<'_> {
     }
 
     pub(super) fn alive(&mut self) {
-        let doubted = |run: &mut Run| core::mem::take(&mut run.doubted);
-        if !self.run.as_mut().is_some_and(doubted) {
+        let Some(run) = self.run.as_mut().filter(|run| run.doubt == Doubt::Asking) else {
             return self.after_alive();
-        }
+        };
         // It lives, so the answer may only have been late, or lost.
-        if let Some(run) = &mut self.run {
-            run.outcome = Outcome::Passed;
-            run.tried_again = true;
-            run.sent_len = 0;
-            run.received_len = 0;
-        }
+        run.doubt = Doubt::TriedAgain;
+        run.outcome = Outcome::Passed;
+        run.sent_len = 0;
+        run.received_len = 0;
         self.enter();
     }
 
     pub(super) fn dead(&mut self) {
         if let Some(run) = &mut self.run {
-            run.doubted = false;
-        }
-        let restoring = |run: &&mut Run| run.mended_twice && !is_failure(run.outcome);
-        if let Some(run) = self.run.as_mut().filter(restoring) {
-            run.outcome = Outcome::Failed(Failure::DiedRestoring);
+            run.doubt = Doubt::TriedAgain;
+            // One that failed may have been dead before.
+            run.died_restoring |= run.mended_twice && !is_failure(run.outcome);
         }
         // A mask without us looks the same: the mender may still get in by the second address.
         let masked = self.run.as_ref().is_some_and(|run| run.case.needs.contains(Needs::MASK));
@@ -282,6 +280,8 @@ impl Runner<'_> {
     pub(super) fn count(&mut self) {
         let Some(run) = &self.run else { return };
         let summary = &mut self.summary;
+        summary.died_restoring =
+            summary.died_restoring.saturating_add(usize::from(run.died_restoring));
         let counter = match (run.outcome, run.case.severity) {
             (Outcome::Passed, _) => {
                 if !run.notes.is_empty() {

@@ -197,6 +197,17 @@ enum Phase {
     Done,
 }
 
+/// Whether the silence of a step is believed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Doubt {
+    /// There was none.
+    None,
+    /// Not yet: the step is tried again if the target answers a query.
+    Asking,
+    /// The step was tried again.
+    TriedAgain,
+}
+
 /// The case under way.
 #[derive(Clone, Debug)]
 struct Run {
@@ -210,10 +221,8 @@ struct Run {
     /// A wrong answer within a round that is not complete.
     suspected: Option<Failure>,
     mended_twice: bool,
-    /// The step was silent; it is tried again, if the target lives.
-    doubted: bool,
-    /// It was tried again.
-    tried_again: bool,
+    died_restoring: bool,
+    doubt: Doubt,
     sent_len: usize,
     received_len: usize,
     kept_len: usize,
@@ -231,8 +240,8 @@ impl Run {
             heard: false,
             suspected: None,
             mended_twice: false,
-            doubted: false,
-            tried_again: false,
+            died_restoring: false,
+            doubt: Doubt::None,
             sent_len: 0,
             received_len: 0,
             kept_len: 0,
@@ -360,6 +369,12 @@ impl<'m> Runner<'m> {
         &self.facts
     }
 
+    /// Another machine that answers for the same address, as soon as one was heard: most cases assume
+    /// that there is one target.
+    pub const fn foreign(&self) -> Option<Mac> {
+        self.summary.foreign
+    }
+
     /// What to do now. Call it again after every event but [`Event::Wait`], after which frames or
     /// time have to come first.
     pub fn poll(&mut self, now_ms: u64) -> Event<'_> {
@@ -403,7 +418,7 @@ impl<'m> Runner<'m> {
         let Phase::Act(purpose) = self.phase else { return };
         match (purpose, done) {
             (Purpose::Step, true) => self.acted_for_step(now_ms),
-            (Purpose::Step, false) => self.conclude(Outcome::Skipped(Why::NotDone)),
+            (Purpose::Step, false) => self.not_done_for_step(),
             (Purpose::Undo, _) => self.learn(Resume::Undone),
             (Purpose::Revive, true) => self.learn(Resume::Revived),
             (Purpose::Revive, false) => self.give_up_target(),
@@ -567,14 +582,21 @@ impl Runner<'_> {
         let sent = self.memory.sent.get(..run.sent_len).unwrap_or_default();
         let received = self.memory.received.get(..run.received_len).unwrap_or_default();
         let failed = matches!(run.outcome, Outcome::Failed(_));
-        let evidence = failed.then_some(Evidence {
-            step: run.step,
+        let evidence = (failed || run.died_restoring).then_some(Evidence {
+            step: failed.then_some(run.step),
             sent,
             received,
-            accept: run.step().map_or(&[], steps::accepted),
+            accept: run.step().filter(|_| failed).map_or(&[], steps::accepted),
         });
-        let (case, outcome, restored) = (run.case, run.outcome, run.restored);
-        Verdict { case, outcome, notes: &run.notes, restored, evidence, facts: &self.facts }
+        Verdict {
+            case: run.case,
+            outcome: run.outcome,
+            notes: &run.notes,
+            restored: run.restored,
+            died_restoring: run.died_restoring,
+            evidence,
+            facts: &self.facts,
+        }
     }
 
     fn journal_record(&self, number: u8) -> Record<'_> {

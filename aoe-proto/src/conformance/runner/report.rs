@@ -61,7 +61,11 @@ pub struct Verdict<'r> {
     pub notes: &'r [&'static str],
     /// Whether the target is as before.
     pub restored: Restored,
-    /// The frames behind a failure.
+    /// Whether the target stopped answering while the changes of the case were put back. That is no
+    /// failure of the case; another one is about it.
+    pub died_restoring: bool,
+    /// The frames behind a failure; or the last one sent before the target died while its state was
+    /// put back.
     pub evidence: Option<Evidence<'r>>,
     /// What was known about the target.
     pub facts: &'r Facts,
@@ -70,8 +74,9 @@ pub struct Verdict<'r> {
 /// The frames behind a failure. [`super::super::fields()`] names their parts.
 #[derive(Clone, Copy, Debug)]
 pub struct Evidence<'r> {
-    /// Index of the step that failed.
-    pub step: usize,
+    /// Index of the step that failed; `None` if every step passed, and the target died while its state
+    /// was put back.
+    pub step: Option<usize>,
     /// The frame sent, with its VLAN tag; empty if nothing was.
     pub sent: &'r [u8],
     /// The frame received; empty if there was none.
@@ -110,8 +115,6 @@ pub enum Failure {
     },
     /// After this frame the target answered nothing any more.
     Died,
-    /// The target stopped answering while changes were put back, after this frame.
-    DiedRestoring,
     /// The target did not come back after the tester's action.
     NotBack,
     /// The state that the case begins with could not be brought about.
@@ -126,9 +129,6 @@ impl fmt::Display for Failure {
             Self::AnsweredTwice => f.write_str("two answers to one request"),
             Self::Mismatch { closest, mismatch } => write!(f, "not {closest}: {mismatch}"),
             Self::Died => f.write_str("the target stopped answering"),
-            Self::DiedRestoring => {
-                f.write_str("the target stopped answering while changes were put back")
-            }
             Self::NotBack => f.write_str("the target did not come back"),
             Self::SetUp(what) => write!(f, "the {what} cannot be emptied to begin with"),
         }
@@ -145,8 +145,8 @@ pub enum Why {
     NotOffered(Needs),
     /// A frame cannot be built for this target, window or link.
     Unfit(Unfit),
-    /// The tester could not do what was asked.
-    NotDone,
+    /// The tester could not do this.
+    NotDone(Action),
     /// Something could not be put back earlier; nothing is changed any more.
     NotRestored,
     /// Other targets live at the same MAC address and might be changed, too.
@@ -164,8 +164,9 @@ impl fmt::Display for Why {
             Self::Unfit(Unfit::TooLarge(_)) => f.write_str("a number does not fit into its field"),
             Self::Unfit(Unfit::FrameTooLong) => f.write_str("the frame does not fit the MTU"),
             Self::Unfit(Unfit::OutsideWindow) => f.write_str("the window is not large enough"),
+            Self::Unfit(Unfit::DiskTooSmall) => f.write_str("the disk is too small"),
             Self::Unfit(Unfit::NoSecondMac) => f.write_str("there is no second MAC address"),
-            Self::NotDone => f.write_str("the action was not done"),
+            Self::NotDone(action) => write!(f, "nobody did this: {}", action.instruction()),
             Self::NotRestored => f.write_str("an earlier change could not be undone"),
             Self::Neighbours => f.write_str("other targets of that machine might be changed, too"),
             Self::Gone => f.write_str("the target stopped answering"),
@@ -201,6 +202,8 @@ pub struct Summary {
     pub failed_note: usize,
     /// Cases that were not run.
     pub skipped: usize,
+    /// Of all cases, those after which the target died while its state was put back.
+    pub died_restoring: usize,
     /// What could not be put back.
     pub not_restored: Option<Altered>,
     /// Another machine that answers for the same address: both destroy each other's data.

@@ -2,13 +2,15 @@
 
 use super::super::case::{Action, Exchange, Proof, Step};
 use super::super::compose::{self, Seen, Unfit, VLAN_LEN};
-use super::super::expect::{Answer, Check, Mismatch, View};
-use super::super::prelude::query;
-use super::super::stimulus::Stimulus;
+use super::super::expect::{Answer, Check, Mismatch, Shape, View};
+use super::super::prelude::{query, register};
+use super::super::stimulus::{Argument, Stimulus};
+use super::super::value::{Value, Window};
 use super::flight::Flight;
 use super::{
-    FLOOD_MAX, Failure, Mac, Outcome, Phase, Purpose, Resume, Run, Runner, SECTOR_BYTES, Why,
+    Doubt, FLOOD_MAX, Failure, Mac, Outcome, Phase, Purpose, Resume, Run, Runner, SECTOR_BYTES, Why,
 };
+use crate::ata::command::AtaCommand;
 use crate::wire::Command;
 
 /// What a step accepts, for reports.
@@ -47,6 +49,37 @@ pub(super) fn stimulus_at(step: &'static Step, index: u16) -> Option<Stimulus> {
 }
 
 impl Runner<'_> {
+    /// Why answers to an exchange could not be judged: they would be compared with sectors that
+    /// nobody knows, or the disk ends before what is read or written, and no accepted answer says so.
+    fn unjudgeable(&self, exchange: &'static Exchange) -> Option<Unfit> {
+        let resolve = |value: Value| value.resolve(&self.facts);
+        let known = |lba, sectors| {
+            let inside = |window: Window| Some(window.holds(resolve(lba)?, resolve(sectors)?));
+            self.facts.window.and_then(inside).unwrap_or(false)
+        };
+        let mut checks = exchange.accept.iter().flat_map(Answer::all_checks);
+        let unknown = |check| match check {
+            Check::Original { lba, sectors } => !known(lba, sectors),
+            _ => false,
+        };
+        if checks.any(unknown) {
+            return Some(Unfit::OutsideWindow);
+        }
+        let Argument::Ata(ata) = exchange.send.argument else { return None };
+        let moves = matches!(
+            AtaCommand::decode(ata.opcode),
+            AtaCommand::Read(_) | AtaCommand::Verify(_) | AtaCommand::Write { .. }
+        );
+        let end = resolve(ata.lba)?.checked_add(resolve(ata.count)?)?;
+        let outside = moves && self.facts.sectors.is_some_and(|sectors| end > sectors);
+        let says_so = |answer: &Answer| match answer.shape {
+            Shape::Any | Shape::Plain => true,
+            Shape::Failed(bits) => bits == 0 || bits & register::NOT_FOUND != 0,
+            Shape::AoeError(_) | Shape::Done => false,
+        };
+        (outside && !exchange.accept.iter().any(says_so)).then_some(Unfit::DiskTooSmall)
+    }
+
     fn step(&self) -> Option<&'static Step> {
         self.run.as_ref().and_then(Run::step)
     }
@@ -93,7 +126,8 @@ impl Runner<'_> {
         // Frames of a flood differ in their tags only.
         let distinct = if matches!(step, Step::Flood { .. }) { 1 } else { flight.frames };
         for index in 0..distinct {
-            if let Err(unfit) = self.compose(index) {
+            let unfit = exchange_at(step, index).and_then(|exchange| self.unjudgeable(exchange));
+            if let Some(unfit) = unfit.or_else(|| self.compose(index).err()) {
                 return self.conclude(Outcome::Skipped(Why::Unfit(unfit)));
             }
         }
@@ -110,7 +144,7 @@ impl Runner<'_> {
     pub(super) fn next_step(&mut self) {
         if let Some(run) = &mut self.run {
             run.step = run.step.saturating_add(1);
-            run.tried_again = false;
+            run.doubt = Doubt::None;
         }
         self.phase = Phase::Enter;
     }
@@ -238,11 +272,11 @@ impl Runner<'_> {
         self.evidence(index, None);
         let Some(run) = &mut self.run else { return };
         let failure = run.suspected.take().unwrap_or(failure);
-        if run.tried_again {
+        if run.doubt == Doubt::TriedAgain {
             return self.conclude(Outcome::Failed(failure));
         }
         run.outcome = Outcome::Failed(failure);
-        run.doubted = true;
+        run.doubt = Doubt::Asking;
         self.check_alive();
     }
 
@@ -341,6 +375,14 @@ impl Runner<'_> {
         } else {
             self.learn(Resume::NextStep);
         }
+    }
+
+    /// The tester could not.
+    pub(super) fn not_done_for_step(&mut self) {
+        let Some(Step::Act(action) | Step::Advertisement { action, .. }) = self.step() else {
+            return;
+        };
+        self.conclude(Outcome::Skipped(Why::NotDone(*action)));
     }
 
     /// A frame while the tester acts, or behind it: perhaps the advertisement.

@@ -194,7 +194,16 @@ const DEFECTS: &[Defect] = &[
         }
         answers
     }),
-    defect("ends at a deletion", "mask.add-delete")
+    defect("overwrites the second of three members", "mask.add-delete").serve(|server, frame| {
+        let answers = server.honest(frame);
+        let [_, second, _] = *server.target.state().mask() else { return answers };
+        if command(frame) == Some(2) {
+            let delete = [&frame[..24], &[0, 1, 0, 1, 0, 2], &second.0].concat();
+            server.honest(&delete);
+        }
+        answers
+    }),
+    defect("ends at a deletion", "mask.delete")
         .serve(|server, frame| {
             if command(frame) == Some(2) && frame.get(25) == Some(&1) && frame.get(29) == Some(&2) {
                 server.dead = true;
