@@ -278,6 +278,11 @@ impl NewImageFile {
         Ok(())
     }
 
+    /// The same error, under the name that the image will have.
+    pub(crate) fn told(&self, error: HostError) -> HostError {
+        renamed(error, self.file.path(), &self.path)
+    }
+
     /// What is said about the parent gets its final name; false if nothing is said.
     fn bind(&self) -> Result<bool> {
         let (from, to) = (binding_path(self.file.path()), binding_path(&self.path));
@@ -348,7 +353,7 @@ pub(crate) fn begin_image(
     let metadata = name.metadata.as_ref().map(|path| stage(path, how, is_bound)).transpose()?;
     let (metadata, metadata_file) = metadata.unzip();
     let mut file = ImageFile { main: file, metadata: metadata_file, snapshot: None };
-    ops.create(&mut file, &image)?;
+    ops.create(&mut file, &image).map_err(|error| renamed(error, file.path(), &name.path))?;
     if ops.binds_parent() && below.parent.identity != ParentIdentity::None {
         Binding::new(below)?.save(&file.main)?;
     }
@@ -356,6 +361,11 @@ pub(crate) fn begin_image(
     let old_metadata = name.metadata.clone().filter(|path| new.replace && path.exists());
     let path = name.path.clone();
     Ok(NewImageFile { file, staged, path, replaced, old_metadata, is_finished: false })
+}
+
+/// Nobody has heard of the name that a file has meanwhile.
+fn renamed(error: HostError, meanwhile: &Path, path: &Path) -> HostError {
+    if error.context().path.as_deref() == Some(meanwhile) { error.path(path) } else { error }
 }
 
 /// An image that is about to be replaced, if nobody uses it.

@@ -461,4 +461,20 @@ fn an_image_that_is_not_finished_has_nothing_beside_its_name() {
         assert_ne!(fs::read(path("new.parent.json")).unwrap(), b"old", "{format}");
         fs::remove_file(path("new")).unwrap();
     }
+    // What is wrong is said of the name that was asked for.
+    let odd = FormatOptions::default().with("version", "1");
+    fs::write(path("base"), [7; 2047 * 512]).unwrap();
+    let backing = open_backing(&[layer(&path("base"))], false, &mut FileTable::new()).unwrap();
+    let uml = Format::named("uml").unwrap();
+    let new = NewOverlay {
+        format: uml,
+        sectors: 2047,
+        options: &odd,
+        direct: false,
+        onto_device: false,
+        replace: false,
+    };
+    let refused = begin_image(&ImageName::new_in(uml, &path("new")), backing.below(), &new);
+    let error = refused.unwrap_err().to_string();
+    assert!(error.contains("/new`") && !error.contains(".new-"), "{error}");
 }

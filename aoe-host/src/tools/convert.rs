@@ -127,7 +127,7 @@ pub fn convert(request: &ConvertRequest, progress: &mut Progress<'_>) -> Result<
     } else {
         "make room and try again; nothing was left behind"
     };
-    let pumped = filled.map_err(|error| with_way_out(error, &name.path, left))?;
+    let pumped = filled.map_err(|error| with_way_out(image.told(error), &name.path, left))?;
     let file = image.file.clone();
     image.finish(&new)?;
     Ok(Converted {
