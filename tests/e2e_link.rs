@@ -14,7 +14,7 @@ use system_tests::operator;
 use system_tests::require::{self, Need};
 use system_tests::server::Server;
 use system_tests::site::{SECTORS, STEP, Site, is_golden, is_stamped, stamp};
-use system_tests::target::LINKS;
+use system_tests::target::links;
 
 const DISK_WORKER: &str = env!("CARGO_BIN_EXE_disk-worker");
 const NEEDS: &[Need] = &[Need::Root, Need::Program("ip"), Need::Program("strace")];
@@ -101,7 +101,7 @@ fn few_system_calls_serve_many_requests() {
     if !require::met(test, &[NEEDS]) {
         return;
     }
-    for link in LINKS {
+    for link in links(test) {
         let lab = Lab::new(test, DISK_WORKER);
         let site = Site::new(&lab, 1500, 1);
         let server = site.serve(&["--clients", "1", "--link", link]);
@@ -182,7 +182,7 @@ fn what_is_read_often_is_sent_from_where_it_lies() {
     if !require::met(test, &[NEEDS]) {
         return;
     }
-    for link in ["ring", "mmsg"] {
+    for link in links(test).filter(|link| *link != "pnet") {
         let lab = Lab::new(test, DISK_WORKER);
         let site = Site::new(&lab, 1500, 1);
         // Opened by somebody who may write before it is served: no lease keeps it from being cut.
@@ -221,7 +221,7 @@ fn an_idle_server_sleeps() {
     if !require::met(test, &[NEEDS]) {
         return;
     }
-    for link in LINKS {
+    for link in links(test) {
         let lab = Lab::new(test, DISK_WORKER);
         let site = Site::new(&lab, 1500, 1);
         let server = site.serve(&["--clients", "1", "--link", link]);
@@ -253,7 +253,7 @@ fn status_tells_the_link_and_what_was_lost() {
     if !require::met(test, &[&NEEDS[..2]]) {
         return;
     }
-    for link in LINKS {
+    for link in links(test) {
         let lab = Lab::new(test, DISK_WORKER);
         let site = Site::new(&lab, 1500, 1);
         let server = site.serve(&["--clients", "1", "--link", link]);

@@ -1,9 +1,15 @@
-//! Copies of what only the kernel may look at, many with one system call.
+//! Copies out of mapped files, whose pages may be gone.
+//!
+//! On x86-64 a copy of our own that a missing page ends; elsewhere a system call, which tells of it, for
+//! many at a time. The call looks for each page by itself: that takes as long as sending 512 octets
+//! saves.
 
 #![allow(unsafe_code, reason = "no safe wrapper exists for reading memory that may not be there")]
 
 use core::ptr;
 
+#[cfg(target_arch = "x86_64")]
+use super::guarded::Guard;
 use crate::link::mapping::Mapping;
 use crate::mapped::MappedBytes;
 
@@ -19,21 +25,22 @@ pub(super) struct Copy {
     pub(super) frame: usize,
 }
 
-/// Reads this process's memory by system calls.
+/// How mapped bytes are copied.
 #[derive(Debug)]
-pub(super) struct Copier {
-    process: libc::pid_t,
+pub(super) enum Copier {
+    #[cfg(target_arch = "x86_64")]
+    Guarded(Guard),
+    Calls(Calls),
 }
 
 impl Copier {
-    /// `None` if the system does not let us, as sandboxes may. `memory` is tried.
+    /// `None` if the system lets us do neither. `memory` is tried.
     pub(super) fn new(memory: &Mapping) -> Option<Self> {
-        // SAFETY: has no arguments and cannot fail.
-        let copier = Self { process: unsafe { libc::getpid() } };
-        let trial = Copy { to: 1, from: memory.lend(0, 1)?, frame: 0 };
-        // SAFETY: `new` is called before anybody is told of the memory.
-        let done = unsafe { copier.copy_some(memory, &[trial]) };
-        (done == 1).then_some(copier)
+        #[cfg(target_arch = "x86_64")]
+        if let Some(guard) = Guard::new() {
+            return Some(Self::Guarded(guard));
+        }
+        Calls::new(memory).map(Self::Calls)
     }
 
     /// Does all `copies` but for those whose bytes cannot be read: `failed` is told of each.
@@ -46,6 +53,49 @@ impl Copier {
         copies: &[Copy],
         failed: &mut dyn FnMut(&Copy),
     ) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Guarded(guard) => {
+                for copy in copies {
+                    let len = copy.from.len();
+                    let whole = memory.part(copy.to, len).is_some_and(|to| {
+                        // SAFETY: mapped memory of two mappings, of which nobody looks at one, as the
+                        // caller promises, and the other one may have lost its pages only.
+                        unsafe { guard.copy(to.as_ptr(), copy.from.start(), len) }
+                    });
+                    if !whole {
+                        failed(copy);
+                    }
+                }
+            }
+            // SAFETY: as the caller promises.
+            Self::Calls(calls) => unsafe { calls.copy(memory, copies, failed) },
+        }
+    }
+}
+
+/// Reads this process's memory by system calls.
+#[derive(Debug)]
+pub(super) struct Calls {
+    process: libc::pid_t,
+}
+
+impl Calls {
+    /// `None` if the system does not let us, as sandboxes may. `memory` is tried.
+    fn new(memory: &Mapping) -> Option<Self> {
+        // SAFETY: has no arguments and cannot fail.
+        let calls = Self { process: unsafe { libc::getpid() } };
+        let trial = Copy { to: 1, from: memory.lend(0, 1)?, frame: 0 };
+        // SAFETY: `new` is called before anybody is told of the memory.
+        let done = unsafe { calls.copy_some(memory, &[trial]) };
+        (done == 1).then_some(calls)
+    }
+
+    /// As [`Copier::copy`].
+    ///
+    /// # Safety
+    /// The same.
+    unsafe fn copy(&self, memory: &Mapping, copies: &[Copy], failed: &mut dyn FnMut(&Copy)) {
         let mut rest = copies;
         while !rest.is_empty() {
             // SAFETY: as the caller promises.
@@ -108,13 +158,19 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_told_and_the_rest_is_copied() {
+        let memory = Mapping::anonymous(80 * PAGE).unwrap();
+        let calls = Copier::Calls(Calls::new(&memory).unwrap());
+        for copier in [calls, Copier::new(&memory).unwrap()] {
+            fails_where_pages_are_missing(&copier, &memory);
+        }
+    }
+
+    fn fails_where_pages_are_missing(copier: &Copier, memory: &Mapping) {
         let mut file: File = tempfile::tempfile().unwrap();
         for n in 0..80_u8 {
             file.write_all(&[n; PAGE]).unwrap();
         }
         let region = Region::new(&file, 0, 80 * PAGE, ProtFlags::READ).unwrap();
-        let memory = Mapping::anonymous(80 * PAGE).unwrap();
-        let copier = Copier::new(&memory).unwrap();
         // From the far end of the file, so that what is missing comes first, in the middle or last.
         for (kept, order) in
             [(80, false), (79, false), (40, false), (40, true), (1, true), (0, true)]
@@ -130,7 +186,7 @@ mod tests {
                 .collect();
             let mut failed = Vec::new();
             // SAFETY: nobody else has the memory.
-            unsafe { copier.copy(&memory, &asked, &mut |copy| failed.push(copy.frame)) };
+            unsafe { copier.copy(memory, &asked, &mut |copy| failed.push(copy.frame)) };
             assert_eq!(failed, (0..80).filter(|n| page(*n) >= kept).collect::<Vec<_>>());
             for n in (0..80).filter(|n| page(*n) < kept) {
                 // SAFETY: nobody writes to it now.
