@@ -117,16 +117,18 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         self.end_wait(id, result);
     }
 
-    /// Lets the requests go on, or fails those, that waited for a write from frame `id`.
+    /// Lets the requests go on, or fails those, that waited for a write from frame `id`. A read never
+    /// waits for one: it waited for another page that the frame was to hold, and looks again.
     fn end_wait(&mut self, id: PageId, result: Result<(), IoFailure>) {
         for at in Table::<SLOTS>::numbers() {
-            if self.table.get(at).is_some_and(|s| s.park == Park::Page(id)) {
-                match result {
-                    Ok(()) => self.table.push(at),
-                    Err(io) => {
-                        let _no_output = self.fail(at, io.into());
-                    }
+            let Some(slot) = self.table.get(at).filter(|s| s.park == Park::Page(id)) else {
+                continue;
+            };
+            match result {
+                Err(io) if !slot.only_reads() => {
+                    let _no_output = self.fail(at, io.into());
                 }
+                _ => self.table.push(at),
             }
         }
     }

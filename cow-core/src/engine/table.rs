@@ -251,7 +251,7 @@ impl Slot {
         Self { id, request, extent, phase: Phase::Start, ..Self::FREE }
     }
 
-    fn only_reads(&self) -> bool {
+    pub(super) fn only_reads(&self) -> bool {
         matches!(self.request, Request::Read(_) | Request::Map(_) | Request::Flush)
     }
 
