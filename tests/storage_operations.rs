@@ -86,10 +86,32 @@ fn writing_again_costs_its_data() {
 fn without_durability_a_write_costs_its_data_whether_first_or_not() {
     for durability in [Durability::Writeback, Durability::Ephemeral] {
         let mut server = server(durability);
-        for _ in 0..2 {
+        let notes = if durability == Durability::Writeback { BATCH } else { 0 };
+        for notes in [notes, 0] {
             let took = write(&mut server, 5..5 + BATCH, 8);
-            assert_eq!(took, together(), "{durability:?}");
+            // What is noted of a batch is noted together.
+            let expected = Traffic { notes, note_calls: notes.min(1), ..together() };
+            assert_eq!(took, expected, "{durability:?}");
         }
+    }
+}
+
+#[test]
+fn sectors_that_alternate_cost_one_read_of_each_file() {
+    let mut server = server(Durability::Ephemeral);
+    let every_other: Vec<Vec<u8>> = (0..4)
+        .map(|n| {
+            let argument = Registers::write(80 + 2 * n, 1).with(&[7; 512]);
+            MemoryServer::frame(0, command::ATA, &argument)
+        })
+        .collect();
+    assert_eq!(server.turn(&every_other).0, 4);
+    server.take_traffic();
+    for (lba, sectors, reads) in [(80, 8, 2), (81, 6, 2), (78, 12, 2), (80, 1, 1), (96, 8, 1)] {
+        let read = MemoryServer::frame(0, command::ATA, &Registers::read(lba, sectors).with(&[]));
+        assert_eq!(server.turn(&[read]).0, 1);
+        let expected = Traffic { reads, ..Traffic::default() };
+        assert_eq!(server.take_traffic(), expected, "{sectors} sectors from {lba}");
     }
 }
 

@@ -67,35 +67,82 @@ impl Drop for Region {
     }
 }
 
-/// Where bytes of a mapped file lie, for a system call to read them.
+/// Length of the pieces in which bytes may come from two places by turns.
+const PIECE_LEN: usize = 512;
+
+/// Where bytes of mapped files lie, for a system call to read them: in one place, or by turns of whole
+/// sectors in two.
 ///
 /// No reference: a page behind it may become unreadable at any time, which a system call reports
 /// (`EFAULT`) and a look of our own would not survive. Whoever made it says how long it is good.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct MappedBytes {
-    start: NonNull<u8>,
+    /// Where the first byte lies, or would.
+    start: *const u8,
     len: usize,
+    /// The same in the other place, and which pieces come from there: bit *n* stands for piece *n*.
+    other: *const u8,
+    from_other: u64,
 }
 
-// SAFETY: an address and a length, never dereferenced in this process.
+// SAFETY: addresses and a length, never dereferenced in this process.
 unsafe impl Send for MappedBytes {}
 
 impl MappedBytes {
     /// `len` bytes of a region from `at` on; `None` if they are not inside.
     pub(crate) fn of(region: &Region, at: usize, len: usize) -> Option<Self> {
-        region.part(at, len).map(|start| Self { start, len })
+        let start = region.part(at, len)?.as_ptr().cast_const();
+        Some(Self { start, len, other: start, from_other: 0 })
     }
 
-    /// The `len` of these bytes from `at` on; `None` if they are not inside.
-    pub(crate) fn part(self, at: usize, len: usize) -> Option<Self> {
-        at.checked_add(len).filter(|end| *end <= self.len)?;
-        // SAFETY: inside the bytes or at their end, as just checked, and these are one mapping's.
-        Some(Self { start: unsafe { self.start.add(at) }, len })
-    }
-
-    /// The first byte's address, for a system call.
+    /// The first byte's address, for a system call, of bytes that lie in one place.
     pub(crate) fn start(self) -> *const u8 {
-        self.start.as_ptr()
+        self.start
+    }
+
+    /// `len` bytes, of which the 512 of each bit that is set in `from_other` come from there. Of either
+    /// place there is what lies from the given byte on.
+    pub(crate) fn woven(
+        len: usize,
+        (first, first_at): (Self, usize),
+        (other, other_at): (Self, usize),
+        from_other: u64,
+    ) -> Self {
+        let start = first.start.wrapping_sub(first_at);
+        Self { start, len, other: other.start.wrapping_sub(other_at), from_other }
+    }
+
+    /// The same in order, each in one place.
+    pub(crate) fn parts(self) -> impl Iterator<Item = Self> {
+        let mut at = 0;
+        core::iter::from_fn(move || {
+            let left = self.len.checked_sub(at).filter(|left| *left > 0)?;
+            let piece = u32::try_from(at / PIECE_LEN).unwrap_or(u32::MAX);
+            let rest = self.from_other.checked_shr(piece).unwrap_or(0);
+            let (from, same) = match rest & 1 {
+                0 => (self.start, rest.trailing_zeros()),
+                _ => (self.other, rest.trailing_ones()),
+            };
+            // Behind the last bit everything comes from one place.
+            let same = if rest == 0 { usize::MAX } else { same as usize };
+            let len = same.saturating_mul(PIECE_LEN).min(left);
+            let start = from.wrapping_add(at);
+            at += len;
+            Some(Self { start, len, other: start, from_other: 0 })
+        })
+    }
+
+    /// The `len` of these bytes from `at` on, as far as they are there, each in one place.
+    pub(crate) fn parts_within(self, at: usize, len: usize) -> impl Iterator<Item = Self> {
+        let (mut skip, mut left) = (at, len);
+        self.parts().filter_map(move |part| {
+            let skipped = skip.min(part.len);
+            skip -= skipped;
+            let len = (part.len - skipped).min(left);
+            left -= len;
+            let start = part.start.wrapping_add(skipped);
+            (len > 0).then_some(Self { start, len, other: start, from_other: 0 })
+        })
     }
 
     /// How many bytes.
@@ -106,5 +153,35 @@ impl MappedBytes {
     /// There are none.
     pub fn is_empty(self) -> bool {
         self.len == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_come_by_turns() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 16).unwrap();
+        let region = Region::new(&file, 0, 1 << 16, ProtFlags::READ).unwrap();
+        let start = region.part(0, 1).unwrap().as_ptr().cast_const();
+        let place = |part: MappedBytes| (part.start().addr() - start.addr(), part.len());
+        let parts = |mapped: MappedBytes| mapped.parts().map(place).collect::<Vec<_>>();
+        let plain = MappedBytes::of(&region, 512, 40_000).unwrap();
+        assert_eq!(parts(plain), [(512, 40_000)], "longer than there are bits");
+        // Sectors 0, 3 and 4 from the front; 1, 2 and 5 from 32 KiB on. Each place lends what is
+        // needed of it only.
+        let first = MappedBytes::of(&region, 0, 5 * 512).unwrap();
+        let other = MappedBytes::of(&region, 32_768 + 512, 5 * 512).unwrap();
+        let woven = MappedBytes::woven(6 * 512, (first, 0), (other, 512), 0b10_0110);
+        let expected = [(0, 512), (32_768 + 512, 1024), (1536, 1024), (32_768 + 2560, 512)];
+        assert_eq!(parts(woven), expected);
+        let within: Vec<_> = woven.parts_within(100, 1000).map(place).collect();
+        assert_eq!(within, [(100, 412), (32_768 + 512, 588)]);
+        let within: Vec<_> = woven.parts_within(2048, 9000).map(place).collect();
+        assert_eq!(within, [(2048, 512), (32_768 + 2560, 512)]);
+        let all = MappedBytes::woven(64 * 512, (first, 0), (other, 512), u64::MAX);
+        assert_eq!(parts(all), [(32_768, 64 * 512)]);
     }
 }

@@ -319,7 +319,8 @@ impl<S: Storages + ?Sized, const SLOTS: usize> Blocking<'_, '_, S, SLOTS> {
                 }
                 Output::Mapped { depth, run, .. } => mapped = Some((depth, run)),
                 Output::Done { result, .. } => done = Some(result),
-                Output::NotesSealed | Output::NotesDurable => {}
+                // Weaves nobody asked for.
+                Output::NotesSealed | Output::NotesDurable | Output::Weave(_) => {}
             }
         }
         Answer(done, mapped)

@@ -5,7 +5,7 @@ use aoe_host::server::io::{IoDriver, Job, Memory, Run, Started};
 use aoe_host::server::{DiskSpec, Durability, Edge, LeftOverlay, Opened, Report, Server};
 use aoe_proto::{Address, Mac, TargetState};
 use cow_core::blocking::{part, part_mut};
-use cow_core::engine::{Buffer, IoFailure, Kind, Note, Operation};
+use cow_core::engine::{Buffer, IoFailure, Kind, Note, Operation, Weave};
 use cow_core::fault::Machine;
 use cow_core::format::{Layer, Top, native, raw};
 use cow_core::identity::{LayerId, ParentIdentity};
@@ -33,6 +33,10 @@ pub struct Traffic {
     pub page_bytes: u64,
     /// Syncs.
     pub syncs: u64,
+    /// Notes, and how often some were kept.
+    pub notes: u64,
+    /// See `notes`.
+    pub note_calls: u64,
     /// Everything else.
     pub others: u64,
 }
@@ -98,6 +102,20 @@ impl MemoryEdge {
 }
 
 impl IoDriver for MemoryEdge {
+    fn start_weave(&mut self, _job: Job, weave: &Weave, buf: &mut [u8]) -> Started {
+        self.traffic.reads += 2;
+        for run in weave.runs() {
+            let strand = weave.strands[usize::from(run.is_second)];
+            let (lead, len) = (u64::from(run.first) * 512, u64::from(run.sectors) * 512);
+            let storage = &self.storages[strand.storage.0 as usize];
+            let at = usize::try_from(strand.offset + lead).expect("inside the storage");
+            let from = part(&storage[at..], 0, len).expect("inside the storage");
+            let at = run.first * 512;
+            part_mut(buf, at, len).expect("inside the buffer").copy_from_slice(from);
+        }
+        Some(Ok(()))
+    }
+
     fn start(
         &mut self,
         _job: Job,
@@ -143,7 +161,9 @@ impl Edge for MemoryEdge {
     fn left_overlay(&mut self, _disk: u32, _spec: &DiskSpec) -> LeftOverlay {
         LeftOverlay::None
     }
-    fn note(&mut self, _disk: u32, _note: Note) -> Result<(), IoFailure> {
+    fn note(&mut self, _disk: u32, notes: &[Note]) -> Result<(), IoFailure> {
+        self.traffic.notes += notes.len() as u64;
+        self.traffic.note_calls += 1;
         Ok(())
     }
     fn notes_sealed(&mut self, _disk: u32) {}

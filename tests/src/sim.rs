@@ -7,7 +7,7 @@
 use cow_core::blocking::{part, part_mut};
 use cow_core::engine::{
     Buffer, Durability, Engine, Failure, IoFailure, Kind, Lent, Note, Operation, Output, Request,
-    RequestId, Ticket,
+    RequestId, Ticket, Weave,
 };
 use cow_core::fault::{Change, Dice, FaultError, FaultyStorage, Machine, OperationId};
 use cow_core::format::{IndexEntry, Layer, Top};
@@ -35,6 +35,7 @@ struct Active {
 #[derive(Debug)]
 enum Work {
     Read,
+    Weave(Weave),
     Change { id: OperationId, result: Result<(), FaultError>, bytes: Vec<u8> },
     Note(Note),
 }
@@ -339,6 +340,7 @@ impl<'a, 'p> Sim<'a, 'p> {
         let now = self.machine.events();
         let c = &mut self.chains[chain];
         let id = RequestId(c.submitted);
+        c.engine.set_weaving(c.submitted % 2 == 0);
         if c.engine.submit(id, request).is_err() {
             return false;
         }
@@ -384,6 +386,10 @@ impl<'a, 'p> Sim<'a, 'p> {
         let now = self.machine.events();
         match output {
             Output::Operation(operation) => self.begin(chain, operation)?,
+            Output::Weave(weave) => {
+                let (ticket, work) = (weave.ticket, Work::Weave(weave));
+                self.flying.push(Flying { chain, ticket, operation: None, watched: 0, work });
+            }
             Output::Fill { id, offset, len } => {
                 let late = self.dice.chance(50);
                 let active = find(&mut c.active, id)?;
@@ -494,6 +500,7 @@ impl<'a, 'p> Sim<'a, 'p> {
                 let o = operation.ok_or("a read without operation")?;
                 result = self.read(chain, &o)?;
             }
+            Work::Weave(weave) => result = self.read_woven(chain, &weave)?,
             Work::Change { id, result: outcome, bytes } => {
                 let o = operation.ok_or("a change without operation")?;
                 if let Buffer::Page { page, offset } = o.buffer
@@ -540,6 +547,29 @@ impl<'a, 'p> Sim<'a, 'p> {
         let target = target.ok_or("a buffer that went away")?;
         storage.read_at(o.offset, target).map_err(|e| format!("{o:?}: {e}"))?;
         self.watch.read(o.storage.0, o.offset, target);
+        Ok(Ok(()))
+    }
+
+    /// A weave, run by run.
+    fn read_woven(&mut self, chain: usize, weave: &Weave) -> Result<Result<(), IoFailure>, String> {
+        if weave.runs().map(|run| run.sectors).sum::<u32>() != weave.sectors {
+            return Err(format!("{weave:?}: its runs are something else"));
+        }
+        for run in weave.runs() {
+            let strand = weave.strands[usize::from(run.is_second)];
+            let lead = run.first * u32::try_from(SECTOR).expect("small");
+            let o = Operation {
+                storage: strand.storage,
+                kind: Kind::Read,
+                offset: strand.offset + u64::from(lead),
+                len: u64::from(run.sectors) * SECTOR as u64,
+                buffer: Buffer::Request { id: weave.id, offset: weave.buffer_offset + lead },
+                ticket: weave.ticket,
+            };
+            if let Err(failure) = self.read(chain, &o)? {
+                return Ok(Err(failure));
+            }
+        }
         Ok(Ok(()))
     }
 

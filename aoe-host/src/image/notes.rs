@@ -1,8 +1,9 @@
 //! Notes of what `writeback` acknowledged and did not publish yet: they outlive the process, not
 //! the power. `docs/NOTES.md` describes the file.
 //!
-//! 1. A note is in the file before its write is acknowledged; one system call appends it, and a
-//!    record that was cut by the death of the process is not a record.
+//! 1. A note is in the file before its write is acknowledged; one system call appends those of
+//!    writes that ended together, and a record that was cut by the death of the process is not a
+//!    record.
 //! 2. Notes are taken up only by the overlay, the epoch, the session and the boot that made them.
 //! 3. What was noted before a seal is dropped only after the commit that publishes it is durable.
 
@@ -81,6 +82,8 @@ pub struct NoteLog {
     /// Where the next record goes, and where the sealed ones end.
     end: u64,
     sealed: Option<u64>,
+    /// Of the notes that were appended last: the memory is used again.
+    records: Vec<u8>,
 }
 
 impl NoteLog {
@@ -93,7 +96,15 @@ impl NoteLog {
         prepare_directory(directory)?;
         let path = directory.join(format!("{}.notes", id.layer));
         let boot = boot_id()?;
-        Ok(Self { id, path, boot, file: None, end: HEADER_LEN as u64, sealed: None })
+        Ok(Self {
+            id,
+            path,
+            boot,
+            file: None,
+            end: HEADER_LEN as u64,
+            sealed: None,
+            records: Vec::new(),
+        })
     }
 
     /// Whether an earlier process left notes, without touching them or making anything.
@@ -142,17 +153,30 @@ impl NoteLog {
         Ok(notes)
     }
 
-    /// Keeps a note. When this returns, it outlives the process.
+    /// Keeps notes. When this returns, they outlive the process.
     ///
     /// # Errors
-    /// The system's, such as no room; the note is not kept then.
-    pub fn append(&mut self, note: &Note) -> Result<()> {
-        let record = record_of(note, &self.id.layer, self.end);
-        let end = self.end;
-        let file = self.file()?;
-        let written = file.write_all_at(&record, end);
-        written.map_err(|e| HostError::io(e, "keep a note in").path(&self.path))?;
-        self.end = end.saturating_add(RECORD_LEN as u64);
+    /// The system's, such as no room; none of the notes is kept then.
+    pub fn append(&mut self, notes: &[Note]) -> Result<()> {
+        let mut end = self.end;
+        let mut records = core::mem::take(&mut self.records);
+        records.clear();
+        for note in notes {
+            records.extend_from_slice(&record_of(note, &self.id.layer, end));
+            end = end.saturating_add(RECORD_LEN as u64);
+        }
+        let at = self.end;
+        let written = self.file().and_then(|file| {
+            file.write_all_at(&records, at).map_err(|e| {
+                // The first few may be there. Behind those that take their place they would be later
+                // than what came after them.
+                let _cut = file.set_len(at);
+                HostError::io(e, "keep notes")
+            })
+        });
+        self.records = records;
+        written.map_err(|e| e.path(&self.path))?;
+        self.end = end;
         Ok(())
     }
 

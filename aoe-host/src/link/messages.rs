@@ -8,9 +8,14 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use super::OutFrame;
+use crate::mapped::MappedBytes;
 
 /// Frames of one call: see `BATCH_FRAMES` of the server for why it is a small number.
 pub(super) const MESSAGES_MAX: usize = 16;
+
+/// Parts of all frames of one call: for a header and 17 sectors by turns, as many as a jumbo frame has,
+/// in each.
+const PARTS_MAX: usize = MESSAGES_MAX * 18;
 
 /// Room for [`MESSAGES_MAX`] frames.
 #[derive(Debug)]
@@ -88,27 +93,48 @@ impl Inbox {
     }
 }
 
-/// Sends frames, at most [`MESSAGES_MAX`], in order. Returns how many left: fewer than there are
-/// if one could not; the next call with that one first says why.
+/// Sends frames, at most [`MESSAGES_MAX`] and as many as there is room for their parts, in order.
+/// Returns how many left: fewer than there are if one could not; the next call with that one first
+/// says why.
 ///
 /// # Errors
 /// That of the first frame.
 pub(super) fn send(socket: impl AsFd, frames: &[OutFrame<'_>]) -> io::Result<usize> {
-    send_vectors(
-        socket,
-        frames.iter().map(|frame| {
-            [
-                libc::iovec {
-                    iov_base: frame.head.as_ptr().cast_mut().cast(),
-                    iov_len: frame.head.len(),
-                },
-                frame.tail.map_or(EMPTY_PART, |tail| libc::iovec {
-                    iov_base: tail.start().cast_mut().cast(),
-                    iov_len: tail.len(),
-                }),
-            ]
-        }),
-    )
+    let mut parts = [EMPTY_PART; PARTS_MAX];
+    let mut counts = [0; MESSAGES_MAX];
+    let (mut used, mut taken) = (0, 0);
+    for (frame, parts_of_frame) in frames.iter().zip(&mut counts) {
+        let head = (frame.head.as_ptr(), frame.head.len());
+        let tail = frame.tail.into_iter().flat_map(MappedBytes::parts);
+        let tail = tail.map(|part| (part.start(), part.len()));
+        let mut left = parts.get_mut(used..).unwrap_or_default().iter_mut();
+        let mut count = 0;
+        let mut fits = true;
+        for (start, len) in core::iter::once(head).chain(tail) {
+            let Some(part) = left.next() else {
+                fits = false;
+                break;
+            };
+            *part = libc::iovec { iov_base: start.cast_mut().cast(), iov_len: len };
+            count += 1;
+        }
+        if !fits && taken > 0 {
+            break;
+        }
+        // Of a frame by itself that has too many parts, which none of ours has, the rest is missing.
+        *parts_of_frame = count;
+        used += count;
+        taken += 1;
+    }
+    let mut messages = no_messages();
+    let mut rest = parts.as_mut_slice();
+    for (message, count) in messages.iter_mut().zip(counts).take(taken) {
+        let (own, behind) = rest.split_at_mut_checked(count).unwrap_or_default();
+        rest = behind;
+        message.msg_hdr.msg_iov = own.as_mut_ptr();
+        message.msg_hdr.msg_iovlen = own.len() as _;
+    }
+    send_messages(socket, &mut messages, taken)
 }
 
 /// As [`send`], with frames that lie in memory in `P` parts.
@@ -141,6 +167,15 @@ fn send_vectors<const P: usize>(
         message.msg_hdr.msg_iovlen = P as _;
         count += 1;
     }
+    send_messages(socket, &mut messages, count)
+}
+
+/// Sends the first `count` messages, whose parts the caller keeps until this returns.
+fn send_messages(
+    socket: impl AsFd,
+    messages: &mut [libc::mmsghdr; MESSAGES_MAX],
+    count: usize,
+) -> io::Result<usize> {
     // SAFETY: as many messages as there are frames point to parts and frames that outlive the
     // call, which reads them only; everything else in them is null or 0.
     let sent = unsafe {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard};
 
 use aoe_proto::{Address, Mac, TargetState};
-use cow_core::engine::{IoFailure, Note, Operation};
+use cow_core::engine::{IoFailure, Note, Operation, Weave};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::clients_file::SharedRegistry;
@@ -233,6 +233,14 @@ impl IoDriver for HostedEdge {
         self.driver.lend(operation)
     }
 
+    fn lend_weave(&mut self, weave: &Weave) -> Option<MappedBytes> {
+        self.driver.lend_weave(weave)
+    }
+
+    fn start_weave(&mut self, job: Job, weave: &Weave, buf: &mut [u8]) -> Started {
+        self.driver.start_weave(job, weave, buf)
+    }
+
     fn start(
         &mut self,
         job: Job,
@@ -307,9 +315,9 @@ impl Edge for HostedEdge {
         }
     }
 
-    fn note(&mut self, disk: u32, note: Note) -> core::result::Result<(), IoFailure> {
+    fn note(&mut self, disk: u32, notes: &[Note]) -> core::result::Result<(), IoFailure> {
         match self.attachments.get_mut(&disk).and_then(|a| a.notes.as_mut()) {
-            Some(log) => log.append(&note).map_err(|error| {
+            Some(log) => log.append(notes).map_err(|error| {
                 self.log.error(&error.report());
                 IoFailure::Full
             }),

@@ -456,6 +456,7 @@ impl<'m> Running<'m> {
         self.server.tick(now, &mut self.edge);
         self.edge.write_states(now, false);
         self.transmit();
+        more |= self.server.is_holding();
         if !self.server.is_lending() {
             self.edge.driver.settle(now);
         }

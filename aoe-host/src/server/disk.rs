@@ -131,7 +131,8 @@ impl Disk {
         sectors: u64,
     ) -> Option<Self> {
         let target = Target::new(spec.target).ok().filter(|t| t.config().sectors == sectors)?;
-        let engine = Engine::new(None, sectors, spec.durability)?;
+        let mut engine = Engine::new(None, sectors, spec.durability)?;
+        engine.set_weaving(true);
         let presence = match spec.overlay {
             Overlay::None => Presence::None,
             Overlay::File(_) => Presence::Pristine,

@@ -1,6 +1,6 @@
 //! The seam between the server loop and storage: operations out, outcomes back.
 
-use cow_core::engine::{Buffer, IoFailure, Operation, Ticket};
+use cow_core::engine::{Buffer, IoFailure, Operation, Ticket, Weave};
 
 use crate::mapped::MappedBytes;
 
@@ -30,6 +30,12 @@ impl Job {
     /// Of an operation that the engine of `disk` asked for.
     pub(super) fn of(disk: u32, operation: &Operation) -> Self {
         Self { disk, ticket: operation.ticket, buffer: operation.buffer }
+    }
+
+    /// Of a weave, likewise.
+    pub(super) fn of_weave(disk: u32, weave: &Weave) -> Self {
+        let buffer = Buffer::Request { id: weave.id, offset: weave.buffer_offset };
+        Self { disk, ticket: weave.ticket, buffer }
     }
 }
 
@@ -69,6 +75,15 @@ pub trait IoDriver {
         let _: &Operation = operation;
         None
     }
+
+    /// As [`lend`](Self::lend), of sectors that lie in two places by turns.
+    fn lend_weave(&mut self, weave: &Weave) -> Option<MappedBytes> {
+        let _: &Weave = weave;
+        None
+    }
+
+    /// As [`start`](Self::start): fills `buf`, which is as long as the weave.
+    fn start_weave(&mut self, job: Job, weave: &Weave, buf: &mut [u8]) -> Started;
 
     /// Performs `operation`. `Some` if it ended; `None` if its outcome will be reported to the
     /// server with `job` later (the memory is then not touched any more: a later read brings its

@@ -23,6 +23,8 @@ mod demux;
 mod disk;
 mod frames;
 pub mod io;
+mod lending;
+mod noting;
 mod requests;
 mod run;
 mod status;
@@ -47,6 +49,8 @@ use adjacent::Adjacent;
 use demux::Way;
 use disk::Disk;
 use frames::Frames;
+use lending::Lending;
+use noting::Noting;
 use requests::Requests;
 
 use crate::link::OutFrame;
@@ -81,11 +85,11 @@ pub trait Edge: IoDriver {
     /// then.
     fn left_overlay(&mut self, disk: u32, spec: &DiskSpec) -> LeftOverlay;
 
-    /// Keeps a note of `disk` so that it outlives the process.
+    /// Keeps notes of `disk`, at least one, so that they outlive the process.
     ///
     /// # Errors
-    /// When it cannot be kept; the write is then not acknowledged.
-    fn note(&mut self, disk: u32, note: Note) -> Result<(), IoFailure>;
+    /// When they cannot be kept; the writes are then not acknowledged.
+    fn note(&mut self, disk: u32, notes: &[Note]) -> Result<(), IoFailure>;
 
     /// Notes so far belong to the commit that begins now.
     fn notes_sealed(&mut self, disk: u32);
@@ -290,6 +294,9 @@ pub struct Server<'m> {
     frames: Frames,
     /// Empty between the turns of disks.
     adjacent: Adjacent,
+    /// Likewise.
+    noting: Noting,
+    lending: Lending,
     allow: Vec<Mac>,
     totals: Totals,
     now: Duration,
@@ -317,6 +324,8 @@ impl<'m> Server<'m> {
             requests: Requests::default(),
             frames: Frames::default(),
             adjacent: Adjacent::default(),
+            noting: Noting::default(),
+            lending: Lending::default(),
             allow,
             totals: Totals::default(),
             now: Duration::ZERO,
@@ -405,6 +414,7 @@ impl<'m> Server<'m> {
             }
         }
         self.frames.clear_outbox();
+        self.lending.sent();
     }
 
     /// An operation that was started earlier has ended.

@@ -3,20 +3,25 @@
 
 use std::sync::Arc;
 
-use cow_core::engine::{Buffer, Failure, IoFailure, Kind, Lent, Operation, Output, RequestId};
-use cow_core::format::{IndexEntry, Layer};
-use cow_core::pages::PagePool;
+use cow_core::engine::{
+    Buffer, Failure, IoFailure, Kind, Lent, Operation, Output, RequestId, Weave,
+};
+use cow_core::format::{IndexEntry, Layer, Map};
+use cow_core::pages::{PagePool, StorageKey};
 
 use super::adjacent::Adjacent;
 use super::disk::{Disk, OWN};
 use super::frames::Frames;
 use super::io::{Completion, Job, Memory, RUN_PIECES_MAX, Run, Started};
+use super::lending::Lending;
+use super::noting::Noting;
 use super::requests::{Asked, Requests};
 use super::{Edge, Report, Server};
 
 impl Server<'_> {
     /// Does everything that can be done now. Answers wait for [`send`](Self::send).
     pub fn run(&mut self, edge: &mut impl Edge) {
+        self.release_held(edge);
         let mut may_press = true;
         loop {
             while let Some(number) = self.active.pop() {
@@ -101,6 +106,8 @@ impl Server<'_> {
             requests: &mut self.requests,
             frames: &mut self.frames,
             adjacent: &mut self.adjacent,
+            noting: &mut self.noting,
+            lending: &mut self.lending,
             edge,
         };
         loop {
@@ -121,6 +128,37 @@ impl Server<'_> {
             edge.report(Report::ReadOnly { disk: &disk.spec.label });
         }
         progressed
+    }
+
+    /// Performs the changes that waited for answers to leave.
+    fn release_held(&mut self, edge: &mut impl Edge) {
+        if !self.lending.is_holding() {
+            return;
+        }
+        for (number, operation) in self.lending.release() {
+            let disk = self.disks.get_mut(number as usize).and_then(Option::as_deref_mut);
+            let Some(disk) = disk else { continue };
+            disk.under_way = disk.under_way.saturating_sub(1);
+            disk.ended = true;
+            let mut turn = Turn {
+                disk,
+                number,
+                pool: &mut self.pool,
+                requests: &mut self.requests,
+                frames: &mut self.frames,
+                adjacent: &mut self.adjacent,
+                noting: &mut self.noting,
+                lending: &mut self.lending,
+                edge,
+            };
+            turn.perform(&operation);
+            self.activate(number);
+        }
+    }
+
+    /// Some change waits for an answer to leave: there is more to do behind [`send`](Self::send).
+    pub fn is_holding(&self) -> bool {
+        self.lending.is_holding()
     }
 
     /// Brings the bytes of a read that ended later to where they belong, and tells the engine.
@@ -171,26 +209,30 @@ struct Turn<'t, 'p, E> {
     requests: &'t mut Requests,
     frames: &'t mut Frames,
     adjacent: &'t mut Adjacent,
+    noting: &'t mut Noting,
+    lending: &'t mut Lending,
     edge: &'t mut E,
 }
 
 impl<E: Edge> Turn<'_, '_, E> {
     /// Does what the engine asks for until it asks for nothing. False if it did not ask at all.
     ///
-    /// Writes wait for those that follow them until no request goes on by itself. A commit begins
-    /// only when none waits, so that it covers what it would without this.
+    /// Writes and notes wait for those that follow them until no request goes on by itself. A commit
+    /// begins only when none waits, so that it covers what it would without this.
     fn poll_all(&mut self) -> bool {
         let mut any = false;
         loop {
             let lent = &mut lend(self.pool, &self.disk.layers, &mut self.disk.index);
-            let output = if self.adjacent.is_empty() {
+            let nothing_waits = self.adjacent.is_empty() && self.noting.is_empty();
+            let output = if nothing_waits {
                 self.disk.engine.poll(lent)
             } else {
                 self.disk.engine.poll_requests(lent)
             };
             match output {
                 Some(output) => self.obey(output),
-                None if self.adjacent.is_empty() => return any,
+                None if nothing_waits => return any,
+                None if self.adjacent.is_empty() => self.keep_notes(),
                 None => self.write_adjacent(),
             }
             any = true;
@@ -199,6 +241,10 @@ impl<E: Edge> Turn<'_, '_, E> {
 
     fn obey(&mut self, output: Output) {
         match output {
+            Output::Operation(o) if self.lending.is_disturbed_by(&o) => {
+                self.lending.hold(self.number, o);
+                self.disk.under_way += 1;
+            }
             Output::Operation(o) if Adjacent::may_wait(&o) => {
                 if !self.adjacent.takes(&o) {
                     self.write_adjacent();
@@ -206,6 +252,7 @@ impl<E: Edge> Turn<'_, '_, E> {
                 self.adjacent.push(o);
             }
             Output::Operation(o) => self.perform(&o),
+            Output::Weave(weave) => self.weave(&weave),
             Output::Done { id, result } => {
                 finish(self.disk, id, result, self.requests, self.frames, self.edge);
             }
@@ -216,9 +263,10 @@ impl<E: Edge> Turn<'_, '_, E> {
                 }
             }
             Output::Note { note, ticket } => {
-                let job = Job { disk: self.number, ticket, buffer: Buffer::None };
-                let kept = self.edge.note(self.number, note);
-                complete(self.disk, self.pool, job, kept);
+                self.noting.push(note, ticket);
+                if self.noting.is_full() {
+                    self.keep_notes();
+                }
             }
             Output::NotesSealed => {
                 // Notes that are still being taken up are not in this commit: keep all until the
@@ -242,6 +290,7 @@ impl<E: Edge> Turn<'_, '_, E> {
     fn perform(&mut self, o: &Operation) {
         let job = Job::of(self.number, o);
         if lent(o, self.requests, self.edge) {
+            self.lend(o.storage, o.offset, o.len);
             complete(self.disk, self.pool, job, Ok(()));
             return;
         }
@@ -250,6 +299,56 @@ impl<E: Edge> Turn<'_, '_, E> {
             None => Some(Err(IoFailure::Medium)),
         };
         self.started(job, started);
+    }
+
+    /// Fills a buffer from two storages, or has the answer sent from both.
+    fn weave(&mut self, weave: &Weave) {
+        let job = Job::of_weave(self.number, weave);
+        let Some(pending) = self.requests.get_mut(weave.id) else { return };
+        let whole = weave.buffer_offset == 0 && pending.range.bytes() == weave.len_bytes();
+        let may_lend = whole && pending.asked == Asked::Read;
+        if may_lend && self.requests.lend {
+            let tail = self.edge.lend_weave(weave);
+            if tail.is_some()
+                && let Some(pending) = self.requests.get_mut(weave.id)
+            {
+                pending.buf.tail = tail;
+                self.requests.lent += 1;
+                for (strand, is_second) in weave.strands.iter().zip([false, true]) {
+                    let (first, sectors) = weave.span(is_second);
+                    let start = strand.offset.saturating_add(u64::from(first) * 512);
+                    self.lend(strand.storage, start, u64::from(sectors) * 512);
+                }
+                complete(self.disk, self.pool, job, Ok(()));
+                return;
+            }
+        }
+        let pending = self.requests.get_mut(weave.id);
+        let buf = pending.and_then(|p| p.data_mut(weave.buffer_offset, weave.len_bytes()));
+        let started = match buf {
+            Some(buf) => self.edge.start_weave(job, weave, buf),
+            None => Some(Err(IoFailure::Medium)),
+        };
+        self.started(job, started);
+    }
+
+    /// Remembers that an answer will be sent from there, if that may change before.
+    fn lend(&mut self, storage: StorageKey, start: u64, len: u64) {
+        if self.disk.engine.overlay().is_some_and(|top| top.storage() == storage) {
+            self.lending.add(storage, start, len);
+        }
+    }
+
+    /// Has the notes kept that wait.
+    fn keep_notes(&mut self) {
+        let kept = self.edge.note(self.number, self.noting.notes());
+        let mut at = 0;
+        while let Some(ticket) = self.noting.ticket(at) {
+            let job = Job { disk: self.number, ticket, buffer: Buffer::None };
+            complete(self.disk, self.pool, job, kept);
+            at += 1;
+        }
+        self.noting.clear();
     }
 
     fn started(&mut self, job: Job, started: Started) {

@@ -10,15 +10,17 @@
 //!    never keeps a read waiting.
 //! 4. With direct I/O everything is done by threads.
 //! 5. Compressed units are unpacked by threads; a part of one that is at hand is copied at once.
-//! 6. What is read again and again of frozen files is lent from mappings: see `windows`.
-//! 7. A sync covers every write whose end was reported before it was started: such writes are in
+//! 6. What is read again and again is lent from mappings: see `windows`.
+//! 7. Sectors that lie in two files by turns are read with one call for each of them.
+//! 8. A sync covers every write whose end was reported before it was started: such writes are in
 //!    the page cache, or on the device, by then.
 
 use core::time::Duration;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use cow_core::engine::{IoFailure, Kind, Operation};
+use cow_core::engine::{IoFailure, Kind, Operation, WEAVE_SECTORS_MAX, Weave};
+use cow_core::pages::StorageKey;
 use cow_core::storage::ReadStorage;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
@@ -30,6 +32,12 @@ use super::{FileStorage, FileTable, StorageError};
 use crate::error::Result;
 use crate::mapped::MappedBytes;
 use crate::server::io::{Completion, IoDriver, Job, Memory, Run, Started};
+
+/// The longest weave.
+const SCRATCH_LEN: usize = 64 * SECTOR_LEN;
+const _: () = assert!(WEAVE_SECTORS_MAX == 64, "the longest weave fits");
+
+const SECTOR_LEN: usize = 512;
 
 /// How many threads a [`HostedDriver`] has at most. They are started when they are needed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -54,6 +62,8 @@ impl Default for WorkerCounts {
 pub struct HostedDriver {
     files: FileTable,
     windows: Windows,
+    /// Where the second strand of a weave is read to.
+    scratch: Box<[u8]>,
     under_way: usize,
     outcomes: Receiver<Completion>,
     report: Sender<Completion>,
@@ -73,6 +83,7 @@ impl HostedDriver {
         Ok(Self {
             files: FileTable::new(),
             windows: Windows::new(),
+            scratch: vec![0; SCRATCH_LEN].into_boxed_slice(),
             under_way: 0,
             outcomes,
             report,
@@ -154,6 +165,51 @@ impl HostedDriver {
 }
 
 impl HostedDriver {
+    /// Reads both strands of a weave if that does not block: the first to its place, the second beside
+    /// it, whose sectors then go between.
+    fn read_woven_now(
+        &mut self,
+        [first, second]: &[FileStorage; 2],
+        weave: &Weave,
+        buf: &mut [u8],
+    ) -> Option<()> {
+        let span = Span::of(weave, false)?;
+        let into = buf.get_mut(span.at..)?.get_mut(..span.len)?;
+        let Now::Done = first.read_now(span.offset, into) else { return None };
+        self.windows.found(first, span.offset, span.len);
+        let span = Span::of(weave, true)?;
+        let beside = self.scratch.get_mut(span.at..)?.get_mut(..span.len)?;
+        let Now::Done = second.read_now(span.offset, beside) else { return None };
+        self.windows.found(second, span.offset, span.len);
+        for run in weave.runs().filter(|run| run.is_second) {
+            let at = run.first as usize * SECTOR_LEN;
+            let len = run.sectors as usize * SECTOR_LEN;
+            let from = self.scratch.get(at..)?.get(..len)?;
+            buf.get_mut(at..)?.get_mut(..len)?.copy_from_slice(from);
+        }
+        Some(())
+    }
+
+    /// Has a weave read by a thread, run by run.
+    fn weave_later(&mut self, job: Job, files: [FileStorage; 2], weave: Weave) {
+        self.under_way = self.under_way.saturating_add(1);
+        let report = self.report.clone();
+        self.data.run(Box::new(move || {
+            let mut data = vec![0; usize::try_from(weave.len_bytes()).unwrap_or(0)];
+            let result = weave.runs().try_for_each(|run| {
+                let [first, second] = &files;
+                let [strand, other] = &weave.strands;
+                let (file, strand) = if run.is_second { (second, other) } else { (first, strand) };
+                let (lead, len) =
+                    (run.first as usize * SECTOR_LEN, run.sectors as usize * SECTOR_LEN);
+                let part = data.get_mut(lead..).and_then(|rest| rest.get_mut(..len));
+                file.read_at(strand.offset.saturating_add(lead as u64), part.unwrap_or_default())
+            });
+            let result = outcome(result);
+            let _unread = report.send(Completion { job, result, data: Some(data) });
+        }));
+    }
+
     /// Has a run written by a thread.
     fn run_later(&mut self, run: &Run<'_>, file: FileStorage, offset: u64) {
         let data = run.data.concat();
@@ -182,6 +238,32 @@ impl IoDriver for HostedDriver {
     fn lend(&mut self, operation: &Operation) -> Option<MappedBytes> {
         let file = self.files.get(operation.storage)?;
         self.windows.lend(file, operation.offset, usize::try_from(operation.len).ok()?)
+    }
+
+    fn lend_weave(&mut self, weave: &Weave) -> Option<MappedBytes> {
+        let mut lend = |is_second| {
+            let span = Span::of(weave, is_second)?;
+            let lent = self.windows.lend(self.files.get(span.storage)?, span.offset, span.len)?;
+            Some((lent, span.at))
+        };
+        let (first, second) = (lend(false)?, lend(true)?);
+        let len = usize::try_from(weave.len_bytes()).ok()?;
+        Some(MappedBytes::woven(len, first, second, weave.second))
+    }
+
+    fn start_weave(&mut self, job: Job, weave: &Weave, buf: &mut [u8]) -> Started {
+        let files = weave.strands.map(|strand| self.files.get(strand.storage).cloned());
+        let ([Some(first), Some(second)], true) = (files, buf.len() as u64 == weave.len_bytes())
+        else {
+            return Some(Err(IoFailure::Medium));
+        };
+        let files = [first, second];
+        if self.read_woven_now(&files, weave, buf).is_none() {
+            // Also after a failure, which may be one of bytes in between that nobody asked for.
+            self.weave_later(job, files, *weave);
+            return None;
+        }
+        Some(Ok(()))
     }
 
     fn start(&mut self, job: Job, operation: &Operation, memory: Memory<'_>) -> Started {
@@ -242,6 +324,27 @@ impl IoDriver for HostedDriver {
         started.fill(None);
         let file = file.clone();
         self.run_later(run, file, first.offset);
+    }
+}
+
+/// From the first to the last sector of a strand.
+struct Span {
+    storage: StorageKey,
+    /// Bytes from the beginning of the weave.
+    at: usize,
+    /// Byte of the storage.
+    offset: u64,
+    /// In bytes.
+    len: usize,
+}
+
+impl Span {
+    fn of(weave: &Weave, is_second: bool) -> Option<Self> {
+        let strand = weave.strands.get(usize::from(is_second))?;
+        let (first, sectors) = weave.span(is_second);
+        let at = first as usize * SECTOR_LEN;
+        let offset = strand.offset.checked_add(at as u64)?;
+        Some(Self { storage: strand.storage, at, offset, len: sectors as usize * SECTOR_LEN })
     }
 }
 

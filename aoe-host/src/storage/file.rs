@@ -113,8 +113,8 @@ struct Inner {
     start: u64,
     len: Option<u64>,
     is_device: bool,
-    /// Who it is, if nobody writes to it through this: its pages may be lent.
-    frozen: Option<FileKey>,
+    /// Who it is, if its pages may be lent.
+    lendable: Option<FileKey>,
     direct: Option<Direct>,
     read_policy: AtomicU8,
     last_failure: Mutex<Option<StorageError>>,
@@ -123,6 +123,17 @@ struct Inner {
 /// Magic numbers of the file systems without a medium behind the page cache (`linux/magic.h`).
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const RAMFS_MAGIC: i64 = 0x8584_58f6;
+
+/// File systems on which calls and mappings of a file that is written meet in one page cache. Elsewhere
+/// (network file systems, FUSE) that depends on how they are mounted.
+const ONE_CACHE: [i64; 6] = [
+    TMPFS_MAGIC,
+    RAMFS_MAGIC,
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // XFS
+    0x9123_683e, // Btrfs
+    0xf2f5_2010, // F2FS
+];
 
 /// Unit of direct access to files: what every file system in use accepts.
 const DIRECT_UNIT: u64 = 4096;
@@ -172,10 +183,12 @@ impl FileStorage {
         let magic = rustix::fs::fstatfs(&file).map_err(failed("examine"))?.f_type;
         let in_memory = !is_device && (magic == TMPFS_MAGIC || magic == RAMFS_MAGIC);
         let policy = if in_memory { ReadPolicy::Inline } else { ReadPolicy::NoWait };
-        let frozen = options.access == Access::ReadOnly && !options.direct;
-        let about = frozen.then(|| file.metadata()).transpose();
+        // What is written must be seen in the mapping: so it is where both are the page cache.
+        let read_only = options.access == Access::ReadOnly;
+        let lendable = !options.direct && (read_only || ONE_CACHE.contains(&magic) && !is_device);
+        let about = lendable.then(|| file.metadata()).transpose();
         let about = about.map_err(|e| HostError::io(e, "examine").path(path))?;
-        let frozen = about.map(|about| FileKey::from_metadata(&about));
+        let lendable = about.map(|about| FileKey::from_metadata(&about));
         let storage = Self {
             inner: Arc::new(Inner {
                 direct: direct_of(&file, is_device, options.direct).map_err(failed("examine"))?,
@@ -184,7 +197,7 @@ impl FileStorage {
                 start: window.offset_bytes,
                 len: window.len_bytes,
                 is_device,
-                frozen,
+                lendable,
                 read_policy: AtomicU8::new(policy as u8),
                 last_failure: Mutex::new(None),
             }),
@@ -212,7 +225,7 @@ impl FileStorage {
                 start: 0,
                 len: None,
                 is_device: inner.is_device,
-                frozen: inner.frozen,
+                lendable: inner.lendable,
                 direct,
                 read_policy: AtomicU8::new(inner.read_policy.load(Ordering::Relaxed)),
                 last_failure: Mutex::new(None),
@@ -298,12 +311,12 @@ impl FileStorage {
     }
 
     /// Who the file is and where in it a range lies, if the file may be mapped and the range is inside.
-    pub(super) fn frozen_at(&self, offset: u64, len: u64) -> Option<(FileKey, u64)> {
+    pub(super) fn lendable_at(&self, offset: u64, len: u64) -> Option<(FileKey, u64)> {
         let inner = &*self.inner;
         let end = offset.checked_add(len)?;
         let inside = inner.len.is_none_or(|window| end <= window);
         let start = offset.checked_add(inner.start).filter(|_| inside)?;
-        inner.frozen.map(|file| (file, start))
+        inner.lendable.map(|file| (file, start))
     }
 
     /// Reads if that does not block. Allocates nothing.

@@ -1,16 +1,18 @@
-//! Parts of frozen files that are read again and again, mapped: the data of an answer then go from
+//! Parts of files that are read again and again, mapped: the data of an answer then go from
 //! the page cache to the wire with one copy and no search of the page cache.
 //!
-//! 1. Only files that nobody here writes to are mapped, in windows of [`WINDOW_LEN`], after
-//!    [`HOT`] reads of a window, and at most 512 windows. What of them is in memory
-//!    counts as resident, and is the page cache itself, not a copy.
+//! 1. Files are mapped in windows of [`WINDOW_LEN`], after [`HOT`] reads of a window, and at most
+//!    512 windows. What of them is in memory counts as resident, and is the page cache itself, not a
+//!    copy: what is written to a file is seen in its mapping, on the file systems where
+//!    [`FileStorage::lendable_at`] allows it.
 //! 2. This process never looks at mapped bytes: a page that cannot be read (the file was cut
 //!    short, the medium fails) would end it by a signal. The kernel meets it while sending and
 //!    says `EFAULT`; the frame is lost, [`Windows::doubt`] has every page looked for again, and
 //!    the initiator's retransmission is served by a read, which has an error to tell.
 //! 3. A page is lent after a read found it in memory. One that was dropped since is read again
 //!    while sending, which holds up the loop: after such a major fault every page is doubted.
-//! 4. What was lent is good until [`Windows::settle`], the only place that unmaps.
+//! 4. What was lent is good until [`Windows::settle`], the only place that unmaps. Who changes a
+//!    file meanwhile changes what was lent: the server's loop holds such changes back.
 
 #![allow(unsafe_code, reason = "no safe wrapper exists for the faults of one thread")]
 
@@ -231,7 +233,7 @@ impl Window {
 
 /// The window that holds a range of a file that may be mapped, and where in it the range begins.
 fn locate(file: &FileStorage, offset: u64, len: usize) -> Option<(WindowId, usize)> {
-    let (file, start) = file.frozen_at(offset, len as u64)?;
+    let (file, start) = file.lendable_at(offset, len as u64)?;
     let (number, at) = (start / WINDOW_LEN as u64, start % WINDOW_LEN as u64);
     let at = usize::try_from(at).ok()?;
     let inside = len > 0 && at.checked_add(len)? <= WINDOW_LEN;
@@ -327,13 +329,29 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_written_or_leaves_its_window_is_not_lent() {
+    fn what_is_written_is_lent_as_it_is_now() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(image(directory.path(), "g", 4 << 20));
+        let written = FileOptions { access: Access::ReadWrite, ..FileOptions::default() };
+        let file = FileStorage::open(directory.path().join("g"), &written).unwrap();
+        let mut windows = Windows::new();
+        if let Some(lent) = heat_up(&mut windows, &file, 3 * PAGE) {
+            assert_eq!(copied(lent).unwrap(), [3; 512]);
+            file.write(3 * PAGE, &[77; 256]).unwrap();
+            assert_eq!(copied(lent).unwrap(), [[77; 256], [3; 256]].concat());
+            file.zero(3 * PAGE, 4096).unwrap();
+            assert_eq!(copied(lent).unwrap(), [0; 512]);
+        } else {
+            // A file system of which that is not known: never lent.
+            assert_eq!(file.lendable_at(0, 1), None);
+        }
+    }
+
+    #[test]
+    fn what_leaves_its_window_is_not_lent() {
         let directory = tempfile::tempdir().unwrap();
         let frozen = image(directory.path(), "g", 8 << 20);
-        let written = FileOptions { access: Access::ReadWrite, ..FileOptions::default() };
-        let written = FileStorage::open(directory.path().join("g"), &written).unwrap();
         let mut windows = Windows::new();
-        assert_eq!(heat_up(&mut windows, &written, 0), None);
         assert!(heat_up(&mut windows, &frozen, WINDOW - 512).is_some());
         assert!(heat_up(&mut windows, &frozen, WINDOW).is_some());
         assert_eq!(windows.lend(&frozen, WINDOW - 512, 1024), None);

@@ -22,6 +22,7 @@ mod fill;
 mod load;
 mod read;
 mod table;
+mod weave;
 mod write;
 
 use crate::format::{IndexEntry, Layer, Map, Overlay, Packed, Run, Top};
@@ -29,6 +30,8 @@ use crate::pages::{PageId, PagePool, StorageKey};
 use crate::units::{Extent, MAX_SECTORS};
 use commit::Commit;
 use table::{Phase, Slot, Table};
+
+pub use weave::{Strand, WEAVE_SECTORS_MAX, Weave, WovenRun, WovenRuns};
 
 /// Longest read or write in sectors (32 MiB): buffer offsets travel as 32-bit numbers, and a
 /// request holds its range against others for as long as it runs.
@@ -237,6 +240,9 @@ pub struct Operation {
 pub enum Output {
     /// Perform this and report its ticket.
     Operation(Operation),
+    /// Fill a part of the request's buffer from two storages and report the ticket. Only for
+    /// drivers that [asked for it](Engine::set_weaving).
+    Weave(Weave),
     /// Zero this range of the request's buffer before its `Done` is passed on. No report.
     Fill {
         /// Which request.
@@ -297,6 +303,8 @@ pub struct Engine<const SLOTS: usize> {
     durability: Durability,
     table: Table<SLOTS>,
     commit: Commit,
+    /// See [`set_weaving`](Self::set_weaving).
+    weaving: bool,
     /// The bytes of a load have arrived.
     arrived: bool,
     /// Sectors with space of their own in the overlay, and the most there may be.
@@ -321,6 +329,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             durability,
             table: Table::new(grain),
             commit: Commit::new(),
+            weaving: false,
             arrived: false,
             used: 0,
             limit: u64::MAX,
@@ -332,6 +341,13 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     pub fn set_limit(&mut self, used: u64, limit: u64) {
         self.used = used;
         self.limit = limit;
+    }
+
+    /// Whether reads of sectors that lie by turns in two storages are put out as one
+    /// [`Output::Weave`], and those that lie behind each other in one as one operation, whatever
+    /// metadata say where. For drivers that know what to do with it.
+    pub fn set_weaving(&mut self, weaving: bool) {
+        self.weaving = weaving;
     }
 
     /// Sectors with space of their own, as far as [`set_limit`](Self::set_limit) told the start.

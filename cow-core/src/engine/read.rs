@@ -1,6 +1,7 @@
 //! Reads: runs sought down the chain, each put out as one operation.
 
 use super::table::{Park, Phase, Task, Walk};
+use super::weave::Strand;
 use super::{Buffer, Engine, Failure, IoFailure, Kind, Lent, Operation, Output, Request};
 use crate::format::{Located, Map, Place, Run};
 use crate::pages::StorageKey;
@@ -97,11 +98,22 @@ impl<const SLOTS: usize> Engine<SLOTS> {
                 return Some(Output::Fill { id, offset: buffer_offset, len });
             }
         };
-        slot.done = slot.done.saturating_add(run.sectors);
+        let (mut sectors, mut len, mut second) = (run.sectors, len, None);
+        if self.weaving && matches!(run.place, Place::Data { .. }) && sectors < rest.sectors() {
+            let extended = self.extend(rest, Strand { storage, offset }, sectors, lent);
+            (sectors, second) = (extended.sectors, extended.second);
+            len = sectors.wrapping_mul(SECTOR_BYTES);
+        }
+        let slot = self.table.get_mut(at)?;
+        slot.done = slot.done.saturating_add(sectors);
         slot.walk = Walk::TOP;
         slot.tail = false;
         slot.outstanding = slot.outstanding.saturating_add(1);
         self.table.push(at);
+        if let Some((other, bits)) = second {
+            let strands = [Strand { storage, offset }, other];
+            return Some(Output::Weave(Self::weave(at, id, buffer_offset, sectors, strands, bits)));
+        }
         Some(Output::Operation(Operation {
             storage,
             kind,

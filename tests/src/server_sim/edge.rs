@@ -9,7 +9,7 @@ use aoe_host::server::io::{
 };
 use aoe_host::server::{DiskSpec, Edge, LeftOverlay, Opened, Overlay, Report, identity_of};
 use aoe_proto::{Address, Mac, TargetState};
-use cow_core::engine::{IoFailure, Kind, Note, Operation};
+use cow_core::engine::{IoFailure, Kind, Note, Operation, Weave};
 use cow_core::fault::{Change, Dice, FaultError, FaultyStorage, Machine, OperationId};
 use cow_core::format::{Layer, Top, native, raw};
 use cow_core::identity::{LayerId, ParentIdentity};
@@ -38,6 +38,8 @@ pub struct Held {
     pub job: Job,
     /// What it does.
     pub operation: Operation,
+    /// What is read instead, if it comes from two storages.
+    weave: Option<Weave>,
     change: Option<(OperationId, Result<(), FaultError>)>,
     early: Option<Vec<u8>>,
 }
@@ -214,16 +216,29 @@ impl SimEdge {
 
     /// Ends an operation under way.
     pub fn end(&mut self, at: usize) -> Completion {
-        let Held { job, operation, change, early } = self.held.swap_remove(at);
+        let Held { job, operation, weave, change, early } = self.held.swap_remove(at);
         let (result, data) = if let Some((id, result)) = change {
             self.machine.end(id, result);
             (result, None)
+        } else if let Some(weave) = weave {
+            let mut bytes = vec![0xee; usize::try_from(weave.len_bytes()).expect("small")];
+            (self.read_woven(&weave, &mut bytes), Some(early.unwrap_or(bytes)))
         } else {
             let mut bytes = vec![0xee; usize::try_from(operation.len).expect("small")];
             let read = self.storage(operation.storage).read_at(operation.offset, &mut bytes);
             (read, Some(early.unwrap_or(bytes)))
         };
         Completion { job, result: result.map_err(failure), data }
+    }
+
+    fn read_woven(&self, weave: &Weave, buf: &mut [u8]) -> Result<(), FaultError> {
+        for run in weave.runs() {
+            let strand = weave.strands[usize::from(run.is_second)];
+            let (lead, len) = (run.first as usize * 512, run.sectors as usize * 512);
+            let storage = self.storage(strand.storage);
+            storage.read_at(strand.offset + lead as u64, &mut buf[lead..][..len])?;
+        }
+        Ok(())
     }
 
     /// The change that an operation makes, and where.
@@ -275,6 +290,26 @@ fn failure(error: FaultError) -> IoFailure {
 }
 
 impl IoDriver for SimEdge {
+    fn start_weave(&mut self, job: Job, weave: &Weave, buf: &mut [u8]) -> Started {
+        *self.started.entry("weave").or_default() += 1;
+        if self.dice.chance(self.inline) {
+            return Some(self.read_woven(weave, buf).map_err(failure));
+        }
+        let mut bytes = vec![0xee; buf.len()];
+        let early = self.dice.chance(50) && self.read_woven(weave, &mut bytes).is_ok();
+        let operation = Operation {
+            storage: weave.strands[0].storage,
+            kind: Kind::Read,
+            offset: weave.strands[0].offset,
+            len: weave.len_bytes(),
+            buffer: job.buffer,
+            ticket: weave.ticket,
+        };
+        let (weave, early) = (Some(*weave), early.then_some(bytes));
+        self.held.push(Held { job, operation, weave, change: None, early });
+        None
+    }
+
     fn start(
         &mut self,
         job: Job,
@@ -317,7 +352,7 @@ impl IoDriver for SimEdge {
             self.machine.end(id, result);
             return Some(result.map_err(failure));
         }
-        self.held.push(Held { job, operation: *operation, change, early });
+        self.held.push(Held { job, operation: *operation, weave: None, change, early });
         None
     }
 
@@ -356,12 +391,12 @@ impl Edge for SimEdge {
         spec
     }
 
-    fn note(&mut self, disk: u32, note: Note) -> Result<(), IoFailure> {
+    fn note(&mut self, disk: u32, notes: &[Note]) -> Result<(), IoFailure> {
         let now = self.machine.events();
         if !self.drops_notes
             && let Some(file) = self.open.get(&disk).and_then(|path| self.files.get_mut(path))
         {
-            file.notes.push((now, NoteEvent::Kept(note)));
+            file.notes.extend(notes.iter().map(|note| (now, NoteEvent::Kept(*note))));
         }
         Ok(())
     }

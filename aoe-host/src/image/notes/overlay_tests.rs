@@ -81,7 +81,7 @@ impl Life {
                     self.engine.complete(&mut lent, o.ticket, result);
                 }
                 Output::Note { note, ticket } => {
-                    self.log.append(&note).unwrap();
+                    self.log.append(&[note]).unwrap();
                     self.engine.complete(&mut lent, ticket, Ok(()));
                 }
                 Output::NotesSealed => self.log.seal().unwrap(),
@@ -90,7 +90,7 @@ impl Life {
                 Output::Fill { offset, len, .. } => {
                     part_mut(memory, offset, u64::from(len)).unwrap().fill(0);
                 }
-                Output::Mapped { .. } => {}
+                Output::Mapped { .. } | Output::Weave(_) => {}
             }
         }
     }

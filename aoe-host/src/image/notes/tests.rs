@@ -20,14 +20,14 @@ fn notes_outlive_the_process_that_made_them() {
     assert_eq!(log.load().unwrap(), []);
     let made = [note(0, 2, Some(16_384)), note(7, 1, None), note((1 << 48) - 2, 1, Some(0))];
     for note in &made {
-        log.append(note).unwrap();
+        log.append(core::slice::from_ref(note)).unwrap();
     }
     drop(log);
     assert_eq!(load(&path, id()), made);
     // Looking at them does not use them up.
     let mut log = NoteLog::open(&path, id()).unwrap();
     assert_eq!(log.load().unwrap(), made);
-    log.append(&note(100, 1, None)).unwrap();
+    log.append(&[note(100, 1, None)]).unwrap();
     drop(log);
     assert_eq!(load(&path, id()).len(), 4);
     NoteLog::open(&path, id()).unwrap().remove().unwrap();
@@ -39,7 +39,7 @@ fn notes_outlive_the_process_that_made_them() {
 fn the_first_record_is_laid_out_as_documented() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = NoteLog::open(dir.path(), id()).unwrap();
-    log.append(&note(0x0102, 3, Some(0x0405_0000))).unwrap();
+    log.append(&[note(0x0102, 3, Some(0x0405_0000))]).unwrap();
     let bytes = fs::read(dir.path().join(format!("{}.notes", "07".repeat(16)))).unwrap();
     assert_eq!(bytes.len(), 112);
     assert_eq!(bytes[..24], [&b"cowNOTE1"[..], &[7; 16]].concat());
@@ -61,22 +61,22 @@ fn only_what_was_sealed_is_dropped() {
     log.seal().unwrap();
     log.drop_sealed().unwrap();
     for round in 0..300 {
-        log.append(&note(round * 10, 1, None)).unwrap();
+        log.append(&[note(round * 10, 1, None)]).unwrap();
         log.seal().unwrap();
-        log.append(&note(round * 10 + 5, 1, None)).unwrap();
+        log.append(&[note(round * 10 + 5, 1, None)]).unwrap();
         log.drop_sealed().unwrap();
         log.drop_sealed().unwrap();
         assert_eq!(load(dir.path(), id()), [note(round * 10 + 5, 1, None)], "{round}");
     }
     // A commit that failed: its notes belong to the next one.
     log.seal().unwrap();
-    log.append(&note(1, 1, None)).unwrap();
+    log.append(&[note(1, 1, None)]).unwrap();
     log.seal().unwrap();
     assert_eq!(load(dir.path(), id()).len(), 2);
     log.drop_sealed().unwrap();
     assert_eq!(load(dir.path(), id()), []);
     assert_eq!(log.file.as_ref().unwrap().metadata().unwrap().len(), 80, "all given back");
-    log.append(&note(2, 1, None)).unwrap();
+    log.append(&[note(2, 1, None)]).unwrap();
     assert_eq!(load(dir.path(), id()), [note(2, 1, None)]);
 }
 
@@ -85,7 +85,7 @@ fn a_record_that_was_cut_is_none_and_is_not_in_the_way() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = NoteLog::open(dir.path(), id()).unwrap();
     for sector in 0..5 {
-        log.append(&note(sector * 2, 1, None)).unwrap();
+        log.append(&[note(sector * 2, 1, None)]).unwrap();
     }
     let path = log.path.clone();
     drop(log);
@@ -95,7 +95,7 @@ fn a_record_that_was_cut_is_none_and_is_not_in_the_way() {
         let mut log = NoteLog::open(dir.path(), id()).unwrap();
         let expected = len.saturating_sub(80) / 32;
         assert_eq!(log.load().unwrap().len(), expected, "{len}");
-        log.append(&note(99, 1, Some(5))).unwrap();
+        log.append(&[note(99, 1, Some(5))]).unwrap();
         assert_eq!(load(dir.path(), id()).len(), expected + 1, "{len}");
     }
     for at in 0..whole.len() {
@@ -110,7 +110,7 @@ fn a_record_that_was_cut_is_none_and_is_not_in_the_way() {
 fn notes_of_another_time_are_ignored() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = NoteLog::open(dir.path(), id()).unwrap();
-    log.append(&note(1, 1, None)).unwrap();
+    log.append(&[note(1, 1, None)]).unwrap();
     let layer = LayerId([7; 16]);
     for (epoch, session, kept) in [(3, 9, 1), (3, 10, 1), (3, 12, 0), (4, 10, 0), (3, 8, 0)] {
         assert_eq!(load(dir.path(), NoteId::new(layer, epoch, session)).len(), kept);
@@ -125,7 +125,7 @@ fn notes_of_another_time_are_ignored() {
     assert_eq!(load(dir.path(), NoteId::new(layer, 3, 10)), [], "another boot");
     let mut log = NoteLog::open(dir.path(), id()).unwrap();
     assert_eq!(log.load().unwrap(), []);
-    log.append(&note(5, 1, None)).unwrap();
+    log.append(&[note(5, 1, None)]).unwrap();
     assert_eq!(load(dir.path(), id()), [note(5, 1, None)]);
 }
 

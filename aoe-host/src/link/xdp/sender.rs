@@ -169,8 +169,10 @@ impl Sender {
                 && head.len() < len
             {
                 let behind = from.saturating_sub(frame.head.len());
-                if let Some(part) = tail.part(behind, len - head.len()) {
-                    self.batch.copies.push(Copy { to: at + head.len(), from: part, frame: number });
+                let mut to = at + head.len();
+                for part in tail.parts_within(behind, len - head.len()) {
+                    self.batch.copies.push(Copy { to, from: part, frame: number });
+                    to += part.len();
                 }
             }
             from += len;
