@@ -4,7 +4,7 @@ use super::answer::{self, STATUS_ERR, Said};
 use super::exchange::{Asked, Exchange, State};
 use super::request::length;
 use super::rule::{Detail, Judge, Rule};
-use super::{Advertised, Captured, Kind, Watch, page, pair, record};
+use super::{Advertised, Captured, InitiatorRecord, Kind, TargetRecord, Watch, page, pair, record};
 use crate::ata::command::AtaCommand;
 use crate::ata::identify::Page;
 use crate::sectors::SECTOR_BYTES;
@@ -22,6 +22,9 @@ impl Watch<'_> {
         let said = answer::check(header, argument, captured, self.config.mtu, judge);
         let exact = header.address.exact();
         let paired = self.pair(header, captured);
+        if paired.is_none() && self.is_forged(header, captured) {
+            return self.unmatched(header, &said, captured, young, judge);
+        }
         let disk_sectors = self.told(header, captured, &said, judge);
         let Some((exchange, before)) = paired else {
             return self.unmatched(header, &said, captured, young, judge);
@@ -69,6 +72,25 @@ impl Watch<'_> {
             found.state = State::Answered;
         }
         Some((*found, before))
+    }
+
+    /// Whether an answer that belongs to no request comes from a machine that asks: it is no second
+    /// server, but somebody who examines the target, or who sends its own requests back.
+    pub(super) fn is_forged(&self, header: &Header, captured: &Captured<'_>) -> bool {
+        let vlan = captured.vlan;
+        let asks = |record: &InitiatorRecord| {
+            let key = record.key == Some((vlan, header.src));
+            key && record.traffic.requests.total() > 0
+        };
+        let serves = |record: &TargetRecord| {
+            let key = record
+                .key
+                .is_some_and(|(on, address)| on == vlan && header.address.exact() == Some(address));
+            key && record.answerers().any(|answerer| answerer.mac == header.src)
+        };
+        !answer::is_advertisement(header)
+            && self.initiators.iter().any(asks)
+            && !self.targets.iter().any(serves)
     }
 
     /// Remembers what a target says about itself, and who speaks for it. Tells its disk's size.
@@ -133,7 +155,12 @@ impl Watch<'_> {
         if config && answer::is_advertisement(header) {
             return Kind::Advertisement;
         }
-        if let Some(address) = header.address.exact()
+        if self.is_forged(header, captured) {
+            let key = (captured.vlan, header.src);
+            if let Some(record) = record::initiator(self.initiators, key) {
+                record.traffic.unmatched = record.traffic.unmatched.saturating_add(1);
+            }
+        } else if let Some(address) = header.address.exact()
             && let Some(record) = record::target(self.targets, (captured.vlan, address))
         {
             record.traffic.unmatched = record.traffic.unmatched.saturating_add(1);
@@ -216,6 +243,14 @@ impl Watch<'_> {
             }
             _ => (0, 0),
         };
+        let refused = header.error.is_some();
+        if let Some(address) = header.address.exact()
+            && let Some(record) = record::target(self.targets, (exchange.vlan, address))
+            && let Some(answerer) = record.answerer(header.src)
+        {
+            answerer.aoe_errors = answerer.aoe_errors.saturating_add(refused.into());
+            answerer.ata_errors = answerer.ata_errors.saturating_add(failed.into());
+        }
         let once = exchange.sends == 1;
         self.count(exchange.vlan, exchange.initiator, header.address.exact(), |traffic| {
             traffic.answers = traffic.answers.saturating_add(1);
@@ -233,7 +268,7 @@ impl Watch<'_> {
                 _ => &mut 0,
             };
             *counter = counter.saturating_add(1);
-            if header.error.is_some() {
+            if refused {
                 traffic.aoe_errors = traffic.aoe_errors.saturating_add(1);
             }
             if failed {

@@ -70,7 +70,9 @@ impl Watch<'_> {
             if !same {
                 continue;
             }
-            if after_ns < twin_ns {
+            // An answer in between makes it another request, however soon it comes.
+            let unanswered = old.state == State::Waiting && old.answers == 0;
+            if unanswered && after_ns < twin_ns {
                 kind = Some(Kind::Twin);
             } else if old.state == State::Waiting && old.address.exact().is_some() {
                 old.sends = old.sends.saturating_add(1);

@@ -307,7 +307,7 @@ impl<'m> Watch<'m> {
         } else {
             self.request(&header, argument, captured, &mut judge)
         };
-        self.account(&header, captured.vlan, &findings);
+        self.account(&header, captured, kind, &findings);
         Observation { kind, findings }
     }
 
@@ -332,16 +332,27 @@ impl<'m> Watch<'m> {
     }
 
     /// Counts what was found against the machine and the target.
-    fn account(&mut self, header: &Header, vlan: u16, findings: &Findings) {
+    fn account(
+        &mut self,
+        header: &Header,
+        captured: &Captured<'_>,
+        kind: Kind,
+        findings: &Findings,
+    ) {
         if findings.as_slice().is_empty() {
             return;
         }
         self.findings.add(findings);
-        if header.response {
+        let vlan = captured.vlan;
+        let forged = kind == Kind::UnmatchedAnswer && self.is_forged(header, captured);
+        if header.response && !forged {
             if let Some(address) = header.address.exact()
                 && let Some(record) = record::target(self.targets, (vlan, address))
             {
                 record.traffic.findings.add(findings);
+                if let Some(answerer) = record.answerer(header.src) {
+                    answerer.findings.add(findings);
+                }
             }
         } else if let Some(record) = record::initiator(self.initiators, (vlan, header.src)) {
             record.traffic.findings.add(findings);

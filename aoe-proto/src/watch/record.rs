@@ -54,6 +54,15 @@ pub struct RequestCounts {
     pub other: u64,
 }
 
+impl RequestCounts {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        let Self { read, write, identify, flush, ata_other, config, mask, reserve, other } = *self;
+        let all = [read, write, identify, flush, ata_other, config, mask, reserve, other];
+        all.into_iter().fold(0, u64::saturating_add)
+    }
+}
+
 /// What a target and an initiator have in common.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Traffic {
@@ -90,8 +99,14 @@ pub struct Traffic {
 pub struct Answerer {
     /// Its address.
     pub mac: Mac,
-    /// Its answers.
+    /// Its answers, those that belong to no request included.
     pub answers: u64,
+    /// Of those, with the AoE error flag.
+    pub aoe_errors: u64,
+    /// Of those, with the ERR bit in the ATA status.
+    pub ata_errors: u64,
+    /// Rules broken by them.
+    pub findings: FindingCounts,
 }
 
 /// What a target said about itself in its last config answer.
@@ -167,14 +182,19 @@ impl TargetRecord {
 
     /// Counts an answer of `mac`; tells another machine that answered before, if `mac` is new.
     pub(super) fn answered_by(&mut self, mac: Mac) -> Option<Mac> {
-        if let Some(known) = self.answerers.iter_mut().find(|a| a.answers > 0 && a.mac == mac) {
+        if let Some(known) = self.answerer(mac) {
             known.answers = known.answers.saturating_add(1);
             return None;
         }
         let first = self.answerers.first().filter(|a| a.answers > 0).map(|a| a.mac);
         let free = self.answerers.iter_mut().find(|a| a.answers == 0)?;
-        *free = Answerer { mac, answers: 1 };
+        *free = Answerer { mac, answers: 1, ..Answerer::default() };
         first
+    }
+
+    /// The machine `mac`, if it has answered.
+    pub(super) fn answerer(&mut self, mac: Mac) -> Option<&mut Answerer> {
+        self.answerers.iter_mut().find(|a| a.answers > 0 && a.mac == mac)
     }
 }
 

@@ -61,6 +61,9 @@ struct Target {
 struct Server {
     mac: String,
     answers: u64,
+    aoe_errors: u64,
+    ata_errors: u64,
+    findings: Counts,
 }
 
 #[derive(Debug, Serialize)]
@@ -201,10 +204,13 @@ impl Summary {
         if !self.targets.is_empty() {
             parts.push(self.targets_table());
         }
+        if self.doubles().next().is_some() {
+            parts.push(self.servers_table());
+        }
         if !self.initiators.is_empty() {
             parts.push(self.initiators_table());
         }
-        for target in self.targets.iter().filter(|target| target.servers.len() > 1) {
+        for target in self.doubles() {
             let macs: Vec<_> = target.servers.iter().map(|server| server.mac.as_str()).collect();
             parts.push(format!(
                 "warning: several machines answer for {}: {}; initiators write to them in turn and \
@@ -216,15 +222,44 @@ impl Summary {
         parts.join("\n\n")
     }
 
+    /// Targets for which several machines answer.
+    fn doubles(&self) -> impl Iterator<Item = &Target> {
+        self.targets.iter().filter(|target| target.servers.len() > 1)
+    }
+
+    /// Each of the machines that answer for one address.
+    fn servers_table(&self) -> String {
+        let headings = ["target", "one of its servers", ">answers", ">errors", ">must", ">should"];
+        let mut table = Table::new(&headings);
+        for target in self.doubles() {
+            for server in &target.servers {
+                table.add([
+                    with_vlan(&target.address, target.vlan),
+                    server.mac.clone(),
+                    server.answers.to_string(),
+                    (server.aoe_errors + server.ata_errors).to_string(),
+                    server.findings.must.to_string(),
+                    server.findings.should.to_string(),
+                ]);
+            }
+        }
+        table.render()
+    }
+
     fn targets_table(&self) -> String {
         let mut table = Table::new(&[
             "target", "server", ">reads", ">writes", ">other", ">read", ">written", ">again",
             ">lost", ">errors", ">min", ">mean", ">p99", ">must", ">should",
         ]);
         for target in &self.targets {
-            let server = target.servers.first().map_or("-", |server| server.mac.as_str());
+            let server = match target.servers.as_slice() {
+                [] => "-".to_owned(),
+                [server] => server.mac.clone(),
+                // Whom a request meant cannot be told: these counts are of all of them.
+                several => format!("{} servers", several.len()),
+            };
             table.add(
-                [with_vlan(&target.address, target.vlan), server.to_owned()]
+                [with_vlan(&target.address, target.vlan), server]
                     .into_iter()
                     .chain(cells(&target.traffic)),
             );
@@ -295,8 +330,13 @@ fn target(record: &TargetRecord, only: Option<Address>) -> Option<Target> {
     if only.is_some_and(|only| only != address) {
         return None;
     }
-    let server =
-        |answerer: Answerer| Server { mac: answerer.mac.to_string(), answers: answerer.answers };
+    let server = |answerer: Answerer| Server {
+        mac: answerer.mac.to_string(),
+        answers: answerer.answers,
+        aoe_errors: answerer.aoe_errors,
+        ata_errors: answerer.ata_errors,
+        findings: answerer.findings.into(),
+    };
     Some(Target {
         address: address.to_string(),
         vlan: tagged(vlan),

@@ -33,12 +33,16 @@ fn story() -> Vec<(u64, Vec<u8>)> {
 
 /// What a session says about the story; its count of broken musts.
 fn told(options: Options) -> (String, u64) {
+    told_of(&story(), options)
+}
+
+fn told_of(story: &[(u64, Vec<u8>)], options: Options) -> (String, u64) {
     let mut memory = WatchMemory::default();
     let mut out = Vec::new();
     let mut session = Session::new(&mut memory, Some(1500), options, &mut out, None);
-    for (us, bytes) in story() {
-        let at = Duration::from_secs(1_000_000) + Duration::from_micros(us);
-        let frame = Frame { at, bytes: &bytes, wire_len: bytes.len(), tci: None };
+    for (us, bytes) in story {
+        let at = Duration::from_secs(1_000_000) + Duration::from_micros(*us);
+        let frame = Frame { at, bytes, wire_len: bytes.len(), tci: None };
         session.take(&frame).unwrap();
     }
     session.tick(Duration::from_secs(1_000_006)).unwrap();
@@ -95,4 +99,27 @@ fn one_target_only() {
     let (text, broken) = told(Options { address: Address::new(7, 4), ..Options::default() });
     assert!(text.contains("0 frames") && !text.contains("e7.3"), "{text}");
     assert_eq!(broken, 0);
+}
+
+#[test]
+fn every_server_of_an_address_is_named_with_its_own_counts() {
+    let mut story = story();
+    let mut other = story[1].1.clone();
+    other[11] = 2;
+    other[23] = 3;
+    story.push((9500, other));
+    let (text, _) = told_of(&story, Options::default());
+    let row = |words: &[&str]| {
+        text.lines().any(|line| line.split_whitespace().take(words.len()).eq(words.iter().copied()))
+    };
+    assert!(row(&["e7.3", "2", "servers", "2", "0"]), "{text}");
+    assert!(row(&["e7.3", "02:00:00:00:00:01", "2", "0", "1"]), "{text}");
+    assert!(row(&["e7.3", "02:00:00:00:00:02", "1", "0", "2"]), "{text}");
+    let (text, _) = told_of(&story, Options { json: true, ..Options::default() });
+    let summary: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let servers = &summary["targets"][0]["servers"];
+    let first = (&servers[0]["mac"], &servers[0]["answers"]);
+    assert_eq!(first, (&"02:00:00:00:00:01".into(), &2.into()), "{servers:#}");
+    let second = (&servers[1]["mac"], &servers[1]["answers"], &servers[1]["findings"]["must"]);
+    assert_eq!(second, (&"02:00:00:00:00:02".into(), &1.into(), &2.into()), "{servers:#}");
 }

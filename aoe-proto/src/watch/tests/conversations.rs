@@ -88,6 +88,86 @@ fn retransmissions_are_known_by_tag_and_by_content() {
 }
 
 #[test]
+fn a_request_that_is_repeated_right_behind_its_answer_is_no_twin() {
+    let mut bench = Bench::new();
+    let mut watch = bench.watch();
+    let query = ask(1, 2, &query(0, b""));
+    let frames = [
+        (0, read(1, 5)),
+        (100, data(1, 5)),
+        // 0.2 ms behind the answer, 0.3 ms behind the request.
+        (300, read(1, 5)),
+        (400, data(1, 5)),
+        (1000, query.clone()),
+        (1100, tell(1, 2, &config(0, b""))),
+        (1300, query),
+        (1400, tell(1, 2, &config(0, b""))),
+        // Nobody answered this one in between.
+        (2000, read(3, 5)),
+        (2100, read(3, 5)),
+    ];
+    let seen: Vec<_> = frames
+        .iter()
+        .map(|(us, frame)| watch.observe(&Captured::whole(us * 1000, frame)))
+        .collect();
+    let findings: Vec<_> =
+        seen.iter().flat_map(|seen| seen.findings.as_slice()).map(|found| found.rule).collect();
+    assert_eq!(findings, [Rule::TwinFrame]);
+    assert_eq!(seen[2].kind, Kind::Repeated { after_ns: 300_000 });
+    assert_eq!(seen[3].kind, Kind::Answer { after_ns: 100_000 });
+    assert_eq!((seen[6].kind, seen[9].kind), (Kind::Request, Kind::Twin));
+}
+
+#[test]
+fn an_answer_that_an_initiator_forged_makes_no_second_server() {
+    let mut bench = Bench::new();
+    let mut watch = bench.watch();
+    let forged = frame(TARGET, INITIATOR, &[0x1c, 9, 0, 7, 3, 1, 0, 0, 0, 0x55]);
+    let frames = [(0, read(1, 5)), (1, data(1, 5)), (2, forged), (3, read(2, 5)), (4, data(2, 5))];
+    let kinds = kinds(&mut watch, &frames);
+    assert_eq!(kinds[2], Kind::UnmatchedAnswer);
+    let target = watch.targets().next().unwrap();
+    let servers: Vec<_> = target.answerers().map(|a| (a.mac, a.answers)).collect();
+    assert_eq!(servers, [(mac(TARGET), 2)]);
+    assert_eq!((target.traffic().unmatched, target.traffic().findings.must), (0, 0));
+    let initiator = watch.initiators().next().unwrap().traffic();
+    assert_eq!(initiator.unmatched, 1);
+    assert!(initiator.findings.must + initiator.findings.should + initiator.findings.note > 0);
+}
+
+#[test]
+fn two_servers_of_one_address_have_counts_of_their_own() {
+    let mut bench = Bench::new();
+    let mut watch = bench.watch();
+    let elsewhere = |mut frame: Vec<u8>| {
+        frame[11] = 2;
+        frame
+    };
+    let failed = tell(0, 3, &registers([0x40, 4, 1, 0x41, 5], &[]));
+    let frames = [
+        (0, read(1, 5)),
+        (1, data(1, 5)),
+        (2, read(2, 5)),
+        (3, elsewhere(data(2, 5))),
+        (4, read(3, 5)),
+        (5, elsewhere(failed)),
+        (6, read(4, 5)),
+        (7, elsewhere(refuse(0, 4, 2, &[0; 12]))),
+    ];
+    kinds(&mut watch, &frames);
+    let target = watch.targets().next().unwrap();
+    let servers: Vec<_> = target
+        .answerers()
+        .map(|a| (a.mac, a.answers, a.ata_errors, a.aoe_errors, a.findings.must))
+        .collect();
+    assert_eq!(servers[0], (mac(TARGET), 1, 0, 0, 0));
+    let (other, answers, ata_errors, aoe_errors, must) = servers[1];
+    assert_eq!((other, answers, ata_errors, aoe_errors), (mac(2), 3, 1, 1));
+    assert!(must > 0, "it answers for an address that is another's");
+    assert_eq!(target.traffic().answers, 4);
+}
+
+#[test]
 fn lost_replies_are_told_once() {
     let mut bench = Bench::new();
     let mut watch = bench.watch();
