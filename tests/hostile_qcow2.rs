@@ -132,6 +132,32 @@ impl Kind {
         bytes.copy_within(l1..l1 + cluster, copy);
         bytes[60..64].copy_from_slice(&1_u32.to_be_bytes());
         put(bytes, 64, list as u64);
+        if self.version == 3 && !self.backed {
+            self.add_bitmaps(bytes);
+        }
+    }
+
+    /// Two bitmaps of changes: directory, a table of two entries for both of them in turn, a cluster.
+    fn add_bitmaps(self, bytes: &mut Vec<u8>) {
+        let cluster = 1_usize << self.cluster_bits;
+        let directory = bytes.len();
+        bytes.resize(directory + 4 * cluster, 0);
+        for (at, value) in [
+            (112, 0x2385_2875 << 32 | 24),
+            (120, 2 << 32),
+            (128, 64),
+            (136, directory as u64),
+            (directory, (directory + cluster) as u64),
+            (directory + 8, 2 << 32),
+            (directory + 16, 3),
+            (directory + 32, (directory + 2 * cluster) as u64),
+            (directory + 40, 1 << 32),
+            (directory + 48, 3),
+            (directory + cluster, 1),
+            (directory + cluster + 8, (directory + 3 * cluster) as u64),
+        ] {
+            put(bytes, at, value);
+        }
     }
 
     /// Where lies are worth most.
@@ -139,6 +165,13 @@ impl Kind {
         let mut fields = vec![(0, 4), (4, 4), (8, 8), (16, 4), (20, 4), (24, 8), (32, 4), (36, 4)];
         fields.extend([(40, 8), (48, 8), (56, 4), (60, 4), (64, 8), (72, 8), (80, 8), (88, 8)]);
         fields.extend([(96, 4), (100, 4), (104, 1), (112, 4), (116, 4), (120, 8)]);
+        if bytes[112..116] == [0x23, 0x85, 0x28, 0x75] {
+            let directory = place(bytes, 136);
+            let of_bitmap = [(0, 8), (8, 4), (18, 2), (20, 4), (32, 8), (40, 4), (50, 2)];
+            fields.extend([(120, 4), (128, 8), (136, 8)]);
+            fields.extend(of_bitmap.map(|(at, len)| (directory + at, len)));
+            fields.extend((0..2).map(|n| (place(bytes, directory) + 8 * n, 8)));
+        }
         let (l1, reftable, list) = (place(bytes, 40), place(bytes, 48), place(bytes, 64));
         let l2 = place(bytes, l1);
         fields.extend((0..4).map(|n| (l1 + 8 * n, 8)));
