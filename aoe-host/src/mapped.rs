@@ -1,4 +1,5 @@
-//! Mapped memory: what is shared with the kernel, and bytes of files that only the kernel looks at.
+//! Mapped memory: what is shared with the kernel, and bytes of files that may be gone when they are
+//! looked at.
 
 #![allow(unsafe_code, reason = "no safe wrapper exists for memory that others may change")]
 
@@ -70,11 +71,12 @@ impl Drop for Region {
 /// Length of the pieces in which bytes may come from two places by turns.
 const PIECE_LEN: usize = 512;
 
-/// Where bytes of mapped files lie, for a system call to read them: in one place, or by turns of whole
-/// sectors in two.
+/// Where bytes of mapped files lie, for a system call to read them, or a copy that may fail: in one
+/// place, or by turns of whole sectors in two.
 ///
 /// No reference: a page behind it may become unreadable at any time, which a system call reports
-/// (`EFAULT`) and a look of our own would not survive. Whoever made it says how long it is good.
+/// (`EFAULT`) and a look of our own would not survive, unless it is prepared for it. Whoever made it
+/// says how long it is good.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct MappedBytes {
     /// Where the first byte lies, or would.
@@ -85,7 +87,7 @@ pub struct MappedBytes {
     from_other: u64,
 }
 
-// SAFETY: addresses and a length, never dereferenced in this process.
+// SAFETY: addresses and a length; an address belongs to the process, not to a thread.
 unsafe impl Send for MappedBytes {}
 
 impl MappedBytes {
@@ -95,7 +97,8 @@ impl MappedBytes {
         Some(Self { start, len, other: start, from_other: 0 })
     }
 
-    /// The first byte's address, for a system call, of bytes that lie in one place.
+    /// The first byte's address, for a system call or a copy that may fail, of bytes that lie in one
+    /// place.
     pub(crate) fn start(self) -> *const u8 {
         self.start
     }
