@@ -340,7 +340,7 @@ impl<'a, 'p> Sim<'a, 'p> {
         let now = self.machine.events();
         let c = &mut self.chains[chain];
         let id = RequestId(c.submitted);
-        c.engine.set_weaving(c.submitted % 2 == 0);
+        c.engine.set_weaving(c.submitted.is_multiple_of(2));
         if c.engine.submit(id, request).is_err() {
             return false;
         }

@@ -463,7 +463,7 @@ fn an_image_that_is_not_finished_has_nothing_beside_its_name() {
     }
     // What is wrong is said of the name that was asked for.
     let odd = FormatOptions::default().with("version", "1");
-    fs::write(path("base"), [7; 2047 * 512]).unwrap();
+    fs::write(path("base"), vec![7; 2047 * 512]).unwrap();
     let backing = open_backing(&[layer(&path("base"))], false, &mut FileTable::new()).unwrap();
     let uml = Format::named("uml").unwrap();
     let new = NewOverlay {
