@@ -70,11 +70,13 @@ fn refused(words: &[&str]) -> String {
     said.err + &said.out
 }
 
-/// A chain with data in every layer but the topmost.
+/// A chain with data, and zeros over what is below, in every layer but the topmost.
 fn chain(dir: &Path, name: &str, base: &Path, formats: &[&str]) -> Stack {
     let mut stack = Stack::over(dir, name, base);
     let (top, lower) = formats.split_last().unwrap();
     for (format, seed) in lower.iter().zip(1..) {
+        // Several clusters of any format, beginning and ending within one.
+        stack.erase(seed * 1000 + 7, 300);
         let plan = Plan { seed, first: 0, sectors: SECTORS, writes: 25, longest: 40 };
         stack.push(format, &[], &plan);
     }

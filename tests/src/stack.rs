@@ -104,6 +104,16 @@ impl Stack {
         }
     }
 
+    /// Somebody made sectors of the disk zeros.
+    ///
+    /// # Panics
+    /// If they are not all on the disk.
+    pub fn erase(&mut self, first: u64, sectors: u64) {
+        let at = |lba: u64| usize::try_from(lba * SECTOR_BYTES).expect("the disk is small");
+        let place = self.model.get_mut(at(first)..at(first + sectors));
+        place.expect("the sectors are on the disk").fill(0);
+    }
+
     /// Compares bytes of the whole disk with the model.
     ///
     /// # Panics
