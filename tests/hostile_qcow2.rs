@@ -143,7 +143,7 @@ impl Kind {
         let directory = bytes.len();
         bytes.resize(directory + 4 * cluster, 0);
         for (at, value) in [
-            (112, 0x2385_2875 << 32 | 24),
+            (112, 0x2385_2875 << 32 | 0x18),
             (120, 2 << 32),
             (128, 64),
             (136, directory as u64),
