@@ -13,6 +13,7 @@ use system_tests::conformance::compare::{Cell, Explanation, Run, check};
 use system_tests::conformance::document::{
     ClientColumn, Column, cell_text, cells_of, clients_part, defects_part, row_front,
 };
+use system_tests::conformance::sections::sections_part;
 use system_tests::conformance::site::{ADDRESS, CLIENT_SECTORS, ConformSite, Which, at_both};
 use system_tests::conformance::{explained, in_process};
 use system_tests::dissector::{self, Dissected};
@@ -70,6 +71,7 @@ fn the_document_names_every_case_and_every_defect() {
         DOCUMENT.contains(&defects_part(&in_process::defects())),
         "the table of defects is old"
     );
+    assert!(DOCUMENT.contains(&sections_part()), "the table of sections is old");
     let runs = [1500, 9000].map(in_process::run);
     let [low, high] = &runs;
     assert_documented("in process", [low, high], &explained::in_process());

@@ -7,6 +7,7 @@ use aoe_proto::conformance::{ALL, Case, Topic};
 use serde_json::Value;
 
 use super::compare::{Cell, Explanation, Run};
+use super::sections::sections_part;
 
 /// What is known about one target.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +53,15 @@ for it; *note*: worth knowing.
 
 ";
 
+/// What an independent reader makes of the frames.
+const DISSECTOR: &str = "
+tshark 4.0 reads the stimuli of a whole run as we do (`tests/e2e_conform.rs`): of every request of version 1 the length, version, R
+and E flags, shelf, slot, command and tag; of those with ATA registers also command, sector count and LBA (its fields for ATA
+flags and features are not compared). What it cannot: of other versions it reads the version and nothing behind it; a request with
+the R flag it takes for an answer, so its registers are not compared; and it has no fields for the arguments of Query/Config, mask
+lists and reservations. Those are held against literal bytes in the tests of `aoe-proto`.
+";
+
 /// The whole document.
 pub fn document(
     columns: &[Column<'_>],
@@ -64,7 +74,9 @@ pub fn document(
         topic_part(&mut out, *topic, columns);
     }
     out.push_str(&clients_part(clients));
+    out.push_str(&sections_part());
     out.push_str(&defects_part(defects));
+    out.push_str(DISSECTOR);
     out
 }
 

@@ -5,4 +5,5 @@ pub mod document;
 pub mod explained;
 pub mod in_process;
 pub mod launcher;
+pub mod sections;
 pub mod site;
