@@ -289,7 +289,9 @@ pub enum Step {
     /// Sends several requests back to back before it waits for the answers. If one is missing, the
     /// whole round is sent again: a single retransmission would arrive out of order.
     Burst(&'static [Exchange]),
-    /// As [`Step::Burst`], with one request a number of times, each with its own tag.
+    /// Sends one request a number of times, each with its own tag: back to back, and again as a whole
+    /// if an answer is missing, if the target announced so many buffers; else no more at once than
+    /// it announced, and only those again that were not answered.
     Flood {
         /// The request and its accepted answers.
         exchange: Exchange,

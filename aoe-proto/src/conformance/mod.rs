@@ -38,8 +38,10 @@
 //!    Offsets count from the destination address (the Error register is byte 25, the Status register
 //!    byte 27, data begin at 36).
 //! 6. A request without an answer is sent again, same tag and all, [`Timing::tries`] times. So
-//!    requests should be idempotent, as the protocol asks; a [`burst`](prelude::burst) or
-//!    [`flood`](prelude::flood) is repeated as a whole.
+//!    requests should be idempotent, as the protocol asks. A [`burst`](prelude::burst) is repeated
+//!    as a whole, and so is a [`flood`](prelude::flood) that the buffer count allows; a larger one
+//!    keeps no more under way than that, and repeats what is missing. Silence is believed at the
+//!    second time, of a target that answered a query in between: it may be slow, or its machine busy.
 //! 7. Silence is proved by a query that is sent right behind, and answered
 //!    ([`silent`](prelude::silent)): this takes no time, and finds targets that die.
 //! 8. Every *must* case needs a defect in `tests/conformance.rs` that it alone is meant to catch.
