@@ -225,7 +225,7 @@ fn alternating_sectors_are_sent_from_both_files() {
     if !require::met(test, &[NEEDS]) {
         return;
     }
-    for link in ["ring", "mmsg", "pnet"] {
+    for link in links(test) {
         let lab = Lab::new(test, DISK_WORKER);
         let site = Site::new(&lab, 9000, 1);
         let server = site.serve(&["--clients", "1", "--link", link, "--durability", "writeback"]);
