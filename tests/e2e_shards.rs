@@ -98,7 +98,8 @@ fn a_load_of_many_machines_is_shared_and_right() {
         bench("1.0-1.2,7.0 --count 2000 --depth 8 --write 50 --write-allowed 1.0-1.2,7.0 --verify");
         let status = status(&site);
         let requests = each(&status, "requests");
-        assert!(requests.len() == 2 && requests.iter().all(|n| *n > 1000), "{link}: {status}");
+        // How many each of them gets depends on which is faster: clients share one count of requests.
+        assert!(requests.len() == 2 && requests.iter().all(|n| *n > 100), "{link}: {status}");
         assert_eq!(sum(&status, "hand_over_drops"), 0, "{link}: {status}");
         assert_eq!(sum(&status, "handed_over"), sum(&status, "taken_over"), "{link}: {status}");
         let received = each(&status, "frames_received");
