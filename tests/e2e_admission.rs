@@ -245,3 +245,39 @@ fn the_tools_understand_an_overlay() {
     server.restart();
     assert!(site::is_golden(&mut site.station(0), 0, SECTORS), "rolled back");
 }
+
+#[test]
+fn an_overlay_made_beforehand_is_served_in_its_format() {
+    let Some((_lab, site)) = site("an_overlay_made_beforehand_is_served_in_its_format", 2) else {
+        return;
+    };
+    fs::create_dir_all(site.overlays()).unwrap();
+    let golden = site.golden().display().to_string();
+    let made = [("first", "qcow2"), ("second", "uml")].map(|(name, format)| {
+        let overlay = site.overlays().join(format!("{name}.cow")).display().to_string();
+        operator::local(&["create", "--format", format, &overlay, &golden]).assert_done();
+        (overlay, format)
+    });
+    let (first, second) = (client(0, "first"), client(1, "second"));
+    let mut server = site.serve(&["--client", &first, "--client", &second]);
+    for round in 1..3_u64 {
+        let mut stations = [site.station(0), site.station(1)];
+        let used = round * 40;
+        for (station, own) in stations.iter_mut().zip([0, 10]) {
+            site::stamp(station, used + own, used, 8);
+        }
+        server.kill();
+        server.restart();
+        for (index, own) in [(0, 0), (1, 10)] {
+            let mut station = site.station(index);
+            assert!(site::is_stamped(&mut station, used + own, used, 8), "client {index}");
+            assert!(site::is_golden(&mut station, 0, 40));
+        }
+    }
+    assert!(server.terminate().success(), "{}", server.log());
+    for (overlay, format) in made {
+        let info = operator::local(&["info", "--json", &overlay]).assert_done().json();
+        assert!(info.to_string().contains(&format!("\"{format}")), "{info}");
+        operator::local(&["check", &overlay]).assert_done();
+    }
+}
