@@ -119,6 +119,12 @@ fn writeback_native_overlays_are_old_or_new_and_keep_notes() {
 }
 
 #[test]
+fn logged_native_overlays_lose_nothing() {
+    let ends = [CUT, End::PowerCut(Tear::Anywhere), End::Kill];
+    end_all(Format::Native, Durability::Logged, 6, &ends);
+}
+
+#[test]
 fn writeback_snapshot_stores_are_old_or_new_and_keep_notes() {
     end_all(Format::Dm(8), Durability::Writeback, 4, &[CUT, End::Kill]);
     end_all(Format::Dm(1), Durability::Writeback, 4, &[CUT, End::Kill]);
@@ -275,6 +281,15 @@ fn a_driver_that_publishes_early_is_caught() {
 fn a_driver_that_loses_notes_is_caught() {
     for format in CAUGHT {
         caught(Mischief::DropNotes, Durability::Writeback, format, End::Kill);
+    }
+}
+
+/// Of a commit log: records that are reported before they are durable, changes that are acknowledged
+/// without one, commits that are not durable when the log lets go of what they cover.
+#[test]
+fn a_driver_that_does_not_keep_its_log_is_caught() {
+    for mischief in [Mischief::DropNotes, Mischief::AcknowledgeEarly, Mischief::DropSyncs] {
+        caught(mischief, Durability::Logged, Format::Native, CUT);
     }
 }
 

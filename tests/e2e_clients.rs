@@ -128,6 +128,11 @@ fn a_killed_safe_server_keeps_what_it_acknowledged() {
 }
 
 #[test]
+fn a_killed_logged_server_keeps_what_it_acknowledged() {
+    crashes("a_killed_logged_server_keeps_what_it_acknowledged", 9000, "logged");
+}
+
+#[test]
 fn a_killed_writeback_server_keeps_what_it_acknowledged() {
     crashes("a_killed_writeback_server_keeps_what_it_acknowledged", 9000, "writeback");
 }

@@ -94,6 +94,48 @@ fn a_restart_keeps_everything_a_client_knows() {
     assert_eq!(judge::untouched(&site.golden(), 0..SECTORS, BASE), Ok(()));
 }
 
+/// Names in a directory that end so.
+fn named(directory: &std::path::Path, end: &str) -> usize {
+    let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().ends_with(end)).count()
+}
+
+#[test]
+fn a_commit_log_is_entered_by_the_next_server() {
+    let test = "a_commit_log_is_entered_by_the_next_server";
+    let Some((_lab, site)) = site(test, 1500, 1) else { return };
+    let mut server = site.serve(&["--clients", "1", "--durability", "logged"]);
+    let overlay = site.overlays().join("e0.0.cow").display().to_string();
+    let chain = format!("{overlay},{}", site.golden().display());
+    let read = |words: &[&str]| operator::cowblade(site.segment.server(), words);
+    for seed in 1..4 {
+        let mut station = site.station(0);
+        site::stamp(&mut station, seed, 100, 64);
+        trim(&mut station, 120, 4);
+        site::stamp(&mut station, seed, 122, 1);
+        server.kill();
+        assert!(named(&site.overlays(), ".cowlog") > 0);
+        let told = read(&["info", &overlay]);
+        assert!(told.out.contains("commit log"), "{told:?}");
+        let refused = read(&["map", &chain]);
+        assert!(refused.code != 0 && refused.err.contains("commit log"), "{refused:?}");
+        server.restart();
+        let mut station = site.station(0);
+        assert!(site::is_stamped(&mut station, seed, 100, 20));
+        assert!(site::is_stamped(&mut station, seed, 122, 1));
+        assert!(site::is_stamped(&mut station, seed, 124, 40));
+        for lba in [120, 121, 123] {
+            assert!(station.read(lba, 1, 1).iter().all(|&byte| byte == 0), "{lba}");
+        }
+        assert!(site::is_golden(&mut station, 0, 100));
+    }
+    assert!(server.terminate().success(), "{}", server.log());
+    assert_eq!(named(&site.overlays(), ".cowlog"), 0, "after an orderly end there is none");
+    let map = read(&["map", &chain]);
+    assert_eq!(map.code, 0, "{map:?}");
+    assert_eq!(judge::untouched(&site.golden(), 0..SECTORS, BASE), Ok(()));
+}
+
 /// DATA SET MANAGEMENT with one range.
 fn trim(station: &mut Initiator, lba: u64, sectors: u64) {
     let mut ranges = (lba | (sectors << 48)).to_le_bytes().to_vec();

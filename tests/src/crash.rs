@@ -7,7 +7,7 @@ use cow_core::units::{Extent, Lba};
 use crate::chain_model::{Disk, Format, Lower, Opened, PoolMemory};
 use crate::sector_model::{Model, Promise, SECTOR};
 use crate::sim::{Chain, Sim};
-use crate::sim_plan::{Mischief, Notes, Plan};
+use crate::sim_plan::{CommitLog, Logged, Mischief, Notes, Plan};
 
 /// What is recorded.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,8 @@ pub struct Recording {
     pub model: Model,
     /// What was noted.
     pub notes: Notes,
+    /// The commit log.
+    pub changes: CommitLog,
     durability: Durability,
     seed: u64,
 }
@@ -93,10 +95,10 @@ impl Recording {
         let mut memory = PoolMemory::new(story.pages);
         let mut sim = Sim::new(&disk, vec![chain], memory.pool(), story.plan, dice);
         sim.run()?;
-        let (top, model, notes) = sim.finish()?.pop().ok_or("no chain")?;
+        let (top, model, (notes, changes)) = sim.finish()?.pop().ok_or("no chain")?;
         disk.close(&mut top.ok_or("no overlay")?)?;
         let log = machine.log();
-        Ok(Self { disk: start, log, model, notes, durability, seed: story.seed })
+        Ok(Self { disk: start, log, model, notes, changes, durability, seed: story.seed })
     }
 
     /// Ends the run after every event, `outcomes` times each, and after every `every`th recovers in
@@ -138,11 +140,18 @@ impl Recording {
             End::Kill => (now.kill(Tear::Sectors, seed), self.notes.at(cut), Promise::Acknowledged),
         };
         let mixed = end == End::PowerCut(Tear::Anywhere);
-        tally.restored += notes.len();
+        // What is in the log is never torn in the disk's place: the log is repeated.
+        let changes = match self.durability {
+            Durability::Logged => self.changes.at(cut, end == End::Kill, seed),
+            _ => &[],
+        };
+        let notes = if self.durability == Durability::Logged { Vec::new() } else { notes };
+        tally.restored += notes.len() + changes.len();
         let disk = self.disk.on(&machine);
         let judge = Judge { recording: self, cut, mixed };
         let before = machine.fork();
-        let durable_at = judge.recover(&disk, &notes, promise, self.durability, tally)?;
+        let left = Left { notes: &notes, changes };
+        let durable_at = judge.recover(&disk, left, promise, self.durability, tally)?;
         if !deep {
             return Ok(());
         }
@@ -154,9 +163,10 @@ impl Recording {
             let again = self.disk.on(&before.power_cut(tear, seed ^ step as u64));
             // What the kill left becomes durable when the recovery has said so.
             let promise = if step < durable_at { Promise::Durable } else { promise };
-            let notes: &[Note] = &[];
+            // A log is there until all of it is in the overlay.
+            let left = Left { notes: &[], changes };
             judge
-                .recover(&again, notes, promise, self.durability, tally)
+                .recover(&again, left, promise, self.durability, tally)
                 .map_err(|e| format!("second end in step {step} of {}: {e}", recovery.len()))?;
             if let Some(event) = recovery.get(step) {
                 before.replay(event);
@@ -164,6 +174,13 @@ impl Recording {
         }
         Ok(())
     }
+}
+
+/// What a process finds beside the overlay.
+#[derive(Clone, Copy)]
+struct Left<'l> {
+    notes: &'l [Note],
+    changes: &'l [Logged],
 }
 
 /// Looks at a disk after an end.
@@ -179,7 +196,7 @@ impl Judge<'_> {
     fn recover(
         &self,
         disk: &Disk,
-        notes: &[Note],
+        left: Left<'_>,
         promise: Promise,
         durability: Durability,
         tally: &mut Tally,
@@ -187,8 +204,18 @@ impl Judge<'_> {
         disk.check()?;
         let pages = if self.cut.is_multiple_of(2) { 2 } else { 3 };
         let touched: Vec<_> = self.recording.model.touched().collect();
+        // As the server repeats a log: nobody is told anything before all of it is durable.
+        let logged = durability == Durability::Logged;
+        let durability = if logged { Durability::Writeback } else { durability };
         let (result, mut top) = disk.with_blocking(pages, durability, |blocking| {
-            for note in notes {
+            for change in left.changes {
+                let done = match &change.data {
+                    Some(data) => blocking.write(change.extent.start(), data),
+                    None => blocking.zero(change.extent),
+                };
+                done.map_err(|e| format!("repeating {}: {e}", change.extent))?;
+            }
+            for note in left.notes {
                 blocking.restore(*note).map_err(|e| format!("restoring {note:?}: {e}"))?;
             }
             let mut found = Vec::new();

@@ -97,7 +97,13 @@ impl MemoryEdge {
         let memory = &mut self.storages[key.0 as usize];
         let front = memory.len().min(1 << 16);
         storage.read_at(0, &mut memory[..front]).expect("read back");
-        Opened { top: Top::Native(top), index: Vec::new(), used: 0, notes: Vec::new() }
+        Opened {
+            top: Top::Native(top),
+            index: Vec::new(),
+            used: 0,
+            logged: false,
+            notes: Vec::new(),
+        }
     }
 }
 

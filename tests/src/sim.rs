@@ -17,7 +17,7 @@ use cow_core::units::Extent;
 
 use crate::chain_model::{Disk, Format, SLOTS, Spots};
 use crate::sector_model::{Content, Model, SECTOR};
-pub use crate::sim_plan::{Mischief, NoteEvent, Notes, Plan};
+pub use crate::sim_plan::{CommitLog, Logged, Mischief, NoteEvent, Notes, Plan};
 use crate::sim_watch::{Seen, Watch};
 
 #[derive(Debug)]
@@ -36,8 +36,14 @@ struct Active {
 enum Work {
     Read,
     Weave(Weave),
-    Change { id: OperationId, result: Result<(), FaultError>, bytes: Vec<u8> },
+    Change {
+        id: OperationId,
+        result: Result<(), FaultError>,
+        bytes: Vec<u8>,
+    },
     Note(Note),
+    /// A record of the commit log.
+    Log(usize),
 }
 
 #[derive(Debug)]
@@ -58,6 +64,8 @@ pub struct Chain<'a> {
     pub model: Model,
     /// Its notes.
     pub notes: Notes,
+    /// Its commit log.
+    pub log: CommitLog,
     layers: &'a [Layer<'a>],
     index: Vec<IndexEntry>,
     top: (Format, StorageKey),
@@ -81,6 +89,7 @@ impl<'a> Chain<'a> {
         Self {
             engine,
             notes: Notes::default(),
+            log: CommitLog::default(),
             layers,
             index: top.1,
             top: disk.top,
@@ -92,6 +101,9 @@ impl<'a> Chain<'a> {
         }
     }
 }
+
+/// What an orderly end leaves of a chain: its overlay, what the disk must read as, and what was noted.
+pub type Ended = (Option<Top>, Model, (Notes, CommitLog));
 
 /// A process.
 #[derive(Debug)]
@@ -268,7 +280,7 @@ impl<'a, 'p> Sim<'a, 'p> {
     ///
     /// # Errors
     /// What went wrong first.
-    pub fn finish(mut self) -> Result<Vec<(Option<Top>, Model, Notes)>, String> {
+    pub fn finish(mut self) -> Result<Vec<Ended>, String> {
         self.plan.requests = self.plan.requests.max(100);
         for chain in 0..self.chains.len() {
             self.submit(chain, Request::Flush);
@@ -280,7 +292,8 @@ impl<'a, 'p> Sim<'a, 'p> {
         if self.chains.iter().any(dirty) {
             return Err("still dirty after a commit".into());
         }
-        Ok(self.chains.into_iter().map(|c| (c.engine.into_overlay(), c.model, c.notes)).collect())
+        let end = |c: Chain<'a>| (c.engine.into_overlay(), c.model, (c.notes, c.log));
+        Ok(self.chains.into_iter().map(end).collect())
     }
 
     /// The process dies: models and notes are all that is left of it.
@@ -398,12 +411,23 @@ impl<'a, 'p> Sim<'a, 'p> {
                     active.fill()?;
                 }
             }
-            Output::Note { note, ticket } => {
-                let work = Work::Note(note);
+            Output::Note { id, note, ticket } => {
+                let work = if self.plan.durability == Durability::Logged {
+                    let data = find(&mut c.active, id)?.data_of(&note)?;
+                    Work::Log(c.log.append(now, Logged { extent: note.extent, data }))
+                } else {
+                    Work::Note(note)
+                };
                 self.flying.push(Flying { chain, ticket, operation: None, watched: 0, work });
             }
-            Output::NotesSealed => c.notes.push(now, NoteEvent::Sealed),
-            Output::NotesDurable => c.notes.push(now, NoteEvent::Durable),
+            Output::NotesSealed => {
+                c.notes.push(now, NoteEvent::Sealed);
+                c.log.sealed(now);
+            }
+            Output::NotesDurable => {
+                c.notes.push(now, NoteEvent::Durable);
+                c.log.published(now);
+            }
             Output::Mapped { id, run, .. } => {
                 let active = find(&mut c.active, id)?;
                 let Request::Map(extent) = active.request else {
@@ -494,6 +518,11 @@ impl<'a, 'p> Sim<'a, 'p> {
                 if self.plan.mischief != Mischief::DropNotes {
                     let now = self.machine.events();
                     self.chains[chain].notes.push(now, NoteEvent::Kept(note));
+                }
+            }
+            Work::Log(number) => {
+                if self.plan.mischief != Mischief::DropNotes {
+                    self.chains[chain].log.synced(self.machine.events(), number);
                 }
             }
             Work::Read => {
@@ -622,7 +651,7 @@ impl<'a, 'p> Sim<'a, 'p> {
             }
             Request::Write { extent, .. } | Request::Zero(extent) | Request::Discard(extent) => {
                 let asked = matches!(active.request, Request::Write { durable: true, .. });
-                let durable = self.plan.durability == Durability::Safe
+                let durable = matches!(self.plan.durability, Durability::Safe | Durability::Logged)
                     || (asked && self.plan.durability == Durability::Writeback);
                 if !active.acknowledged {
                     let outcome = (well, durable);
@@ -639,6 +668,20 @@ impl<'a, 'p> Sim<'a, 'p> {
 }
 
 impl Active {
+    /// What the request writes to the sectors of a note; `None` for zeros.
+    fn data_of(&self, note: &Note) -> Result<Option<Vec<u8>>, String> {
+        let Request::Write { extent, .. } = self.request else {
+            return if note.offset.is_none() { Ok(None) } else { Err(format!("{note:?} of data")) };
+        };
+        if note.offset.is_none() {
+            return Err(format!("{note:?} of a write"));
+        }
+        let before = note.extent.start().get() - extent.start().get();
+        let offset = u32::try_from(before * SECTOR as u64).expect("small");
+        let data = part(&self.buffer, offset, note.extent.bytes()).ok_or("outside the buffer")?;
+        Ok(Some(data.to_vec()))
+    }
+
     /// Zeroes what the engine asked to be zeroed.
     fn fill(&mut self) -> Result<(), String> {
         for (offset, len) in self.fills.drain(..) {

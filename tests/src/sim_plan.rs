@@ -1,6 +1,8 @@
 //! What a simulated run is to do, and the notes that its driver keeps.
 
 use cow_core::engine::{Durability, Note};
+use cow_core::fault::Dice;
+use cow_core::units::Extent;
 
 /// A driver that is wrong on purpose, to show that the tests notice.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -64,6 +66,80 @@ pub enum NoteEvent {
     Sealed,
     /// The lists before the current one are published.
     Durable,
+}
+
+/// A change in a commit log.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    /// Of which sectors.
+    pub extent: Extent,
+    /// Their data; `None` for zeros.
+    pub data: Option<Vec<u8>>,
+}
+
+/// Something that happened to the commit log.
+#[derive(Clone, Copy, Debug)]
+enum LogEvent {
+    /// One more record was appended.
+    Appended,
+    /// So many records are durable.
+    Synced(usize),
+    /// The commit that begins covers so many records.
+    Sealed(usize),
+    /// What the latest seal covers is in the overlay.
+    Published,
+}
+
+/// The commit log of a chain in `Logged` mode.
+#[derive(Clone, Debug, Default)]
+pub struct CommitLog {
+    records: Vec<Logged>,
+    events: Vec<(usize, LogEvent)>,
+}
+
+impl CommitLog {
+    /// Appends a record after `now` events of the machine's log; its number.
+    pub fn append(&mut self, now: usize, record: Logged) -> usize {
+        self.records.push(record);
+        self.events.push((now, LogEvent::Appended));
+        self.records.len() - 1
+    }
+
+    /// A sync has ended that covers record `number` and all before it.
+    pub fn synced(&mut self, now: usize, number: usize) {
+        self.events.push((now, LogEvent::Synced(number + 1)));
+    }
+
+    /// A commit begins.
+    pub fn sealed(&mut self, now: usize) {
+        self.events.push((now, LogEvent::Sealed(self.records.len())));
+    }
+
+    /// It has ended well.
+    pub fn published(&mut self, now: usize) {
+        self.events.push((now, LogEvent::Published));
+    }
+
+    /// What a process finds that starts after `cut` events: the end is where the power cut left it, or
+    /// after a kill the end; the beginning is anywhere before what is needed, because room is
+    /// not used again at once.
+    pub fn at(&self, cut: usize, killed: bool, seed: u64) -> &[Logged] {
+        let (mut appended, mut durable, mut sealed, mut needless) = (0, 0, 0, 0);
+        for (_, event) in self.events.iter().filter(|(at, _)| *at <= cut) {
+            match *event {
+                LogEvent::Appended => appended += 1,
+                LogEvent::Synced(count) => durable = durable.max(count),
+                LogEvent::Sealed(count) => sealed = count,
+                LogEvent::Published => needless = sealed,
+            }
+        }
+        let mut dice = Dice::new(seed ^ 0x10c);
+        let mut any = |from: usize, to: usize| {
+            from + usize::try_from(dice.below((to - from) as u64 + 1)).expect("small")
+        };
+        let end = if killed { appended } else { any(durable, appended) };
+        &self.records[any(0, needless.min(end))..end]
+    }
 }
 
 /// The notes of a chain, with the number of events in the machine's log at each change.

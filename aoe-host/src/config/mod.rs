@@ -142,6 +142,8 @@ pub enum Durability {
     /// The end of the process and the loss of power.
     #[default]
     Safe,
+    /// The same, by a commit log in the directory of overlays: faster where few writes are outstanding.
+    Logged,
     /// The end of the process; the last seconds may be lost with the power.
     Writeback,
     /// Nothing: the overlay is gone when the server stops.

@@ -57,6 +57,11 @@ impl NoteId {
         Self { layer, epoch, session }
     }
 
+    /// The layer.
+    pub(crate) fn layer(&self) -> LayerId {
+        self.layer
+    }
+
     /// Of a native overlay as its header is now.
     pub(crate) fn of(header: &native::Header) -> Self {
         Self::new(header.layer_id, header.epoch, header.session)

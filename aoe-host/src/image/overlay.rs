@@ -4,19 +4,23 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use cow_core::format::native::{self, LogId};
 use cow_core::format::{IndexEntry, Top};
-use cow_core::identity::ParentIdentity;
+use cow_core::identity::{LayerId, ParentIdentity};
 
 use super::backing::Backing;
 use super::binding::{Binding, binding_path};
 use super::formats::{Format, FormatOptions, NewImage, TopImage};
+use super::identity::scratch_page;
 use super::merging::{refuse_merged_name, refuse_merging};
 use super::name::{ImageFile, ImageKeys, ImageName};
 use super::notes::NoteId;
 use super::parent::Below;
 use super::staged::{Staged, StagedOptions, sync_directory};
 use crate::error::{ErrorKind, HostError, Result};
-use crate::storage::{Access, FileKey, FileOptions, FileStorage, FileTable, LockMode};
+use crate::storage::{
+    Access, FileKey, FileOptions, FileStorage, FileTable, LockMode, StorageError,
+};
 
 /// How an overlay is opened or made.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -51,6 +55,8 @@ pub struct OpenedOverlay {
     was_clean: bool,
     was_created: bool,
     discards_to_zeros: bool,
+    /// Which its header names.
+    log: Option<LogId>,
 }
 
 impl OpenedOverlay {
@@ -66,7 +72,26 @@ impl OpenedOverlay {
             was_clean: image.was_clean,
             was_created: false,
             discards_to_zeros: image.discards_to_zeros,
+            log: None,
         }
+    }
+
+    /// Makes a commit log part of it, if its format can say so: before the first change.
+    ///
+    /// # Errors
+    /// The medium's.
+    pub fn begin_log(&mut self, log: LogId) -> Result<()> {
+        if let Some(Core { top: Top::Native(overlay), .. }) = &mut self.core {
+            let begun = native::begin_log(&mut self.file.main, overlay, log, &mut scratch_page());
+            begun.map_err(|e| log_failed(e, "begin", &self.file))?;
+            self.log = Some(log);
+        }
+        Ok(())
+    }
+
+    /// The layer whose changes go to its commit log; `None` if it has none.
+    pub fn logged_layer(&self) -> Option<LayerId> {
+        self.note_id.filter(|_| self.log.is_some()).map(|id| id.layer())
     }
 
     /// Puts its files into the table, under the keys that its operations name.
@@ -131,7 +156,12 @@ impl OpenedOverlay {
     /// # Errors
     /// The medium's; the next opening then takes it as not closed, which costs nothing else.
     pub fn close(&mut self, top: &mut Top) -> Result<()> {
-        self.format.ops().close(&mut self.file, top)
+        self.format.ops().close(&mut self.file, top)?;
+        if self.log.take().is_some() {
+            native::end_log(&mut self.file.main, &mut scratch_page())
+                .map_err(|e| log_failed(e, "end", &self.file))?;
+        }
+        Ok(())
     }
 
     /// Removes the files and what is kept beside them, at the end of an ephemeral disk. Block
@@ -154,6 +184,19 @@ impl OpenedOverlay {
             }
             _ => Ok(()),
         }
+    }
+}
+
+fn log_failed(
+    error: native::UpdateError<StorageError>,
+    what: &'static str,
+    file: &ImageFile,
+) -> HostError {
+    match error {
+        native::UpdateError::Storage(error) => error.into(),
+        other => HostError::new(ErrorKind::Corrupt, format!("{what} the commit log of"))
+            .path(file.path())
+            .detail(other.to_string()),
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, MutexGuard};
 
 use aoe_proto::{Address, Mac, TargetState};
 use cow_core::engine::{IoFailure, Note, Operation, Weave};
+use cow_core::format::native::LogId;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::clients_file::SharedRegistry;
@@ -14,7 +15,9 @@ use super::crew::Door;
 use super::log::Log;
 use crate::config::{Export, NewClients};
 use crate::error::{ErrorKind, HostError, Result};
-use crate::image::{Backing, ImageKeys, ImageName, NoteLog, OpenedOverlay, OverlayOptions};
+use crate::image::{
+    Backing, CommitLog, ImageKeys, ImageName, NoteLog, OpenedOverlay, OverlayOptions,
+};
 use crate::mapped::MappedBytes;
 use crate::registry::{
     Client, Registry, StateSchedule, automatic_name, overlay_file_name, state_file_name,
@@ -53,6 +56,8 @@ pub(super) struct HostedEdge {
     pub(super) new_clients: NewClients,
     pub(super) direct: bool,
     pub(super) notes_dir: PathBuf,
+    /// Of this worker, if any export wants one.
+    pub(super) commit_log: Option<CommitLog>,
     /// Of all workers, if there are several.
     pub(super) doors: Arc<[Door]>,
     /// Frames for others that found no room.
@@ -83,6 +88,7 @@ impl HostedEdge {
             new_clients: NewClients::Refuse,
             direct: false,
             notes_dir: PathBuf::new(),
+            commit_log: None,
             doors: Arc::default(),
             handed_lost: 0,
             schedule: StateSchedule::new(),
@@ -219,12 +225,36 @@ impl HostedEdge {
                 log = Some(kept);
             }
         }
+        // What is noted already is in no log: notes first, and the log the next time.
+        if durability == Durability::Logged && notes.is_empty() && opened.logged_layer().is_none() {
+            let path = opened.file().path().to_owned();
+            if let Some(id) = self.log_for(&path) {
+                opened.begin_log(id)?;
+            }
+        }
+        let logged = opened.logged_layer().is_some();
         opened.enter(self.driver.files_mut());
         let core = opened.take_core().ok_or_else(|| {
             HostError::new(ErrorKind::Io, "attach the overlay").path(opened.file().path())
         })?;
         self.attachments.insert(disk, Attachment { opened, notes: log });
-        Ok(crate::server::Opened { top: core.top, index: core.index, used: core.used, notes })
+        let (top, index, used) = (core.top, core.index, core.used);
+        Ok(crate::server::Opened { top, index, used, logged, notes })
+    }
+}
+
+impl HostedEdge {
+    /// The log that an overlay's changes go to: a server finds it only beside the overlay.
+    fn log_for(&self, path: &Path) -> Option<LogId> {
+        let log = self.commit_log.as_ref()?;
+        (path.parent() == self.overlays.as_deref()).then(|| log.id())
+    }
+
+    /// Has appended changes synced.
+    pub(super) fn sync_log(&mut self) {
+        if let Some(log) = &mut self.commit_log {
+            log.sync(&mut self.driver);
+        }
     }
 }
 
@@ -274,11 +304,15 @@ impl Edge for HostedEdge {
         let keys = ImageKeys::reserve(&name, self.driver.files_mut());
         let (options, made) = (self.options(spec), self.made.clone());
         let (registry, directory) = (Arc::clone(&self.registry), self.overlays.clone());
+        let log = self.log_for(&name.path).filter(|_| spec.durability == Durability::Logged);
         self.driver.spawn(Box::new(move || {
             // First: an overlay whose machine nobody remembers would not be found again.
             let kept = directory.map_or(Ok(()), |directory| registry.write(&directory));
-            let made_one = |()| crate::image::create_overlay(&name, &backing, keys, &options);
-            let opened = kept.and_then(made_one);
+            let opened = kept.and_then(|()| {
+                let mut opened = crate::image::create_overlay(&name, &backing, keys, &options)?;
+                log.map_or(Ok(()), |log| opened.begin_log(log))?;
+                Ok(opened)
+            });
             // The receiver is gone only when the server is ending: nobody waits for it.
             let _closed = made.send(Ready { disk, opened });
         }));
@@ -325,7 +359,18 @@ impl Edge for HostedEdge {
         }
     }
 
+    fn log(&mut self, job: Job, note: Note, data: &[u8]) -> Started {
+        let layer = self.attachments.get(&job.disk).and_then(|a| a.opened.logged_layer());
+        match (&mut self.commit_log, layer) {
+            (Some(log), Some(layer)) => log.append(job, layer, note, data),
+            _ => Some(Err(IoFailure::Medium)),
+        }
+    }
+
     fn notes_sealed(&mut self, disk: u32) {
+        if let Some(log) = &mut self.commit_log {
+            log.seal(disk);
+        }
         if let Some(log) = self.attachments.get_mut(&disk).and_then(|a| a.notes.as_mut())
             && let Err(error) = log.seal()
         {
@@ -334,6 +379,9 @@ impl Edge for HostedEdge {
     }
 
     fn notes_durable(&mut self, disk: u32) {
+        if let Some(log) = &mut self.commit_log {
+            log.drop_sealed(disk);
+        }
         if let Some(log) = self.attachments.get_mut(&disk).and_then(|a| a.notes.as_mut())
             && let Err(error) = log.drop_sealed()
         {

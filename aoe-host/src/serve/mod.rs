@@ -245,7 +245,7 @@ impl<'m> Running<'m> {
         let config = &common.config;
         let share = crew.as_ref().map_or(Share::ALL, Crew::share);
         let mut server = Server::sharing(pool, config.allow.clone(), share);
-        let mut edge = common.edge(driver);
+        let mut edge = common.edge(driver)?;
         if let Some(crew) = &crew {
             edge.doors = crew.doors();
         }
@@ -453,7 +453,9 @@ impl<'m> Running<'m> {
             more = true;
             self.overlay_ready(ready);
         }
+        more |= self.make_room_in_log();
         self.server.tick(now, &mut self.edge);
+        self.edge.sync_log();
         self.edge.write_states(now, false);
         self.transmit();
         more |= self.server.is_holding();
@@ -467,6 +469,21 @@ impl<'m> Running<'m> {
             (false, true) => Progress::Some,
             (false, false) => Progress::None,
         }
+    }
+
+    /// Has overlays commit whose changes fill the log. True if that was necessary.
+    fn make_room_in_log(&mut self) -> bool {
+        let Some(log) = &mut self.edge.commit_log else { return false };
+        if log.is_full() {
+            for disk in self.server.status().filter(|disk| disk.read_only) {
+                log.keep_for(disk.number);
+            }
+        }
+        let full = log.takes_commit();
+        if full {
+            self.server.commit_written();
+        }
+        full
     }
 
     /// Takes frames that other workers handed over. True if there may be more.
@@ -606,12 +623,16 @@ impl<'m> Running<'m> {
         self.edge.write_states(now, true);
         let mut outcome = self.edge.write_registry();
         let disks: Vec<_> = self.server.status().map(|d| (d.number, d.read_only)).collect();
+        let is_broken = disks.iter().any(|(_, broken)| *broken);
         for (number, broken) in disks {
             let Some((spec, top)) = self.server.remove_disk(number) else {
                 outcome = outcome.and(Err(HostError::new(ErrorKind::Io, "finish all requests")));
                 continue;
             };
             outcome = outcome.and(self.close_disk(number, &spec, top, broken));
+        }
+        if let Some(log) = self.edge.commit_log.take().filter(|_| outcome.is_ok() && !is_broken) {
+            outcome = log.remove();
         }
         if let Some(crew) = &mut self.crew {
             outcome = outcome.and(crew.join());

@@ -11,7 +11,9 @@ use super::edge::HostedEdge;
 use super::log::Log;
 use crate::config::{Durability as ConfigDurability, Export, NewClients, ServeConfig, Top};
 use crate::error::{ErrorKind, HostError, Result};
-use crate::image::{Backing, ImageName, OpenedOverlay, default_notes_directory};
+use crate::image::{
+    Backing, CommitLog, ImageName, OpenedOverlay, Repeated, default_notes_directory,
+};
 use crate::link::taken_by;
 use crate::registry::{REGISTRY_FILE, Registry, read_if_exists};
 use crate::server::{DiskSpec, Durability, ExportSpec, Newcomers, Overlay, Server, identity_of};
@@ -67,6 +69,13 @@ impl Common {
         let first = per_client.map(|e| e.address).min().or(all.min()).ok_or_else(|| {
             HostError::usage("serve", "there is nothing to serve: name an image, or use --export")
         })?;
+        if let Some(directory) = config.overlays.as_ref().filter(|d| d.is_dir()) {
+            for repeated in crate::image::repeat(directory)? {
+                let Repeated { path, changes } = repeated;
+                let path = path.display();
+                log.info(&format!("entered {changes} changes from the commit log into `{path}`"));
+            }
+        }
         let mut files = FileTable::new();
         let backings = backings(&config, &mut files)?;
         Ok(Self {
@@ -81,7 +90,7 @@ impl Common {
     }
 
     /// The world of one worker.
-    pub(super) fn edge(&self, mut driver: HostedDriver) -> HostedEdge {
+    pub(super) fn edge(&self, mut driver: HostedDriver) -> Result<HostedEdge> {
         let config = &self.config;
         *driver.files_mut() = self.files.fork();
         let (registry, log) = (Arc::clone(&self.registry), self.log.clone());
@@ -92,7 +101,14 @@ impl Common {
         edge.notes_dir = default_notes_directory();
         edge.exports = config.exports.iter().map(|e| (e.address, e.clone())).collect();
         edge.backings.clone_from(&self.backings);
-        edge
+        let is_logged = |e: &Export| e.durability == ConfigDurability::Logged;
+        if let Some(directory) = &config.overlays
+            && config.exports.iter().any(is_logged)
+        {
+            make_directory(directory)?;
+            edge.commit_log = Some(CommitLog::create(directory)?);
+        }
+        Ok(edge)
     }
 }
 
@@ -115,10 +131,14 @@ fn backings(config: &ServeConfig, files: &mut FileTable) -> Result<HashMap<Addre
 /// Makes what the server keeps things in, once everything else was found to be in order.
 pub(super) fn directories(config: &ServeConfig, edge: &HostedEdge) -> Result<()> {
     if let Some(directory) = &config.overlays {
-        std::fs::create_dir_all(directory)
-            .map_err(|e| HostError::io(e, "make the directory of overlays").path(directory))?;
+        make_directory(directory)?;
     }
     edge.write_registry()
+}
+
+fn make_directory(directory: &std::path::Path) -> Result<()> {
+    std::fs::create_dir_all(directory)
+        .map_err(|e| HostError::io(e, "make the directory of overlays").path(directory))
 }
 
 /// Enters exports, clients and existing overlays into the server, as far as it has them.
@@ -323,6 +343,7 @@ fn disk_spec(
         overlay,
         durability: match export.durability {
             ConfigDurability::Safe => Durability::Safe,
+            ConfigDurability::Logged => Durability::Logged,
             ConfigDurability::Writeback => Durability::Writeback,
             ConfigDurability::Ephemeral => Durability::Ephemeral,
         },

@@ -121,6 +121,8 @@ pub(super) struct Disk {
     pub(super) suspended: bool,
     /// The commit under way covers every note.
     pub(super) notes_sealed: bool,
+    /// Its overlay has a commit log.
+    pub(super) is_logged: bool,
 }
 
 impl Disk {
@@ -158,7 +160,16 @@ impl Disk {
             lost_notes: false,
             suspended: false,
             notes_sealed: false,
+            is_logged: false,
         })
+    }
+
+    /// When its writes are acknowledged, as far as its overlay allows.
+    pub(super) fn durability(&self) -> Durability {
+        match self.spec.durability {
+            Durability::Logged if !self.is_logged => Durability::Safe,
+            wanted => wanted,
+        }
     }
 
     pub(super) fn has_overlay(&self) -> bool {
@@ -205,6 +216,8 @@ impl Disk {
 
     pub(super) fn attach(&mut self, opened: Opened) -> bool {
         self.index = opened.index;
+        self.is_logged = opened.logged;
+        self.engine.set_durability(self.durability());
         let attached = self.engine.attach(opened.top);
         if attached {
             let limit = self.spec.limit.map_or(u64::MAX, |bytes| bytes / 512);

@@ -42,7 +42,7 @@ use cow_core::pages::PagePool;
 pub use demux::{AddError, identity_of};
 pub use disk::{DiskSpec, Durability, Overlay};
 pub use frames::FRAMES_MAX;
-pub use io::{Completion, IoDriver, Job, Memory};
+pub use io::{Completion, IoDriver, Job, Memory, Started};
 pub use status::{DiskStatus, Unknown};
 
 use adjacent::Adjacent;
@@ -90,6 +90,15 @@ pub trait Edge: IoDriver {
     /// # Errors
     /// When they cannot be kept; the writes are then not acknowledged.
     fn note(&mut self, disk: u32, notes: &[Note]) -> Result<(), IoFailure>;
+
+    /// Keeps a note of a disk in [`Durability::Logged`] mode in its log, with the data of its
+    /// sectors (none if they are zeros), in the order of the calls. As [`IoDriver::start`]: ended
+    /// means durable.
+    fn log(&mut self, job: Job, note: Note, data: &[u8]) -> Started {
+        // Who opens no overlay with a log is never asked.
+        let _: (Job, Note, &[u8]) = (job, note, data);
+        Some(Err(IoFailure::Medium))
+    }
 
     /// Notes so far belong to the commit that begins now.
     fn notes_sealed(&mut self, disk: u32);
@@ -241,6 +250,9 @@ pub struct Opened {
     pub index: Vec<IndexEntry>,
     /// Sectors with space of their own already.
     pub used: u64,
+    /// It has a commit log: [`Edge::log`] may be asked. A disk in [`Durability::Logged`] mode whose
+    /// overlay has none is a `Safe` one.
+    pub logged: bool,
     /// Mappings of an earlier process to be taken up, every sector at most once: they are taken
     /// up in any order.
     pub notes: Vec<Note>,
@@ -439,7 +451,9 @@ impl<'m> Server<'m> {
         self.commit_where(Disk::commit_at_rest);
     }
 
-    fn commit_written(&mut self) {
+    /// Publishes what was acknowledged and is not published yet, without waiting for the next
+    /// interval.
+    pub fn commit_written(&mut self) {
         self.commit_where(Disk::commit);
     }
 

@@ -168,6 +168,12 @@ impl Pending {
         cow_core::blocking::part(self.buf.bytes.get(self.data_at..)?, offset, len)
     }
 
+    /// The bytes of these sectors of a write.
+    pub(super) fn data_of(&self, extent: Extent) -> Option<&[u8]> {
+        let before = extent.start().get().checked_sub(self.range.start().get())?;
+        self.data(u32::try_from(before.checked_mul(512)?).ok()?, extent.bytes())
+    }
+
     pub(super) fn data_mut(&mut self, offset: u32, len: u64) -> Option<&mut [u8]> {
         cow_core::blocking::part_mut(self.buf.bytes.get_mut(self.data_at..)?, offset, len)
     }

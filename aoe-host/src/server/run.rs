@@ -10,7 +10,7 @@ use cow_core::format::{IndexEntry, Layer, Map};
 use cow_core::pages::{PagePool, StorageKey};
 
 use super::adjacent::Adjacent;
-use super::disk::{Disk, OWN};
+use super::disk::{Disk, Durability, OWN};
 use super::frames::Frames;
 use super::io::{Completion, Job, Memory, RUN_PIECES_MAX, Run, Started};
 use super::lending::Lending;
@@ -262,7 +262,17 @@ impl<E: Edge> Turn<'_, '_, E> {
                     part.fill(0);
                 }
             }
-            Output::Note { note, ticket } => {
+            Output::Note { id, note, ticket } if self.disk.durability() == Durability::Logged => {
+                let job = Job { disk: self.number, ticket, buffer: Buffer::None };
+                let data = note.offset.and_then(|_| self.requests.get(id)?.data_of(note.extent));
+                let kept = if data.is_some() == note.offset.is_some() {
+                    self.edge.log(job, note, data.unwrap_or_default())
+                } else {
+                    Some(Err(IoFailure::Medium)) // a defect of ours
+                };
+                self.started(job, kept);
+            }
+            Output::Note { note, ticket, .. } => {
                 self.noting.push(note, ticket);
                 if self.noting.is_full() {
                     self.keep_notes();

@@ -15,6 +15,7 @@
 //! 8. A sync covers every write whose end was reported before it was started: such writes are in
 //!    the page cache, or on the device, by then.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -55,6 +56,19 @@ impl Default for WorkerCounts {
     fn default() -> Self {
         Self { data: 4, slow: 64 }
     }
+}
+
+/// What one sync of a commit log covers.
+#[derive(Debug)]
+pub(crate) struct LogSync {
+    /// Where it was appended.
+    pub(crate) files: Vec<FileStorage>,
+    /// What was.
+    pub(crate) jobs: Vec<Job>,
+    /// Cleared at the end, before the outcome is reported.
+    pub(crate) is_syncing: Arc<AtomicBool>,
+    /// Set when a sync or an append failed: nothing is acknowledged any more.
+    pub(crate) is_broken: Arc<AtomicBool>,
 }
 
 /// Performs the operations of all engines of one thread.
@@ -146,6 +160,33 @@ impl HostedDriver {
     /// becomes readable when it has ended; what it achieved it reports through a channel of its own.
     pub fn spawn(&self, task: Box<dyn FnOnce() + Send>) {
         self.slow.run(task);
+    }
+
+    /// Has the outcome of an operation reported with the next [`drain`](Self::drain).
+    pub(crate) fn end_later(&mut self, job: Job, result: core::result::Result<(), IoFailure>) {
+        self.under_way = self.under_way.saturating_add(1);
+        let _unread = self.report.send(Completion { job, result, data: None });
+        self.bell.ring();
+    }
+
+    /// Syncs what was appended to a commit log, and reports every change that this makes durable.
+    pub(crate) fn sync_log(&mut self, sync: LogSync) {
+        self.under_way = self.under_way.saturating_add(sync.jobs.len());
+        let report = self.report.clone();
+        self.slow.run(Box::new(move || {
+            let mut result = Ok(());
+            for file in &sync.files {
+                result = result.and(outcome(file.sync_data()));
+            }
+            // After a failed sync nobody knows what is there, and a later one says nothing about it.
+            let failed = result.is_err() || sync.is_broken.load(Ordering::Acquire);
+            sync.is_broken.store(failed, Ordering::Release);
+            let result = if failed { Err(IoFailure::Medium) } else { Ok(()) };
+            sync.is_syncing.store(false, Ordering::Release);
+            for job in sync.jobs {
+                let _unread = report.send(Completion { job, result, data: None });
+            }
+        }));
     }
 
     fn later(&mut self, job: Job, file: FileStorage, operation: &Operation, data: Option<Vec<u8>>) {

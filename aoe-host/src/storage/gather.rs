@@ -31,6 +31,16 @@ impl FileStorage {
         }
     }
 
+    /// Writes pieces from `offset` on, each where the one before it ends: all of them, or it fails.
+    ///
+    /// # Errors
+    /// As [`FileStorage::write`].
+    pub(crate) fn write_gathered(&self, offset: u64, pieces: &[&[u8]]) -> FileResult<()> {
+        let start = self.locate("write", offset, before(pieces, pieces.len()))?;
+        let put = |slices: &[IoSlice<'_>], at| rustix::io::pwritev(self.file(), slices, at);
+        gather(start, pieces, put).1.map_err(|errno| self.failed("write", offset, errno))
+    }
+
     /// Writes pieces until one fails: how many were written, and why it was not the next. At least
     /// one has been tried.
     fn write_pieces(&self, offset: u64, pieces: &[&[u8]]) -> (usize, Option<StorageError>) {

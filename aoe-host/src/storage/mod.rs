@@ -22,6 +22,7 @@ mod watch;
 mod windows;
 mod workers;
 
+pub(crate) use driver::LogSync;
 pub use driver::{HostedDriver, WorkerCounts};
 pub use error::StorageError;
 pub use file::{Access, FileKey, FileOptions, FileStorage, LockMode};

@@ -396,6 +396,9 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         self.commit.notes_durable = core::mem::take(&mut self.commit.notes_covered);
         if !core::mem::take(&mut self.commit.riding) {
             self.commit.step = Step::Idle;
+            if self.commit.broken {
+                self.fail_uncommitted();
+            }
             return;
         }
         self.commit.committing = self.commit.generation.wrapping_sub(1);
@@ -408,13 +411,29 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         }
     }
 
+    /// Nothing is written any more, but for the commit under way. What was acknowledged stays
+    /// readable.
+    pub(super) fn stop_writing(&mut self) {
+        self.commit.broken = true;
+        if self.commit.step == Step::Idle {
+            self.fail_uncommitted();
+        }
+    }
+
+    /// There will be no commit for those that wait for one.
+    fn fail_uncommitted(&mut self) {
+        self.commit.committing = self.commit.generation;
+        self.release_committed(Some(Failure::Medium));
+    }
+
     /// Ends the requests that the commit covers, well or with `failure`.
     fn release_committed(&mut self, failure: Option<Failure>) {
         let committed = self.commit.committing;
         for at in Table::<SLOTS>::numbers() {
             let Some(slot) = self.table.get_mut(at) else { continue };
             let covered = committed.wrapping_sub(slot.generation) < u32::MAX / 2;
-            if slot.phase != Phase::Commit || !(covered || self.commit.broken) {
+            let lost = self.commit.broken && failure.is_some();
+            if slot.phase != Phase::Commit || !(covered || lost) {
                 continue;
             }
             slot.failure = slot.failure.or(failure);

@@ -85,6 +85,12 @@ pub enum Durability {
     /// When it survives the process: data written and mapping noted ([`Output::Note`]).
     /// [`Engine::commit`] must be called now and then.
     Writeback,
+    /// When it survives a power cut, by one sync instead of two: every change is noted together with
+    /// its data ([`Output::Note`]), and the note is reported when both are durable in a log of the
+    /// driver's. Until [`Output::NotesDurable`] the log is part of the disk: who opens the overlay
+    /// without repeating what the log holds finds it out of date. [`Engine::commit`] must be called
+    /// now and then, and a note that fails ends writing.
+    Logged,
     /// When it can be read back. Nothing is ever synced.
     Ephemeral,
 }
@@ -253,8 +259,12 @@ pub enum Output {
         len: u32,
     },
     /// Keep this mapping somewhere that outlives the process (not necessarily the power), then
-    /// report the ticket. A driver that cannot gives up that guarantee of `Writeback`.
+    /// report the ticket. A driver that cannot gives up that guarantee of `Writeback`. In `Logged`
+    /// mode with the data, which are still in the request's buffer, and so that both outlive the power;
+    /// notes count in the order in which they are put out.
     Note {
+        /// Whose.
+        id: RequestId,
         /// The mapping.
         note: Note,
         /// To be reported.
@@ -348,6 +358,12 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     /// metadata say where. For drivers that know what to do with it.
     pub fn set_weaving(&mut self, weaving: bool) {
         self.weaving = weaving;
+    }
+
+    /// Acknowledges as `durability` says, from now on. For a driver that finds out late what it can
+    /// do: only while no request is under way and nothing was changed yet.
+    pub fn set_durability(&mut self, durability: Durability) {
+        self.durability = durability;
     }
 
     /// Sectors with space of their own, as far as [`set_limit`](Self::set_limit) told the start.

@@ -199,6 +199,12 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             self.table.advance(at, Phase::Apply);
         } else if self.resume(at) {
             return None;
+        } else if touched && self.durability == Durability::Logged {
+            // Also what was there before: repeating the log must not bring an older write back.
+            if let Some(slot) = self.table.get_mut(at) {
+                slot.done = 0;
+            }
+            self.table.advance(at, Phase::Note);
         } else if touched {
             self.acknowledge(at);
         } else {
@@ -265,7 +271,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         slot.done = 0;
         if slot.note_of().is_some() {
             self.table.advance(at, Phase::Done);
-        } else if self.durability == Durability::Writeback {
+        } else if matches!(self.durability, Durability::Writeback | Durability::Logged) {
             self.table.advance(at, Phase::Note);
         } else {
             self.acknowledge(at);
@@ -280,7 +286,12 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             if slot.outstanding > 0 {
                 self.table.park(at, Park::Operations);
             } else if slot.failure.is_some() {
-                self.commit.state_without_note();
+                if self.durability == Durability::Logged {
+                    // What comes later could not be told from what the log holds and would repeat.
+                    self.stop_writing();
+                } else {
+                    self.commit.state_without_note();
+                }
                 self.table.advance(at, Phase::Done);
             } else {
                 self.acknowledge(at);
@@ -297,6 +308,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             }
         };
         let slot = self.table.get_mut(at)?;
+        let id = slot.id;
         slot.done = slot.done.saturating_add(run.sectors);
         let offset = match run.place {
             Place::Data { offset } | Place::Tail { offset, .. } => Some(offset),
@@ -309,7 +321,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         slot.outstanding = slot.outstanding.saturating_add(1);
         let note = Note { extent: rest.take(run.sectors), offset };
         self.table.push(at);
-        Some(Output::Note { note, ticket: Task::Data(at).ticket() })
+        Some(Output::Note { id, note, ticket: Task::Data(at).ticket() })
     }
 
     /// Data are written and their state entered: by durability, wait for a commit or not.
@@ -326,6 +338,8 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             // Beside a state that was entered but could not be noted a rewrite has no note either:
             // only the commit makes both outlive the process.
             Durability::Writeback => durable || slot.punch.is_some() || self.commit.lacks_notes(),
+            // The note that was kept has the data too.
+            Durability::Logged => slot.punch.is_some(),
             Durability::Ephemeral => false,
         };
         if waits {

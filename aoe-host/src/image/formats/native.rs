@@ -121,7 +121,12 @@ impl ImageFormat for Native {
         _below_sectors: Option<u64>,
         _index: &'i mut Vec<IndexEntry>,
     ) -> Result<Layer<'i>> {
-        Ok(Layer::Native(open(file, "read the image")?.snapshot(keys.main)))
+        let op = "read the image";
+        let opened = open(file, op)?;
+        if opened.header().log.is_some() {
+            return Err(mode_refused(ModeError::Logged, op, file.path()));
+        }
+        Ok(Layer::Native(opened.snapshot(keys.main)))
     }
 
     fn open_overlay(
@@ -278,6 +283,8 @@ struct NativeFacts {
     epoch: u64,
     /// How often it was opened and written.
     session: u64,
+    /// Acknowledged writes may be in a commit log.
+    is_logged: bool,
 }
 
 impl NativeFacts {
@@ -291,6 +298,7 @@ impl NativeFacts {
             data_bytes: header.data_sectors.map(|n| n.saturating_mul(SECTOR_BYTES)),
             epoch: header.epoch,
             session: header.session,
+            is_logged: header.log.is_some(),
         }
     }
 
@@ -305,6 +313,10 @@ impl NativeFacts {
         match self.data_bytes {
             Some(data) => facts.line("holds", text::bytes(data)),
             None => facts.line("holds", "not counted yet"),
+        }
+        if self.is_logged {
+            let told = "acknowledged writes may be in its commit log only; a server enters them";
+            facts.line("log", told);
         }
         if !self.is_clean {
             facts.line("state", "in use, or its last user was killed; nothing is lost by that");
@@ -390,6 +402,9 @@ fn mode_refused(mode: ModeError, op: &str, path: &Path) -> HostError {
             error.advice("make a new overlay above it: `cowblade create --backing`")
         }
         ModeError::NotFrozen => error.advice("`cowblade freeze` it"),
+        ModeError::Logged => error.advice(
+            "start and stop the server once: it enters the logs in its directory of overlays",
+        ),
         _ => error,
     }
 }

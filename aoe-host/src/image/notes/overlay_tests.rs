@@ -80,7 +80,7 @@ impl Life {
                     let result = perform(&mut self.files, &o, memory, lent.pages);
                     self.engine.complete(&mut lent, o.ticket, result);
                 }
-                Output::Note { note, ticket } => {
+                Output::Note { note, ticket, .. } => {
                     self.log.append(&[note]).unwrap();
                     self.engine.complete(&mut lent, ticket, Ok(()));
                 }

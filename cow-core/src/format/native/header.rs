@@ -19,8 +19,11 @@ pub const LABEL_LEN: usize = 128;
 /// Most bytes of a parent's path. It is a hint: the parent is recognised by its identity.
 pub const HINT_LEN: usize = 1024;
 
-/// Incompatible features that this module knows: none yet.
-const KNOWN_INCOMPATIBLE: u64 = 0;
+/// Incompatible feature: a commit log is part of the image [FORMAT 4.4].
+const FEATURE_LOG: u64 = 1;
+
+/// Incompatible features that this module knows.
+const KNOWN_INCOMPATIBLE: u64 = FEATURE_LOG;
 
 /// What kind of layer an image is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -83,7 +86,14 @@ pub struct Header {
     pub label: Vec<u8, LABEL_LEN>,
     /// Sectors in the data area, where the latest session counted them.
     pub data_sectors: Option<u64>,
+    /// The commit log that may hold acknowledged writes which are not in the image yet.
+    pub log: Option<LogId>,
 }
+
+/// Sixteen random bytes that a commit log and the images that it belongs to have in common; never
+/// all zeros.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct LogId(pub [u8; 16]);
 
 /// Why a header slot was not taken.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -138,7 +148,7 @@ impl Header {
         if version == 0 {
             return Err(HeaderFault::Invalid { field: 12 });
         }
-        Fields::take(&mut fields).ok_or(short)?.judge(compatible)
+        Fields::take(&mut fields).ok_or(short)?.judge(compatible, incompatible)
     }
 
     /// Writes the slot that the sequence belongs to; unused bytes are zeros.
@@ -148,7 +158,8 @@ impl Header {
         to.bytes(&[0; 4]);
         to.bytes(&VERSION.to_le_bytes());
         to.bytes(&self.compatible.to_le_bytes());
-        to.bytes(&KNOWN_INCOMPATIBLE.to_le_bytes());
+        let features = if self.log.is_some() { FEATURE_LOG } else { 0 };
+        to.bytes(&features.to_le_bytes());
         to.bytes(&self.sequence.to_le_bytes());
         to.bytes(&self.layer_id.0);
         to.bytes(&self.page_id.0);
@@ -180,6 +191,7 @@ impl Header {
         to.bytes(&content.unwrap_or([0; 32]));
         to.padded(&self.label, LABEL_LEN);
         to.padded(&self.parent.hint, HINT_LEN);
+        to.bytes(&self.log.map_or([0; 16], |log| log.0));
         to.finish();
         stamp_crc(bytes);
     }
@@ -232,6 +244,7 @@ struct Fields<'a> {
     content: [u8; 32],
     label: &'a [u8],
     hint: &'a [u8],
+    log: [u8; 16],
 }
 
 impl<'a> Fields<'a> {
@@ -265,11 +278,12 @@ impl<'a> Fields<'a> {
             content: fields.array()?,
             label: fields.slice(LABEL_LEN)?,
             hint: fields.slice(HINT_LEN)?,
+            log: fields.array()?,
         })
     }
 
     /// Every field within its bounds, or the first that is not.
-    fn judge(mut self, compatible: u64) -> Result<Header, HeaderFault> {
+    fn judge(mut self, compatible: u64, incompatible: u64) -> Result<Header, HeaderFault> {
         let invalid = |field| HeaderFault::Invalid { field };
         let geometry = Geometry::new(self.sectors).ok_or(invalid(72))?;
         let [mode, clean, kind, has_content] = self.marks;
@@ -304,6 +318,10 @@ impl<'a> Fields<'a> {
         if data_sectors.is_some_and(|n| n > self.sectors) {
             return Err(invalid(120));
         }
+        let log = (incompatible & FEATURE_LOG != 0).then_some(LogId(self.log));
+        if log == Some(LogId([0; 16])) || log.is_some() && mode == Mode::Frozen {
+            return Err(invalid(1400));
+        }
         Ok(Header {
             compatible,
             sequence: self.sequence,
@@ -319,6 +337,7 @@ impl<'a> Fields<'a> {
             created_s: self.created_s,
             label,
             data_sectors,
+            log,
         })
     }
 }

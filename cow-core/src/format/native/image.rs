@@ -3,7 +3,9 @@
 use core::fmt;
 
 use super::geometry::Geometry;
-use super::header::{HINT_LEN, Header, HeaderFault, LABEL_LEN, Mode, Parent, Window, sequence_of};
+use super::header::{
+    HINT_LEN, Header, HeaderFault, LABEL_LEN, LogId, Mode, Parent, Window, sequence_of,
+};
 use super::layer::{Frozen, Writable};
 use crate::identity::{LayerId, ParentIdentity};
 use crate::pages::{Page, StorageKey};
@@ -101,6 +103,8 @@ pub enum ModeError {
     Frozen,
     /// It is writable: freeze it before anything lies on it.
     NotFrozen,
+    /// Acknowledged writes may be in a commit log: repeat them first.
+    Logged,
 }
 
 impl fmt::Display for ModeError {
@@ -108,6 +112,7 @@ impl fmt::Display for ModeError {
         f.write_str(match self {
             Self::Frozen => "the image is frozen and takes no writes",
             Self::NotFrozen => "the image is writable and must be frozen first",
+            Self::Logged => "acknowledged writes may be in its commit log",
         })
     }
 }
@@ -140,8 +145,20 @@ impl Opened {
     /// many overlays may use one `syncfs` for all.
     ///
     /// # Errors
-    /// [`ModeError::Frozen`].
+    /// [`ModeError::Frozen`], [`ModeError::Logged`].
     pub fn into_writable(self, storage: StorageKey) -> Result<Writable, ModeError> {
+        if self.header.log.is_some() {
+            return Err(ModeError::Logged);
+        }
+        self.into_repeating(storage)
+    }
+
+    /// As [`into_writable`](Self::into_writable), also with a commit log: for who repeats what that
+    /// holds, and then calls [`end_log`].
+    ///
+    /// # Errors
+    /// [`ModeError::Frozen`].
+    pub fn into_repeating(self, storage: StorageKey) -> Result<Writable, ModeError> {
         match self.header.mode {
             Mode::Writable => Ok(Writable::new(self.header, storage)),
             Mode::Frozen => Err(ModeError::Frozen),
@@ -410,6 +427,7 @@ impl CreateOptions<'_> {
             created_s: self.created_s,
             label,
             data_sectors: Some(0),
+            log: None,
         })
     }
 }
@@ -502,7 +520,21 @@ fn update<S: Storage>(
     scratch: &mut Page,
     change: impl FnOnce(&mut Header) -> Result<(), UpdateError<S::Error>>,
 ) -> Result<Opened, UpdateError<S::Error>> {
-    let Opened { mut header, .. } = open(storage, scratch).map_err(UpdateError::Open)?;
+    let opened = open(storage, scratch).map_err(UpdateError::Open)?;
+    if opened.header.log.is_some() {
+        return Err(UpdateError::Mode(ModeError::Logged));
+    }
+    replace(opened, storage, scratch, change)
+}
+
+/// Writes a changed header to both slots, each durable before the next step.
+fn replace<S: Storage>(
+    opened: Opened,
+    storage: &mut S,
+    scratch: &mut Page,
+    change: impl FnOnce(&mut Header) -> Result<(), UpdateError<S::Error>>,
+) -> Result<Opened, UpdateError<S::Error>> {
+    let Opened { mut header, .. } = opened;
     header.settle();
     change(&mut header)?;
     // What a killed process left, the current header included, before the other slot is touched.
@@ -530,10 +562,13 @@ pub fn rollback<S: Storage>(
     storage: &mut S,
     scratch: &mut Page,
 ) -> Result<Opened, UpdateError<S::Error>> {
-    let opened = update(storage, scratch, |header| {
+    let opened = open(storage, scratch).map_err(UpdateError::Open)?;
+    let opened = replace(opened, storage, scratch, |header| {
         writable(header)?;
         header.epoch = header.epoch.saturating_add(1);
         header.data_sectors = Some(0);
+        // Nothing that a log holds is wanted any more.
+        header.log = None;
         Ok(())
     })?;
     let geometry = opened.geometry();
@@ -629,4 +664,47 @@ pub fn set_label<S: Storage>(
             .map_err(|_full| UpdateError::LabelTooLong { len: label.len() })?;
         Ok(())
     })
+}
+
+/// Makes a commit log part of an image that was opened for writing and has no session under way:
+/// from now on what its client is told may be in the log alone [FORMAT 7.6].
+///
+/// # Errors
+/// [`UpdateError`].
+pub fn begin_log<S: Storage>(
+    storage: &mut S,
+    overlay: &mut Writable,
+    log: LogId,
+    scratch: &mut Page,
+) -> Result<(), UpdateError<S::Error>> {
+    let opened = update(storage, scratch, |header| {
+        writable(header)?;
+        if header.page_id != overlay.rules().page_id || header.epoch != overlay.rules().epoch {
+            return Err(UpdateError::OtherImage);
+        }
+        header.log = Some(log);
+        Ok(())
+    })?;
+    overlay.renew(opened.header);
+    Ok(())
+}
+
+/// Everything that the commit log holds of an image is in it, durably, and its session is over: the log
+/// is no part of it any more [FORMAT 7.6].
+///
+/// # Errors
+/// [`UpdateError`].
+pub fn end_log<S: Storage>(
+    storage: &mut S,
+    scratch: &mut Page,
+) -> Result<(), UpdateError<S::Error>> {
+    let opened = open(storage, scratch).map_err(UpdateError::Open)?;
+    if opened.header.log.is_none() {
+        return Ok(());
+    }
+    replace(opened, storage, scratch, |header| {
+        header.log = None;
+        Ok(())
+    })
+    .map(drop)
 }

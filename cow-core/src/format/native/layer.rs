@@ -145,6 +145,11 @@ impl Writable {
         &self.header
     }
 
+    /// The header changed before the session began.
+    pub(super) fn renew(&mut self, header: Header) {
+        self.header = header;
+    }
+
     /// Sectors in the data area: unknown after an unclean end until
     /// [`set_data_sectors`](Self::set_data_sectors).
     pub const fn data_sectors(&self) -> Option<u64> {

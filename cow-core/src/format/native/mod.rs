@@ -26,9 +26,9 @@ mod tests;
 
 pub use check::{CheckError, Finding, Report, check, load_map, map_len};
 pub use geometry::{Geometry, SECTORS_PER_PAGE};
-pub use header::{HINT_LEN, Header, LABEL_LEN, Mode, Parent, VERSION, Window};
+pub use header::{HINT_LEN, Header, LABEL_LEN, LogId, Mode, Parent, VERSION, Window};
 pub use image::{
-    CreateError, CreateOptions, Fresh, ModeError, OpenError, Opened, UpdateError, close, create,
-    freeze, is_native, open, open_writable, rollback, set_label, set_parent, thaw,
+    CreateError, CreateOptions, Fresh, ModeError, OpenError, Opened, UpdateError, begin_log, close,
+    create, end_log, freeze, is_native, open, open_writable, rollback, set_label, set_parent, thaw,
 };
 pub use layer::{Frozen, Writable};

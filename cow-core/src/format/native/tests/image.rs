@@ -414,3 +414,55 @@ fn thawing_gives_another_identity_first() {
     let report = check(&drive.close(), &mut page(), &mut |f| panic!("{f}")).unwrap();
     assert_eq!((report.data, report.zero, report.absent), (2, 0, 98));
 }
+
+#[test]
+fn a_commit_log_is_part_of_the_image() {
+    let log = LogId([7; 16]);
+    let mut storage = made(100);
+    let mut overlay = open_writable(&mut storage, KEY, &mut page()).unwrap();
+    begin_log(&mut storage, &mut overlay, log, &mut page()).unwrap();
+    assert_eq!(overlay.header().log, Some(log));
+    for slot in 0..2 {
+        let header = storage.page_at(slot * 4096);
+        assert_eq!(header[24..32], [1, 0, 0, 0, 0, 0, 0, 0], "who does not know it refuses");
+        assert_eq!(header[1400..1416], [7; 16], "both headers say it");
+    }
+    let image = opened(&storage).unwrap();
+    assert_eq!(image.header().log, Some(log));
+    assert_eq!(image.clone().into_writable(KEY).map(|_| ()), Err(ModeError::Logged));
+    let logged = Err(UpdateError::Mode(ModeError::Logged));
+    assert_eq!(open_writable(&mut storage, KEY, &mut page()).map(|_| ()), logged);
+    assert_eq!(freeze(&mut storage, NEW_ID, &mut page()).map(|_| ()), logged);
+    assert_eq!(set_label(&mut storage, b"x", &mut page()).map(|_| ()), logged);
+    assert_eq!(begin_log(&mut storage, &mut overlay, log, &mut page()), logged);
+    let again = image.into_repeating(KEY).unwrap();
+    close(&mut storage, &again, &mut page()).unwrap();
+    assert_eq!(opened(&storage).unwrap().header().log, Some(log), "closing is not repeating");
+    end_log(&mut storage, &mut page()).unwrap();
+    for slot in 0..2 {
+        let header = storage.page_at(slot * 4096);
+        assert!(header[24..32].iter().chain(&header[1400..1416]).all(|byte| *byte == 0));
+    }
+    let before = storage.page_at(0).to_vec();
+    end_log(&mut storage, &mut page()).unwrap();
+    assert_eq!(storage.page_at(0).to_vec(), before, "once is enough");
+    let mut overlay = open_writable(&mut storage, KEY, &mut page()).unwrap();
+    begin_log(&mut storage, &mut overlay, log, &mut page()).unwrap();
+    let empty = rollback(&mut storage, &mut page()).unwrap();
+    assert_eq!(empty.header().log, None, "what it holds is not wanted any more");
+    open_writable(&mut storage, KEY, &mut page()).unwrap();
+}
+
+#[test]
+fn an_impossible_log_is_refused() {
+    let storage = patched(&made(100), 24, &[1]);
+    assert_eq!(opened(&storage).unwrap_err(), OpenError::InvalidField { field: 1400 }, "no log");
+    let named = patched(&storage, 1400, &[1]);
+    assert!(opened(&named).unwrap().header().log.is_some());
+    let frozen = patched(&named, 104, &[2]);
+    assert_eq!(opened(&frozen).unwrap_err(), OpenError::InvalidField { field: 1400 });
+    let unknown = patched(&named, 24, &[3]);
+    assert_eq!(opened(&unknown).unwrap_err(), OpenError::UnknownFeatures { features: 2 });
+    let without = patched(&made(100), 1400, &[1]);
+    assert_eq!(opened(&without).unwrap().header().log, None, "reserved without the feature");
+}

@@ -1,0 +1,338 @@
+//! Commit logs: what a server in `logged` durability acknowledged and has not entered into its overlays
+//! yet. `docs/COMMIT-LOG.md` describes the files.
+//!
+//! A first write in place costs two syncs, each of which enters something into the file system's
+//! journal. Here a change is appended with its data to a file that has all its blocks already, and
+//! is acknowledged after one sync, which all overlays of a worker share. The overlays follow about
+//! once a second, by commits of their own.
+//!
+//! 1. A change is acknowledged when its record and all records before it are durable.
+//! 2. While an overlay's header names a log, every change of that overlay is in the log, in order.
+//!    So repeating the records from any one on up to the last gives what the client was told, as long as
+//!    everything before is in the overlay.
+//! 3. A segment is used again when every overlay with a record in it has durably committed since.
+//! 4. After a failed sync nothing more is acknowledged: the overlays take no more writes, and keep their
+//!    log.
+
+mod record;
+mod repeat;
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cow_core::engine::{IoFailure, Note};
+use cow_core::format::native::LogId;
+use cow_core::identity::LayerId;
+
+use self::record::{DATA_MAX, RECORDS_AT, Record, Turn};
+use super::identity::random_layer_id;
+use super::overlay::overlay_options;
+use super::staged::sync_directory;
+use crate::error::{HostError, Result};
+use crate::server::io::{Job, Started};
+use crate::storage::{FileStorage, HostedDriver, LogSync};
+
+pub use repeat::{Repeated, repeat};
+
+/// Bytes of a segment: some 2,000 writes of 4 KiB. A full one asks all overlays to commit, so larger
+/// ones mean fewer commits, and more to repeat after a power cut.
+const SEGMENT_LEN: u64 = 8 << 20;
+
+/// Segments of a log: one that is being filled, and others whose overlays are committing. When all
+/// are waited for, writes wait too.
+const SEGMENTS: usize = 4;
+
+/// What the name of a segment ends with.
+const SUFFIX: &str = ".cowlog";
+
+/// A file of a log.
+#[derive(Debug)]
+struct Segment {
+    file: FileStorage,
+    path: PathBuf,
+    /// Of its latest turn; 0: it had none.
+    generation: u64,
+    /// An overlay that takes no more writes needs it.
+    is_kept: bool,
+}
+
+/// From which generation on records of an overlay are needed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Needed {
+    /// Because no commit covers them.
+    open: Option<u64>,
+    /// Because the commit that covers them is under way.
+    sealed: Option<u64>,
+}
+
+impl Needed {
+    fn first(&self) -> Option<u64> {
+        self.open.into_iter().chain(self.sealed).min()
+    }
+}
+
+/// A change that waits for a segment.
+#[derive(Debug)]
+struct Parked {
+    job: Job,
+    layer: LayerId,
+    note: Note,
+    data: Vec<u8>,
+}
+
+/// The log of one worker.
+#[derive(Debug)]
+pub struct CommitLog {
+    id: LogId,
+    segments: Vec<Segment>,
+    current: usize,
+    generation: u64,
+    /// Where the next record goes, and where the segment ends.
+    at: u64,
+    segment_len: u64,
+    needed: HashMap<u32, Needed>,
+    parked: VecDeque<Parked>,
+    /// Appended since the last sync began, and to which segments.
+    unsynced: Vec<Job>,
+    touched: Vec<usize>,
+    is_syncing: Arc<AtomicBool>,
+    is_broken: Arc<AtomicBool>,
+    wants_commit: bool,
+}
+
+impl CommitLog {
+    /// Makes the files of a log in a directory, with all their blocks.
+    ///
+    /// # Errors
+    /// The system's, such as no room.
+    pub fn create(directory: &Path) -> Result<Self> {
+        Self::with_segments(directory, SEGMENT_LEN)
+    }
+
+    /// As [`create`](Self::create), with segments of so many bytes.
+    fn with_segments(directory: &Path, segment_len: u64) -> Result<Self> {
+        let id = LogId(random_layer_id()?.0);
+        let mut log = Self {
+            id,
+            segments: Vec::new(),
+            current: 0,
+            generation: 0,
+            at: segment_len,
+            segment_len,
+            needed: HashMap::new(),
+            parked: VecDeque::new(),
+            unsynced: Vec::new(),
+            touched: Vec::new(),
+            is_syncing: Arc::default(),
+            is_broken: Arc::default(),
+            wants_commit: false,
+        };
+        let name: String = LayerId(id.0).to_string().chars().take(16).collect();
+        for number in 0..SEGMENTS {
+            let path = directory.join(format!("{name}-{number}{SUFFIX}"));
+            match create_segment(&path, segment_len) {
+                Ok(file) => {
+                    log.segments.push(Segment { file, path, generation: 0, is_kept: false });
+                }
+                Err(error) => {
+                    drop(fs::remove_file(&path));
+                    drop(log.remove());
+                    return Err(error);
+                }
+            }
+        }
+        sync_directory(&directory.join(SUFFIX))?;
+        Ok(log)
+    }
+
+    /// What headers of overlays name it by.
+    pub fn id(&self) -> LogId {
+        self.id
+    }
+
+    /// Appends a change of a disk; it ends with a completion after [`sync`](Self::sync).
+    pub fn append(&mut self, job: Job, layer: LayerId, note: Note, data: &[u8]) -> Started {
+        if self.is_broken.load(Ordering::Acquire) || data.len() > DATA_MAX {
+            return Some(Err(IoFailure::Medium));
+        }
+        // Records are in the order of the changes.
+        if !self.parked.is_empty() {
+            self.park(job, layer, note, data);
+            return None;
+        }
+        match self.put(job, layer, note, data) {
+            Ok(true) => None,
+            Ok(false) => {
+                self.park(job, layer, note, data);
+                None
+            }
+            Err(failure) => Some(Err(failure)),
+        }
+    }
+
+    fn park(&mut self, job: Job, layer: LayerId, note: Note, data: &[u8]) {
+        self.parked.push_back(Parked { job, layer, note, data: data.to_vec() });
+    }
+
+    /// Writes a record. False if there is no room for it now.
+    fn put(
+        &mut self,
+        job: Job,
+        layer: LayerId,
+        note: Note,
+        data: &[u8],
+    ) -> core::result::Result<bool, IoFailure> {
+        let mut record = Record::new(layer, &note, data);
+        let len = record.len() as u64;
+        if self.at.saturating_add(len) > self.segment_len && !self.turn()? {
+            return Ok(false);
+        }
+        let turn = Turn { log: self.id, generation: self.generation };
+        let needed = self.needed.entry(job.disk).or_default();
+        needed.open.get_or_insert(self.generation);
+        record.from = needed.first().unwrap_or(self.generation);
+        let head = record.head(turn, self.at);
+        let data = record.data.unwrap_or_default();
+        self.write(self.at, &[&head, data])?;
+        self.at = self.at.saturating_add(len);
+        self.unsynced.push(job);
+        Ok(true)
+    }
+
+    /// On to a segment that nobody needs. False if there is none.
+    fn turn(&mut self) -> core::result::Result<bool, IoFailure> {
+        self.wants_commit = true;
+        let needed = self.needed.values().filter_map(Needed::first).min();
+        let is_free = |s: &Segment| !s.is_kept && needed.is_none_or(|n| s.generation < n);
+        let free = (0..).zip(&self.segments).filter(|(_, segment)| is_free(segment));
+        let Some((next, _)) = free.min_by_key(|(_, segment)| segment.generation) else {
+            return Ok(false);
+        };
+        self.generation += 1;
+        self.current = next;
+        if let Some(segment) = self.segments.get_mut(next) {
+            segment.generation = self.generation;
+        }
+        let head = Turn { log: self.id, generation: self.generation }.emit();
+        self.write(0, &[&head])?;
+        self.at = RECORDS_AT;
+        Ok(true)
+    }
+
+    fn write(&mut self, at: u64, pieces: &[&[u8]]) -> core::result::Result<(), IoFailure> {
+        let Some(segment) = self.segments.get(self.current) else { return Err(IoFailure::Medium) };
+        if segment.file.write_gathered(at, pieces).is_err() {
+            // A record that is not whole ends the log for who reads it.
+            self.is_broken.store(true, Ordering::Release);
+            return Err(IoFailure::Medium);
+        }
+        if !self.touched.contains(&self.current) {
+            self.touched.push(self.current);
+        }
+        Ok(())
+    }
+
+    /// Appends what waited, if there is room now, and begins a sync of what was appended unless one is
+    /// under way: called at the end of each turn of the loop.
+    pub fn sync(&mut self, driver: &mut HostedDriver) {
+        while let Some(first) = self.parked.pop_front() {
+            let broken = self.is_broken.load(Ordering::Acquire);
+            let put = if broken {
+                Err(IoFailure::Medium)
+            } else {
+                self.put(first.job, first.layer, first.note, &first.data)
+            };
+            match put {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.parked.push_front(first);
+                    break;
+                }
+                Err(failure) => driver.end_later(first.job, Err(failure)),
+            }
+        }
+        if self.unsynced.is_empty() || self.is_syncing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let files = self.touched.drain(..);
+        let files = files.filter_map(|at| Some(self.segments.get(at)?.file.clone())).collect();
+        driver.sync_log(LogSync {
+            files,
+            jobs: core::mem::take(&mut self.unsynced),
+            is_syncing: Arc::clone(&self.is_syncing),
+            is_broken: Arc::clone(&self.is_broken),
+        });
+    }
+
+    /// Whether overlays should commit, so that segments can be used again. Told once.
+    pub fn takes_commit(&mut self) -> bool {
+        core::mem::take(&mut self.wants_commit)
+    }
+
+    /// The commit of a disk that begins now covers its records so far.
+    pub fn seal(&mut self, disk: u32) {
+        if let Some(needed) = self.needed.get_mut(&disk) {
+            // A commit that failed covers nothing.
+            needed.sealed = needed.sealed.into_iter().chain(needed.open.take()).min();
+        }
+    }
+
+    /// What the latest seal covers is durable in the overlay.
+    pub fn drop_sealed(&mut self, disk: u32) {
+        if let Some(needed) = self.needed.get_mut(&disk) {
+            needed.sealed = None;
+        }
+    }
+
+    /// Whether changes wait because every segment is needed.
+    pub fn is_full(&self) -> bool {
+        !self.parked.is_empty()
+    }
+
+    /// A disk takes no more writes and will never commit: the log keeps what it needs for the next
+    /// server.
+    pub fn keep_for(&mut self, disk: u32) {
+        let Some(first) = self.needed.remove(&disk).and_then(|needed| needed.first()) else {
+            return;
+        };
+        for segment in self.segments.iter_mut().filter(|s| s.generation >= first) {
+            segment.is_kept = true;
+        }
+        if self.segments.iter().all(|segment| segment.is_kept) {
+            self.is_broken.store(true, Ordering::Release);
+        }
+    }
+
+    /// Removes the files: no overlay names the log any more.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn remove(self) -> Result<()> {
+        for segment in &self.segments {
+            let path = &segment.path;
+            let removed = fs::remove_file(path);
+            removed.map_err(|e| HostError::io(e, "remove the commit log").path(path))?;
+        }
+        Ok(())
+    }
+}
+
+/// A file full of zeros: an unwritten block would cost its first sync an entry in the file system's
+/// journal, which is what the log is there to avoid.
+fn create_segment(path: &Path, len: u64) -> Result<FileStorage> {
+    let failed = |e: io::Error| HostError::io(e, "make the commit log").path(path);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let mut file = options.open(path).map_err(failed)?;
+    io::copy(&mut io::repeat(0).take(len), &mut file).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    FileStorage::from_file(file, path, &overlay_options(false))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,348 @@
+//! A server that loses its power: what reached the medium is what was synced, and no more.
+
+use core::time::Duration;
+
+use cow_core::blocking::{Blocking, Storages, part, part_mut};
+use cow_core::engine::{
+    Buffer, Durability, Engine, Kind, Lent, Operation, Output, Request, RequestId,
+};
+use cow_core::format::native;
+use cow_core::pages::{Frame, Page, PagePool};
+use cow_core::units::{Extent, Lba};
+
+use super::*;
+use crate::config::{Layer, Window};
+use crate::image::tests::golden;
+use crate::image::{
+    Backing, ImageKeys, ImageName, OpenedOverlay, OverlayOptions, create_overlay, open_backing,
+    open_overlay,
+};
+use crate::storage::{FileTable, WorkerCounts};
+
+/// Numbers that look random and are the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// Room for three of the longest records, so that segments are used again and again.
+const SMALL: u64 = RECORDS_AT + 3 * (64 + 16 * 512);
+
+/// A server with one overlay.
+struct Life {
+    directory: PathBuf,
+    /// What the medium holds of the overlay for certain.
+    durable: Vec<u8>,
+    files: FileTable,
+    backing: Backing,
+    overlay: OpenedOverlay,
+    engine: Engine<8>,
+    pool: PagePool<'static>,
+    log: CommitLog,
+    driver: HostedDriver,
+    /// What the client was told that the disk holds.
+    model: Vec<u8>,
+}
+
+fn backing(base: &Path, files: &mut FileTable) -> Backing {
+    let layer = Layer::File { path: base.to_owned(), window: Window::default() };
+    open_backing(&[layer], false, files).unwrap()
+}
+
+fn pool() -> PagePool<'static> {
+    PagePool::new(vec![Page::ZERO; 8].leak(), vec![Frame::EMPTY; 8].leak()).unwrap()
+}
+
+impl Life {
+    fn begin(directory: &Path, base: &Path) -> Self {
+        let mut files = FileTable::new();
+        let backing = backing(base, &mut files);
+        let name = ImageName::parse(directory.join("a.cow"));
+        let (keys, options) = (ImageKeys::reserve(&name, &mut files), OverlayOptions::default());
+        let mut overlay = create_overlay(&name, &backing, keys, &options).unwrap();
+        let log = CommitLog::with_segments(directory, SMALL).unwrap();
+        overlay.begin_log(log.id()).unwrap();
+        overlay.enter(&mut files);
+        let core = overlay.take_core().unwrap();
+        let engine = Engine::new(Some(core.top), overlay.sectors(), Durability::Logged).unwrap();
+        let mut model = fs::read(base).unwrap();
+        model.resize(usize::try_from(overlay.sectors() * 512).unwrap(), 0);
+        Self {
+            directory: directory.to_owned(),
+            durable: fs::read(directory.join("a.cow")).unwrap(),
+            files,
+            backing,
+            overlay,
+            engine,
+            pool: pool(),
+            log,
+            driver: HostedDriver::new(WorkerCounts { data: 1, slow: 2 }).unwrap(),
+            model,
+        }
+    }
+
+    fn change(&mut self, extent: Extent, mut data: Option<Vec<u8>>) {
+        let request = match &data {
+            Some(_) => Request::Write { extent, durable: false },
+            None => Request::Zero(extent),
+        };
+        self.engine.submit(RequestId(0), request).unwrap();
+        self.drive(extent, data.as_deref_mut().unwrap_or_default());
+        let at = usize::try_from(extent.start().get() * 512).unwrap();
+        let len = usize::try_from(extent.bytes()).unwrap();
+        self.model[at..at + len].copy_from_slice(&data.unwrap_or(vec![0; len]));
+    }
+
+    fn commit(&mut self) {
+        self.engine.commit();
+        self.drive(Extent::EMPTY, &mut []);
+    }
+
+    fn drive(&mut self, extent: Extent, memory: &mut [u8]) {
+        let layers = Arc::clone(self.backing.layers());
+        let layer = self.overlay.logged_layer().unwrap();
+        loop {
+            let mut lent = Lent { pages: &mut self.pool, layers: &layers, index: &mut [] };
+            match self.engine.poll(&mut lent) {
+                Some(Output::Operation(o)) => {
+                    perform(&mut self.files, &o, memory, lent.pages);
+                    self.engine.complete(&mut lent, o.ticket, Ok(()));
+                    if o.kind == Kind::Sync {
+                        self.durable = fs::read(self.directory.join("a.cow")).unwrap();
+                    }
+                }
+                Some(Output::Note { note, ticket, .. }) => {
+                    let before = (note.extent.start().get() - extent.start().get()) * 512;
+                    let before = u32::try_from(before).unwrap();
+                    let data = note.offset.map(|_| part(memory, before, note.extent.bytes()));
+                    let data = data.flatten().unwrap_or_default();
+                    let job = Job { disk: 0, ticket, buffer: Buffer::None };
+                    assert_eq!(self.log.append(job, layer, note, data), None);
+                }
+                Some(Output::NotesSealed) => self.log.seal(0),
+                Some(Output::NotesDurable) => self.log.drop_sealed(0),
+                Some(Output::Done { result, .. }) => assert_eq!(result, Ok(())),
+                Some(other) => panic!("{other:?}"),
+                None => {
+                    if self.log.takes_commit() {
+                        self.engine.commit();
+                        continue;
+                    }
+                    self.log.sync(&mut self.driver);
+                    if self.driver.under_way() == 0 && !self.log.is_full() {
+                        return;
+                    }
+                    let engine = &mut self.engine;
+                    self.driver.drain(&mut |completion| {
+                        engine.complete(&mut lent, completion.job.ticket, completion.result);
+                    });
+                    std::thread::sleep(Duration::from_micros(20));
+                }
+            }
+        }
+    }
+
+    /// The power fails: a directory with what is on the medium, for the next server.
+    fn cut(&self, base: &Path) -> tempfile::TempDir {
+        let after = tempfile::tempdir().unwrap();
+        fs::write(after.path().join("a.cow"), &self.durable).unwrap();
+        for segment in &self.log.segments {
+            let name = segment.path.file_name().unwrap();
+            fs::copy(&segment.path, after.path().join(name)).unwrap();
+        }
+        let refused = read(after.path(), base).unwrap_err();
+        assert_eq!(refused.kind(), crate::error::ErrorKind::InUse, "it needs its log");
+        after
+    }
+}
+
+fn perform(files: &mut FileTable, o: &Operation, memory: &mut [u8], pages: &mut PagePool<'_>) {
+    match (o.kind, o.buffer) {
+        (Kind::Read, Buffer::Page { page, offset }) => {
+            files.read(o.storage, o.offset, part_mut(pages.bytes_mut(page), offset, o.len).unwrap())
+        }
+        (Kind::Write, Buffer::Page { page, offset }) => {
+            files.write(o.storage, o.offset, part(pages.bytes(page), offset, o.len).unwrap())
+        }
+        (Kind::Write, Buffer::Request { offset, .. }) => {
+            files.write(o.storage, o.offset, part(memory, offset, o.len).unwrap())
+        }
+        (Kind::Sync, _) => files.sync(o.storage),
+        (Kind::Punch, _) => files.punch(o.storage, o.offset, o.len),
+        other => panic!("{other:?}"),
+    }
+    .unwrap();
+}
+
+/// What the disk reads as.
+fn read(directory: &Path, base: &Path) -> Result<Vec<u8>> {
+    let mut files = FileTable::new();
+    let backing = backing(base, &mut files);
+    let name = ImageName::parse(directory.join("a.cow"));
+    let keys = ImageKeys::reserve(&name, &mut files);
+    let mut overlay = open_overlay(&name, &backing, keys, &OverlayOptions::default())?;
+    overlay.enter(&mut files);
+    let core = overlay.take_core().unwrap();
+    let mut engine = Engine::<4>::new(Some(core.top), overlay.sectors(), Durability::Safe).unwrap();
+    let layers = Arc::clone(backing.layers());
+    let lent = Lent { pages: &mut pool(), layers: &layers, index: &mut [] };
+    let mut bytes = vec![0; usize::try_from(overlay.sectors() * 512).unwrap()];
+    Blocking { engine: &mut engine, lent, storages: &mut files }
+        .read(Lba::new(0).unwrap(), &mut bytes)
+        .unwrap();
+    Ok(bytes)
+}
+
+fn random_change(dice: &mut Dice, sectors: u64) -> (Extent, Option<Vec<u8>>) {
+    // Few places, so that most are written again.
+    let start = dice.below(sectors.min(60));
+    let extent = Extent::new(start, 1 + dice.below(16.min(sectors - start))).unwrap();
+    let byte = u8::try_from(1 + dice.below(250)).unwrap();
+    let data = dice.chance(85).then(|| vec![byte; usize::try_from(extent.bytes()).unwrap()]);
+    (extent, data)
+}
+
+#[test]
+fn whatever_was_acknowledged_is_there_after_a_power_cut() {
+    let mut turns = 0;
+    for seed in 0..4 {
+        let (elsewhere, directory) = two_directories();
+        let base = golden(&elsewhere, 64 << 10);
+        let mut life = Life::begin(directory.path(), &base);
+        let mut dice = Dice(seed);
+        for step in 0..60 {
+            let (extent, data) = random_change(&mut dice, life.overlay.sectors());
+            life.change(extent, data);
+            if dice.chance(7) {
+                life.commit();
+            }
+            if step % 3 != 0 {
+                continue;
+            }
+            let after = life.cut(&base);
+            let repeated = repeat(after.path()).unwrap();
+            assert_eq!(repeated.len(), 1);
+            let found = read(after.path(), &base).unwrap();
+            let differs = found.chunks(512).zip(life.model.chunks(512)).position(|(a, b)| a != b);
+            assert_eq!(differs, None, "sector, seed {seed}, step {step}");
+            let names = fs::read_dir(after.path()).unwrap().count();
+            assert_eq!(names, 1, "the log is gone");
+            assert_eq!(repeat(after.path()).unwrap(), []);
+        }
+        turns += life.log.generation;
+    }
+    assert!(turns > 4 * 2 * SEGMENTS as u64, "segments were used again: {turns} turns");
+}
+
+#[test]
+fn a_power_cut_while_the_log_is_repeated_costs_nothing() {
+    let (elsewhere, directory) = two_directories();
+    let base = golden(&elsewhere, 64 << 10);
+    let mut life = Life::begin(directory.path(), &base);
+    let mut dice = Dice(9);
+    for _ in 0..9 {
+        let (extent, data) = random_change(&mut dice, life.overlay.sectors());
+        life.change(extent, data);
+    }
+    let before = life.cut(&base);
+    let names: Vec<PathBuf> = entries(before.path());
+    // The overlay is done, and the log is still there: as before the last step of repeating.
+    let kept: Vec<(PathBuf, Vec<u8>)> =
+        names.iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    repeat(before.path()).unwrap();
+    let overlay = fs::read(before.path().join("a.cow")).unwrap();
+    for (path, bytes) in &kept {
+        fs::write(path, bytes).unwrap();
+    }
+    // Some of it was written in place, the header still names the log.
+    let mut half = overlay.clone();
+    half[..8192]
+        .copy_from_slice(&kept.iter().find(|(p, _)| p.ends_with("a.cow")).unwrap().1[..8192]);
+    for bytes in [&half, &overlay] {
+        for (path, old) in &kept {
+            let bytes = if path.ends_with("a.cow") { bytes } else { old };
+            fs::write(path, bytes).unwrap();
+        }
+        repeat(before.path()).unwrap();
+        assert!(read(before.path(), &base).unwrap() == life.model);
+    }
+}
+
+fn two_directories() -> (tempfile::TempDir, tempfile::TempDir) {
+    (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap())
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn a_log_that_is_missing_is_missed_and_one_in_use_is_left_alone() {
+    let (elsewhere, directory) = two_directories();
+    let base = golden(&elsewhere, 64 << 10);
+    let life = Life::begin(directory.path(), &base);
+    assert_eq!(repeat(directory.path()).unwrap(), [], "its server is alive");
+    let after = life.cut(&base);
+    for path in entries(after.path()) {
+        if !path.ends_with("a.cow") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    assert_eq!(repeat(after.path()).unwrap(), []);
+    assert!(read(after.path(), &base).is_err());
+    let damaged = life.cut(&base);
+    fs::write(damaged.path().join("b.cow"), {
+        let mut bytes = life.durable.clone();
+        bytes[100] ^= 1;
+        bytes[4096 + 100] ^= 1;
+        bytes
+    })
+    .unwrap();
+    assert_eq!(repeat(damaged.path()).unwrap().len(), 1);
+    assert_eq!(entries(damaged.path()).len(), 2 + SEGMENTS, "b.cow may need it");
+    let file = FileStorage::open(after.path().join("a.cow"), &overlay_options(false)).unwrap();
+    let opened = native::open(&file, &mut Page::ZERO.clone()).unwrap();
+    assert_eq!(opened.header().log, Some(life.log.id()));
+}
+
+#[test]
+fn after_a_failure_nothing_is_acknowledged() {
+    let (elsewhere, directory) = two_directories();
+    let base = golden(&elsewhere, 64 << 10);
+    let mut life = Life::begin(directory.path(), &base);
+    life.log.is_broken.store(true, Ordering::Release);
+    let layer = life.overlay.logged_layer().unwrap();
+    let note = Note { extent: Extent::new(3, 1).unwrap(), offset: None };
+    let request = Request::Zero(note.extent);
+    life.engine.submit(RequestId(7), request).unwrap();
+    let layers = Arc::clone(life.backing.layers());
+    let mut lent = Lent { pages: &mut life.pool, layers: &layers, index: &mut [] };
+    let mut ended = None;
+    while let Some(output) = life.engine.poll(&mut lent) {
+        match output {
+            Output::Operation(o) => {
+                perform(&mut life.files, &o, &mut [], lent.pages);
+                life.engine.complete(&mut lent, o.ticket, Ok(()));
+            }
+            Output::Note { note, ticket, .. } => {
+                let job = Job { disk: 0, ticket, buffer: Buffer::None };
+                let refused = life.log.append(job, layer, note, &[]);
+                assert_eq!(refused, Some(Err(IoFailure::Medium)));
+                life.engine.complete(&mut lent, ticket, Err(IoFailure::Medium));
+            }
+            Output::Done { result, .. } => ended = Some(result.is_err()),
+            _ => {}
+        }
+    }
+    assert_eq!(ended, Some(true));
+    assert!(life.engine.is_read_only() && life.engine.is_idle());
+}
