@@ -21,7 +21,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -121,8 +121,8 @@ impl CommitLog {
             id,
             segments: Vec::new(),
             current: 0,
-            generation: 0,
-            at: segment_len,
+            generation: 1,
+            at: RECORDS_AT,
             segment_len,
             needed: HashMap::new(),
             parked: VecDeque::new(),
@@ -135,9 +135,12 @@ impl CommitLog {
         let name: String = LayerId(id.0).to_string().chars().take(16).collect();
         for number in 0..SEGMENTS {
             let path = directory.join(format!("{name}-{number}{SUFFIX}"));
-            match create_segment(&path, segment_len) {
+            // A log of which nothing was used yet has to be known as what headers name, too.
+            let generation = u64::from(number == 0);
+            let turn = Turn { log: id, generation };
+            match create_segment(&path, segment_len, Some(turn).filter(|_| generation > 0)) {
                 Ok(file) => {
-                    log.segments.push(Segment { file, path, generation: 0, is_kept: false });
+                    log.segments.push(Segment { file, path, generation, is_kept: false });
                 }
                 Err(error) => {
                     drop(fs::remove_file(&path));
@@ -324,12 +327,15 @@ impl CommitLog {
 
 /// A file full of zeros: an unwritten block would cost its first sync an entry in the file system's
 /// journal, which is what the log is there to avoid.
-fn create_segment(path: &Path, len: u64) -> Result<FileStorage> {
+fn create_segment(path: &Path, len: u64, begun: Option<Turn>) -> Result<FileStorage> {
     let failed = |e: io::Error| HostError::io(e, "make the commit log").path(path);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
     let mut file = options.open(path).map_err(failed)?;
     io::copy(&mut io::repeat(0).take(len), &mut file).map_err(failed)?;
+    if let Some(turn) = begun {
+        file.write_all_at(&turn.emit(), 0).map_err(failed)?;
+    }
     file.sync_all().map_err(failed)?;
     FileStorage::from_file(file, path, &overlay_options(false))
 }

@@ -82,8 +82,9 @@ pub fn repeat(directory: &Path) -> Result<Vec<Repeated>> {
     for path in entries(directory)? {
         let (layer, log) = match examine(&path) {
             Examined::Logged(layer, log) if logs.contains(&log) => (layer, log),
-            Examined::Logged(..) | Examined::Nothing => continue,
-            Examined::Unreadable => {
+            Examined::Nothing => continue,
+            // Of a log that is elsewhere, or damaged.
+            Examined::Logged(..) | Examined::Unreadable => {
                 all_known = false;
                 continue;
             }

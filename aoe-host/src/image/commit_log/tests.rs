@@ -285,6 +285,39 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
+/// One overlay has failed and keeps its records, for which a segment stays as it is; the records of another
+/// one in that segment become older than what was written since, and what was written since is in
+/// no log any more.
+#[test]
+fn a_segment_that_is_kept_brings_nothing_old_back() {
+    let (elsewhere, directory) = two_directories();
+    let base = golden(&elsewhere, 64 << 10);
+    let mut life = Life::begin(directory.path(), &base);
+    let places = [Extent::new(5, 8).unwrap(), Extent::new(40, 16).unwrap()];
+    let filled = |byte, extent: Extent| Some(vec![byte; usize::try_from(extent.bytes()).unwrap()]);
+    life.change(places[0], filled(1, places[0]));
+    life.engine.submit(RequestId(0), Request::Flush).unwrap();
+    let lent = &mut Lent {
+        pages: &mut life.pool,
+        layers: &Arc::clone(life.backing.layers()),
+        index: &mut [],
+    };
+    assert!(matches!(life.engine.poll(lent), Some(Output::Done { .. })));
+    life.log.needed.insert(99, Needed { open: Some(life.log.generation), sealed: None });
+    life.log.keep_for(99);
+    for byte in 2..5 {
+        life.change(places[1], filled(byte, places[1]));
+    }
+    life.change(places[0], filled(2, places[0]));
+    for byte in 5..60 {
+        life.change(places[1], filled(byte, places[1]));
+    }
+    assert!(life.log.generation > 2 * SEGMENTS as u64, "{}", life.log.generation);
+    let after = life.cut(&base);
+    repeat(after.path()).unwrap();
+    assert!(read(after.path(), &base).unwrap() == life.model);
+}
+
 #[test]
 fn a_log_that_is_missing_is_missed_and_one_in_use_is_left_alone() {
     let (elsewhere, directory) = two_directories();
@@ -312,6 +345,18 @@ fn a_log_that_is_missing_is_missed_and_one_in_use_is_left_alone() {
     let file = FileStorage::open(after.path().join("a.cow"), &overlay_options(false)).unwrap();
     let opened = native::open(&file, &mut Page::ZERO.clone()).unwrap();
     assert_eq!(opened.header().log, Some(life.log.id()));
+}
+
+#[test]
+fn a_log_that_was_never_used_is_repeated_too() {
+    let (elsewhere, directory) = two_directories();
+    let base = golden(&elsewhere, 64 << 10);
+    let life = Life::begin(directory.path(), &base);
+    let after = life.cut(&base);
+    let repeated = repeat(after.path()).unwrap();
+    assert_eq!(repeated.iter().map(|r| r.changes).collect::<Vec<_>>(), [0]);
+    assert!(read(after.path(), &base).unwrap() == life.model);
+    assert_eq!(entries(after.path()).len(), 1);
 }
 
 #[test]
