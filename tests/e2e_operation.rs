@@ -117,6 +117,8 @@ fn a_commit_log_is_entered_by_the_next_server() {
         assert!(named(&site.overlays(), ".cowlog") > 0);
         let told = read(&["info", &overlay]);
         assert!(told.out.contains("commit log"), "{told:?}");
+        let checked = read(&["check", &overlay]);
+        assert!(checked.out.contains("commit log"), "{checked:?}");
         let refused = read(&["map", &chain]);
         assert!(refused.code != 0 && refused.err.contains("commit log"), "{refused:?}");
         server.restart();

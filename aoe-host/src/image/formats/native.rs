@@ -217,6 +217,9 @@ impl ImageFormat for Native {
         progress: &mut Progress<'_>,
     ) -> Result<()> {
         let opened = native::open(&file.main, &mut scratch_page());
+        if opened.as_ref().is_ok_and(|opened| opened.header().log.is_some()) {
+            report.found(false, "acknowledged writes may be in its commit log only".to_owned());
+        }
         let total = opened.map_or(0, |opened| opened.geometry().data_offset());
         let mut tell = |done, total| progress(done, total);
         let told = Told::new(&file.main, total, &mut tell);
