@@ -138,6 +138,71 @@ fn a_commit_log_is_entered_by_the_next_server() {
     assert_eq!(judge::untouched(&site.golden(), 0..SECTORS, BASE), Ok(()));
 }
 
+const LOGGED: &[&str] = &["--clients", "1", "--durability", "logged"];
+
+/// The overlay names a log from the start of a server on, which has no record in it before the first
+/// write.
+#[test]
+fn a_logged_server_that_ends_before_any_write_costs_nothing() {
+    let test = "a_logged_server_that_ends_before_any_write_costs_nothing";
+    let Some((_lab, site)) = site(test, 1500, 1) else { return };
+    let mut server = site.serve(LOGGED);
+    site::stamp(&mut site.station(0), 1, 100, 16);
+    assert!(server.terminate().success(), "{}", server.log());
+    server.restart();
+    server.kill();
+    // A start that fails late.
+    let golden = site.golden().display().to_string();
+    let control = site.overlays().join("none/socket").display().to_string();
+    let words = [&["serve", &golden, "-i", Segment::SERVER, "--control", &control], LOGGED];
+    let failed = operator::cowblade(site.segment.server(), &words.concat());
+    assert!(failed.code != 0, "{failed:?}");
+    server.restart();
+    assert!(site::is_stamped(&mut site.station(0), 1, 100, 16));
+    assert!(server.terminate().success(), "{}", server.log());
+    assert_eq!(named(&site.overlays(), ".cowlog"), 0);
+}
+
+#[test]
+fn a_log_does_not_undo_what_others_did_to_an_overlay() {
+    let test = "a_log_does_not_undo_what_others_did_to_an_overlay";
+    let Some((_lab, site)) = site(test, 1500, 1) else { return };
+    let mac = Segment::client_mac(0);
+    let client = format!("one={mac}");
+    let mut server = site.serve(&["--client", &client, "--durability", "logged"]);
+    site::stamp(&mut site.station(0), 1, 100, 16);
+    site.order(&["clients", "remove", "one"]).assert_done();
+    let [overlay] = &Site::files(&site.overlays())[..] else { panic!("one overlay") };
+    let overlay = site.overlays().join(overlay).display().to_string();
+    operator::local(&["rollback", "--yes", &overlay]).assert_done();
+    site.order(&["clients", "adopt", &mac, "one"]).assert_done();
+    assert!(site::is_golden(&mut site.station(0), 100, 16));
+    site::stamp(&mut site.station(0), 2, 108, 1);
+    server.kill();
+    server.restart();
+    assert!(site::is_golden(&mut site.station(0), 100, 8), "not what was rolled back");
+    assert!(site::is_stamped(&mut site.station(0), 2, 108, 1));
+    assert_eq!(Site::files(&site.overlays()).len(), 1);
+}
+
+#[test]
+fn an_overlay_that_is_a_link_has_a_log_too() {
+    let test = "an_overlay_that_is_a_link_has_a_log_too";
+    let Some((lab, site)) = site(test, 1500, 1) else { return };
+    let mut server = site.serve(LOGGED);
+    site::stamp(&mut site.station(0), 1, 100, 16);
+    assert!(server.terminate().success(), "{}", server.log());
+    let (place, elsewhere) = (site.overlays().join("e0.0.cow"), lab.dir().join("elsewhere.cow"));
+    fs::rename(&place, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &place).unwrap();
+    server.restart();
+    site::stamp(&mut site.station(0), 2, 108, 1);
+    server.kill();
+    server.restart();
+    assert!(site::is_stamped(&mut site.station(0), 1, 100, 8));
+    assert!(site::is_stamped(&mut site.station(0), 2, 108, 1));
+}
+
 /// DATA SET MANAGEMENT with one range.
 fn trim(station: &mut Initiator, lba: u64, sectors: u64) {
     let mut ranges = (lba | (sectors << 48)).to_le_bytes().to_vec();

@@ -228,7 +228,10 @@ impl HostedEdge {
         // What is noted already is in no log: notes first, and the log the next time.
         if durability == Durability::Logged && notes.is_empty() && opened.logged_layer().is_none() {
             let path = opened.file().path().to_owned();
-            if let Some(id) = self.log_for(&path) {
+            let layer = opened.note_id().map(|id| id.layer());
+            let may = |log: &CommitLog| layer.is_some_and(|layer| log.may_take(layer));
+            let id = self.log_for(&path).filter(|_| self.commit_log.as_ref().is_some_and(may));
+            if let Some(id) = id {
                 opened.begin_log(id)?;
             }
         }

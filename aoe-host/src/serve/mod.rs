@@ -658,6 +658,9 @@ impl<'m> Running<'m> {
     ) -> Result<()> {
         let Some(mut attachment) = self.edge.attachments.remove(&number) else { return Ok(()) };
         attachment.opened.leave(self.edge.driver.files_mut());
+        if broken && let Some(log) = &mut self.edge.commit_log {
+            log.keep_for(number); // who has the number next is somebody else
+        }
         match (spec.durability, top) {
             (Durability::Ephemeral, _) => attachment.opened.delete(),
             (_, Some(mut top)) if !broken => {

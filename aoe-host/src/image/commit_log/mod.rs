@@ -18,7 +18,7 @@ mod record;
 mod repeat;
 
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -37,6 +37,7 @@ use crate::error::{HostError, Result};
 use crate::server::io::{Job, Started};
 use crate::storage::{FileStorage, HostedDriver, LogSync};
 
+use self::repeat::overlays;
 pub use repeat::{Repeated, repeat};
 
 /// Bytes of a segment: some 2,000 writes of 4 KiB. A full one asks all overlays to commit, so larger
@@ -57,8 +58,21 @@ struct Segment {
     path: PathBuf,
     /// Of its latest turn; 0: it had none.
     generation: u64,
-    /// An overlay that takes no more writes needs it.
-    is_kept: bool,
+}
+
+/// The segment that comes after the current one. Its beginning is durable before a record goes to it:
+/// otherwise a power cut could leave the old beginning with a part of the old records, and the first
+/// of them without the last would be repeated over what is newer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Next {
+    /// Nobody looked for one, or none is free.
+    Unknown,
+    /// Its beginning is written.
+    Written(usize),
+    /// And the sync that is under way covers it.
+    Syncing(usize),
+    /// It can be used.
+    Ready(usize),
 }
 
 /// From which generation on records of an overlay are needed.
@@ -91,11 +105,16 @@ pub struct CommitLog {
     id: LogId,
     segments: Vec<Segment>,
     current: usize,
+    next: Next,
     generation: u64,
     /// Where the next record goes, and where the segment ends.
     at: u64,
     segment_len: u64,
     needed: HashMap<u32, Needed>,
+    /// Of which it has records, needed or not.
+    layers: HashSet<LayerId>,
+    /// From which generation on overlays need records that will never commit.
+    kept: Option<u64>,
     parked: VecDeque<Parked>,
     /// Appended since the last sync began, and to which segments.
     unsynced: Vec<Job>,
@@ -103,6 +122,8 @@ pub struct CommitLog {
     is_syncing: Arc<AtomicBool>,
     is_broken: Arc<AtomicBool>,
     wants_commit: bool,
+    /// And that was told since something was committed.
+    has_asked: bool,
 }
 
 impl CommitLog {
@@ -121,30 +142,32 @@ impl CommitLog {
             id,
             segments: Vec::new(),
             current: 0,
-            generation: 1,
-            at: RECORDS_AT,
+            next: Next::Unknown,
+            generation: 0,
+            at: segment_len,
             segment_len,
             needed: HashMap::new(),
+            layers: HashSet::new(),
+            kept: None,
             parked: VecDeque::new(),
             unsynced: Vec::new(),
             touched: Vec::new(),
             is_syncing: Arc::default(),
             is_broken: Arc::default(),
             wants_commit: false,
+            has_asked: false,
         };
-        let name: String = LayerId(id.0).to_string().chars().take(16).collect();
+        // Found from the start: an overlay names the log before it has a record.
+        let head = Turn { log: id, generation: 0 }.emit();
         for number in 0..SEGMENTS {
-            let path = directory.join(format!("{name}-{number}{SUFFIX}"));
-            // A log of which nothing was used yet has to be known as what headers name, too.
-            let generation = u64::from(number == 0);
-            let turn = Turn { log: id, generation };
-            match create_segment(&path, segment_len, Some(turn).filter(|_| generation > 0)) {
-                Ok(file) => {
-                    log.segments.push(Segment { file, path, generation, is_kept: false });
-                }
+            let path = directory.join(segment_name(id, number));
+            match create_segment(&path, segment_len, &head) {
+                Ok(file) => log.segments.push(Segment { file, path, generation: 0 }),
                 Err(error) => {
                     drop(fs::remove_file(&path));
-                    drop(log.remove());
+                    for made in log.segments {
+                        drop(fs::remove_file(made.path));
+                    }
                     return Err(error);
                 }
             }
@@ -156,6 +179,12 @@ impl CommitLog {
     /// What headers of overlays name it by.
     pub fn id(&self) -> LogId {
         self.id
+    }
+
+    /// Whether an overlay's header may name it from now on. One that was closed in between may have
+    /// been changed by others, and its old records would be repeated over that.
+    pub fn may_take(&self, layer: LayerId) -> bool {
+        !self.layers.contains(&layer)
     }
 
     /// Appends a change of a disk; it ends with a completion after [`sync`](Self::sync).
@@ -201,41 +230,86 @@ impl CommitLog {
         record.from = needed.first().unwrap_or(self.generation);
         let head = record.head(turn, self.at);
         let data = record.data.unwrap_or_default();
-        self.write(self.at, &[&head, data])?;
+        self.write(self.current, self.at, &[&head, data])?;
         self.at = self.at.saturating_add(len);
         self.unsynced.push(job);
+        self.layers.insert(layer);
         Ok(true)
     }
 
-    /// On to a segment that nobody needs. False if there is none.
+    /// On to a segment that nobody needs. False if there is none yet.
     fn turn(&mut self) -> core::result::Result<bool, IoFailure> {
-        self.wants_commit = true;
-        let needed = self.needed.values().filter_map(Needed::first).min();
-        let is_free = |s: &Segment| !s.is_kept && needed.is_none_or(|n| s.generation < n);
-        let free = (0..).zip(&self.segments).filter(|(_, segment)| is_free(segment));
-        let Some((next, _)) = free.min_by_key(|(_, segment)| segment.generation) else {
-            return Ok(false);
-        };
-        self.generation += 1;
-        self.current = next;
-        if let Some(segment) = self.segments.get_mut(next) {
-            segment.generation = self.generation;
+        self.prepare()?;
+        match self.next {
+            Next::Ready(next) => {
+                self.next = Next::Unknown;
+                self.current = next;
+                self.generation += 1;
+                self.at = RECORDS_AT;
+                self.wants_commit = true;
+                Ok(true)
+            }
+            Next::Written(_) | Next::Syncing(_) => Ok(false),
+            Next::Unknown if self.is_stuck() => {
+                self.is_broken.store(true, Ordering::Release);
+                Err(IoFailure::Medium)
+            }
+            Next::Unknown => {
+                self.wants_commit |= !core::mem::replace(&mut self.has_asked, true);
+                Ok(false)
+            }
         }
-        let head = Turn { log: self.id, generation: self.generation }.emit();
-        self.write(0, &[&head])?;
-        self.at = RECORDS_AT;
-        Ok(true)
     }
 
-    fn write(&mut self, at: u64, pieces: &[&[u8]]) -> core::result::Result<(), IoFailure> {
-        let Some(segment) = self.segments.get(self.current) else { return Err(IoFailure::Medium) };
+    /// Sees to it that the next segment is begun as soon as one is free.
+    fn prepare(&mut self) -> core::result::Result<(), IoFailure> {
+        match self.next {
+            Next::Syncing(at) if !self.is_syncing.load(Ordering::Acquire) => {
+                self.next = Next::Ready(at);
+            }
+            Next::Unknown => {
+                let Some(at) = self.free() else { return Ok(()) };
+                let turn = Turn { log: self.id, generation: self.generation + 1 };
+                self.write(at, 0, &[&turn.emit()])?;
+                let Some(segment) = self.segments.get_mut(at) else { return Ok(()) };
+                let before = core::mem::replace(&mut segment.generation, turn.generation);
+                // Where nothing was nothing comes back.
+                self.next = if before == 0 { Next::Ready(at) } else { Next::Written(at) };
+            }
+            Next::Written(_) | Next::Syncing(_) | Next::Ready(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The segment to be begun next, in the order of their generations: what is left of the log is its
+    /// end, without gaps.
+    fn free(&self) -> Option<usize> {
+        let needed = self.needed.values().filter_map(Needed::first).chain(self.kept).min();
+        let others =
+            (0..).zip(&self.segments).filter(|(at, _)| *at != self.current || self.generation == 0);
+        let (at, oldest) = others.min_by_key(|(_, segment)| segment.generation)?;
+        needed.is_none_or(|needed| oldest.generation < needed).then_some(at)
+    }
+
+    /// No segment will ever be free again.
+    fn is_stuck(&self) -> bool {
+        self.kept.is_some_and(|kept| self.segments.iter().all(|s| s.generation >= kept))
+    }
+
+    fn write(
+        &mut self,
+        number: usize,
+        at: u64,
+        pieces: &[&[u8]],
+    ) -> core::result::Result<(), IoFailure> {
+        let Some(segment) = self.segments.get(number) else { return Err(IoFailure::Medium) };
         if segment.file.write_gathered(at, pieces).is_err() {
             // A record that is not whole ends the log for who reads it.
             self.is_broken.store(true, Ordering::Release);
             return Err(IoFailure::Medium);
         }
-        if !self.touched.contains(&self.current) {
-            self.touched.push(self.current);
+        if !self.touched.contains(&number) {
+            self.touched.push(number);
         }
         Ok(())
     }
@@ -259,8 +333,17 @@ impl CommitLog {
                 Err(failure) => driver.end_later(first.job, Err(failure)),
             }
         }
-        if self.unsynced.is_empty() || self.is_syncing.swap(true, Ordering::AcqRel) {
+        if !self.is_broken.load(Ordering::Acquire) {
+            // If it fails, the next append knows.
+            let _broken = self.prepare();
+        }
+        let is_awaited = !self.parked.is_empty() && matches!(self.next, Next::Written(_));
+        let idle = self.unsynced.is_empty() && !is_awaited;
+        if idle || self.is_syncing.swap(true, Ordering::AcqRel) {
             return;
+        }
+        if let Next::Written(at) = self.next {
+            self.next = Next::Syncing(at);
         }
         let files = self.touched.drain(..);
         let files = files.filter_map(|at| Some(self.segments.get(at)?.file.clone())).collect();
@@ -290,6 +373,7 @@ impl CommitLog {
         if let Some(needed) = self.needed.get_mut(&disk) {
             needed.sealed = None;
         }
+        self.has_asked = false;
     }
 
     /// Whether changes wait because every segment is needed.
@@ -298,24 +382,23 @@ impl CommitLog {
     }
 
     /// A disk takes no more writes and will never commit: the log keeps what it needs for the next
-    /// server.
+    /// server. All that comes later is kept with it: what is left of a log must be its end.
     pub fn keep_for(&mut self, disk: u32) {
-        let Some(first) = self.needed.remove(&disk).and_then(|needed| needed.first()) else {
-            return;
-        };
-        for segment in self.segments.iter_mut().filter(|s| s.generation >= first) {
-            segment.is_kept = true;
-        }
-        if self.segments.iter().all(|segment| segment.is_kept) {
-            self.is_broken.store(true, Ordering::Release);
-        }
+        let first = self.needed.remove(&disk).and_then(|needed| needed.first());
+        self.kept = self.kept.into_iter().chain(first).min();
     }
 
-    /// Removes the files: no overlay names the log any more.
+    /// Removes the files, unless the header of an overlay beside them still names the log.
     ///
     /// # Errors
     /// The system's.
     pub fn remove(self) -> Result<()> {
+        let Some(directory) = self.segments.first().and_then(|s| s.path.parent()) else {
+            return Ok(());
+        };
+        if overlays(directory)?.is_needed(self.id) {
+            return Ok(());
+        }
         for segment in &self.segments {
             let path = &segment.path;
             let removed = fs::remove_file(path);
@@ -325,17 +408,21 @@ impl CommitLog {
     }
 }
 
-/// A file full of zeros: an unwritten block would cost its first sync an entry in the file system's
+/// What the file of a segment is called.
+fn segment_name(log: LogId, number: usize) -> String {
+    let id: String = LayerId(log.0).to_string().chars().take(16).collect();
+    format!("{id}-{number}{SUFFIX}")
+}
+
+/// A file full of zeros behind its beginning: an unwritten block would cost its first sync an entry in the file system's
 /// journal, which is what the log is there to avoid.
-fn create_segment(path: &Path, len: u64, begun: Option<Turn>) -> Result<FileStorage> {
+fn create_segment(path: &Path, len: u64, head: &[u8]) -> Result<FileStorage> {
     let failed = |e: io::Error| HostError::io(e, "make the commit log").path(path);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
     let mut file = options.open(path).map_err(failed)?;
     io::copy(&mut io::repeat(0).take(len), &mut file).map_err(failed)?;
-    if let Some(turn) = begun {
-        file.write_all_at(&turn.emit(), 0).map_err(failed)?;
-    }
+    file.write_all_at(head, 0).map_err(failed)?;
     file.sync_all().map_err(failed)?;
     FileStorage::from_file(file, path, &overlay_options(false))
 }
