@@ -1,6 +1,7 @@
 //! From a configuration to files, exports, clients and overlays.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -70,11 +71,7 @@ impl Common {
             HostError::usage("serve", "there is nothing to serve: name an image, or use --export")
         })?;
         if let Some(directory) = config.overlays.as_ref().filter(|d| d.is_dir()) {
-            for repeated in crate::image::repeat(directory)? {
-                let Repeated { path, changes } = repeated;
-                let path = path.display();
-                log.info(&format!("entered {changes} changes from the commit log into `{path}`"));
-            }
+            repeat(directory, &log)?;
         }
         let mut files = FileTable::new();
         let backings = backings(&config, &mut files)?;
@@ -112,6 +109,29 @@ impl Common {
     }
 }
 
+/// Enters what a killed server left in its commit logs. An overlay for which that fails is refused
+/// when it is to be served; the others do not depend on it.
+fn repeat(directory: &Path, log: &Log) -> Result<()> {
+    let repeats = crate::image::repeat(directory)?;
+    for Repeated { path, changes } in repeats.entered {
+        let path = path.display();
+        log.info(&format!("entered {changes} changes from the commit log into `{path}`"));
+    }
+    for error in repeats.failed {
+        log.error(&error.report());
+    }
+    if !repeats.orphaned.is_empty() {
+        let files = repeats.orphaned.iter().map(|path| format!("`{}`", path.display()));
+        let files: Vec<String> = files.collect();
+        log.warn(&format!(
+            "kept {}: acknowledged writes of overlays that are not there any more; bring the \
+             overlays back and start the server again, or remove these files if nobody wants them",
+            files.join(", ")
+        ));
+    }
+    Ok(())
+}
+
 /// Opens every chain. Many addresses over one golden image share its layers and its file.
 fn backings(config: &ServeConfig, files: &mut FileTable) -> Result<HashMap<Address, Arc<Backing>>> {
     let mut opened: Vec<(&Export, Arc<Backing>)> = Vec::new();
@@ -136,7 +156,7 @@ pub(super) fn directories(config: &ServeConfig, edge: &HostedEdge) -> Result<()>
     edge.write_registry()
 }
 
-fn make_directory(directory: &std::path::Path) -> Result<()> {
+fn make_directory(directory: &Path) -> Result<()> {
     std::fs::create_dir_all(directory)
         .map_err(|e| HostError::io(e, "make the directory of overlays").path(directory))
 }
@@ -293,7 +313,7 @@ fn enter(
 }
 
 /// Removes what an ephemeral disk of a killed server left. A file that somebody named is theirs.
-fn make_way(path: &std::path::Path, named: bool) -> Result<()> {
+fn make_way(path: &Path, named: bool) -> Result<()> {
     if named {
         return Err(HostError::new(ErrorKind::AlreadyExists, "serve an ephemeral disk")
             .path(path)

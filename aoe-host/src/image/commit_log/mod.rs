@@ -38,7 +38,7 @@ use crate::server::io::{Job, Started};
 use crate::storage::{FileStorage, HostedDriver, LogSync};
 
 use self::repeat::overlays;
-pub use repeat::{Repeated, repeat};
+pub use repeat::{Repeated, Repeats, repeat};
 
 /// Bytes of a segment: some 2,000 writes of 4 KiB. A full one asks all overlays to commit, so larger
 /// ones mean fewer commits, and more to repeat after a power cut.
@@ -388,7 +388,8 @@ impl CommitLog {
         self.kept = self.kept.into_iter().chain(first).min();
     }
 
-    /// Removes the files, unless the header of an overlay beside them still names the log.
+    /// Removes the files, unless they were [kept](Self::keep_for) for an overlay or the header of one
+    /// beside them still names the log.
     ///
     /// # Errors
     /// The system's.
@@ -396,7 +397,7 @@ impl CommitLog {
         let Some(directory) = self.segments.first().and_then(|s| s.path.parent()) else {
             return Ok(());
         };
-        if overlays(directory)?.is_needed(self.id) {
+        if self.kept.is_some() || overlays(directory)?.is_needed(self.id) {
             return Ok(());
         }
         for segment in &self.segments {

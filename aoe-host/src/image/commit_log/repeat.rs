@@ -1,6 +1,6 @@
 //! After a server was killed: what its commit log holds is entered into the overlays.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, FileType};
 use std::io;
 use std::os::unix::fs::FileTypeExt;
@@ -34,6 +34,18 @@ pub struct Repeated {
     pub changes: usize,
 }
 
+/// What [`repeat`] found.
+#[derive(Debug, Default)]
+pub struct Repeats {
+    /// Overlays that hold everything now.
+    pub entered: Vec<Repeated>,
+    /// Why others do not, or files of a log cannot be read or removed. Such an overlay names its log
+    /// still, and opening it is refused; the log is kept.
+    pub failed: Vec<HostError>,
+    /// Files that are kept because they hold changes of overlays that are not in the directory.
+    pub orphaned: Vec<PathBuf>,
+}
+
 /// A file of a log that a server left, open and locked.
 struct Left {
     path: PathBuf,
@@ -45,25 +57,90 @@ struct Left {
 
 impl Left {
     fn is_of(&self, log: LogId, number: usize) -> bool {
-        self.path.file_name().is_some_and(|name| *name == *segment_name(log, number))
+        is_called(&self.path, log, number)
+    }
+
+    /// It is a part of this log, or was, by what it is called or by what is in it.
+    fn belongs_to(&self, log: LogId) -> bool {
+        is_any_of(&self.path, log) || self.turn.is_some_and(|turn| turn.log == log)
     }
 }
 
+fn is_called(path: &Path, log: LogId, number: usize) -> bool {
+    path.file_name().is_some_and(|name| *name == *segment_name(log, number))
+}
+
+fn is_any_of(path: &Path, log: LogId) -> bool {
+    (0..SEGMENTS).any(|number| is_called(path, log, number))
+}
+
+/// The files of all logs of a directory.
+#[derive(Default)]
+struct Files {
+    left: Vec<Left>,
+    /// What cannot be had, such as those that another server uses.
+    withheld: Vec<(PathBuf, HostError)>,
+}
+
+/// Changes of layers, by log and in order.
+type Changes<'a> = HashMap<(LogId, LayerId), Vec<(u64, Record<'a>)>>;
+
 /// Enters what commit logs in `directory` hold into the overlays there, and removes the logs that no
-/// overlay there names any more, unless some file cannot be examined. Logs that another server uses
-/// stay as they are, and so do those of which a part is missing.
+/// overlay there names any more, unless some file cannot be examined, or they hold changes of
+/// overlays that are not there. Logs that another server uses stay as they are, and so do those of
+/// which a part is missing.
 ///
-/// What fails in between is tried again the next time: repeating a change twice does no harm.
+/// What fails is tried again the next time: repeating a change twice does no harm.
 ///
 /// # Errors
-/// The system's; an overlay that is locked or damaged. The log stays then.
-pub fn repeat(directory: &Path) -> Result<Vec<Repeated>> {
-    let mut left = left(directory)?;
-    if left.is_empty() {
-        return Ok(Vec::new());
+/// The system's, if it does not say what is in the directory.
+pub fn repeat(directory: &Path) -> Result<Repeats> {
+    let Files { mut left, withheld } = files(directory)?;
+    if left.is_empty() && withheld.is_empty() {
+        return Ok(Repeats::default());
     }
     left.sort_by_key(|left| left.turn.map(|turn| turn.generation));
-    let mut changes: HashMap<(LogId, LayerId), Vec<(u64, Record<'_>)>> = HashMap::new();
+    let changes = changes(&left);
+    let (mut repeats, mut overlays) = (Repeats::default(), overlays(directory)?);
+    for (path, layer, log) in core::mem::take(&mut overlays.logged) {
+        let changes = changes.get(&(log, layer)).map_or(&[][..], Vec::as_slice);
+        let entered = if is_whole(&left, log) {
+            enter(&path, log, changes)
+        } else {
+            Err(missed(&path, log, &withheld))
+        };
+        match entered {
+            Ok(()) => repeats.entered.push(Repeated { path, changes: changes.len() }),
+            Err(error) => {
+                repeats.failed.push(error);
+                overlays.logged.push((path, layer, log));
+            }
+        }
+    }
+    // An overlay that is there and names no log, or another, was closed in good order or emptied.
+    let homeless = |of: &&(LogId, LayerId)| !overlays.layers.contains(&of.1);
+    let orphaned: HashSet<LogId> = changes.keys().filter(homeless).map(|(log, _)| *log).collect();
+    for file in &left {
+        let is_named = overlays.logged.iter().any(|(.., log)| file.belongs_to(*log));
+        let is_part = withheld.iter().any(|(path, _)| stem(path) == stem(&file.path));
+        if orphaned.iter().any(|log| file.belongs_to(*log)) {
+            repeats.orphaned.push(file.path.clone());
+        } else if !is_named && !is_part && overlays.all_known {
+            // What cannot be examined now may need the log later.
+            let removed = fs::remove_file(&file.path);
+            let failed = |e| HostError::io(e, "remove the commit log").path(&file.path);
+            repeats.failed.extend(removed.map_err(failed).err());
+        }
+    }
+    let withheld = withheld.into_iter().map(|(_, error)| error);
+    repeats.failed.extend(withheld.filter(|error| error.kind() != ErrorKind::InUse));
+    repeats.orphaned.sort();
+    Ok(repeats)
+}
+
+/// What logs hold and their overlays perhaps do not.
+fn changes(left: &[Left]) -> Changes<'_> {
+    let mut changes = Changes::new();
     for (turn, left) in left.iter().filter_map(|left| Some((left.turn?, left))) {
         for record in records(turn, &left.bytes) {
             let of_layer = changes.entry((turn.log, record.layer)).or_default();
@@ -74,43 +151,40 @@ pub fn repeat(directory: &Path) -> Result<Vec<Repeated>> {
         let from = of_layer.last().map_or(0, |(_, latest)| latest.from);
         of_layer.retain(|(generation, _)| *generation >= from);
     }
-    let (mut repeated, mut overlays) = (Vec::new(), overlays(directory)?);
-    for (path, layer, log) in core::mem::take(&mut overlays.logged) {
-        if !is_whole(&left, log) {
-            overlays.logged.push((path, layer, log));
-            continue;
-        }
-        let changes = changes.get(&(log, layer)).map_or(&[][..], Vec::as_slice);
-        enter(&path, log, changes)?;
-        repeated.push(Repeated { path, changes: changes.len() });
-    }
-    drop(changes);
-    for left in &left {
-        let of = |log| (0..SEGMENTS).any(|number| left.is_of(log, number));
-        // What cannot be examined now may need the log later.
-        if !overlays.all_known || overlays.logged.iter().any(|(.., log)| of(*log)) {
-            continue;
-        }
-        let removed = fs::remove_file(&left.path);
-        removed.map_err(|e| HostError::io(e, "remove the commit log").path(&left.path))?;
-    }
-    Ok(repeated)
+    changes
 }
 
-/// The files of logs that nobody uses.
-fn left(directory: &Path) -> Result<Vec<Left>> {
-    let mut all = Vec::new();
+/// Why an overlay's log is not repeated.
+fn missed(path: &Path, log: LogId, withheld: &[(PathBuf, HostError)]) -> HostError {
+    const OP: &str = "enter the commit log into";
+    match withheld.iter().find(|(path, _)| is_any_of(path, log)) {
+        Some((file, error)) if error.kind() == ErrorKind::InUse => {
+            HostError::new(ErrorKind::InUse, OP)
+                .path(path)
+                .detail(format!("another server uses `{}`", file.display()))
+                .advice("it is that server's for as long as it runs")
+        }
+        Some((_, error)) => HostError::new(error.kind(), OP).path(path).detail(error.report()),
+        None => HostError::new(ErrorKind::NotFound, OP)
+            .path(path)
+            .detail(format!("not all of `{}` and its like are there", segment_name(log, 0)))
+            .advice(
+                "bring them back and start the server again; `cowblade rollback` empties the                  overlay if they are lost",
+            ),
+    }
+}
+
+/// The files of logs, locked unless somebody else uses them.
+fn files(directory: &Path) -> Result<Files> {
+    let mut all = Files::default();
     for (path, kind) in entries(directory)? {
         if !kind.is_file() || !is_segment_name(&path) {
             continue;
         }
-        match FileStorage::open(&path, &overlay_options(false)) {
-            Ok(file) => {
-                let (turn, bytes) = read(&file)?;
-                all.push(Left { path, _file: file, turn, bytes });
-            }
-            Err(error) if error.kind() == ErrorKind::InUse => {}
-            Err(error) => return Err(error),
+        let opened = FileStorage::open(&path, &overlay_options(false));
+        match opened.and_then(|file| Ok((read(&file)?, file))) {
+            Ok(((turn, bytes), file)) => all.left.push(Left { path, _file: file, turn, bytes }),
+            Err(error) => all.withheld.push((path, error)),
         }
     }
     Ok(all)
@@ -124,16 +198,20 @@ fn is_whole(left: &[Left], log: LogId) -> bool {
     all && begun.count() + 1 >= SEGMENTS
 }
 
-/// As `segment_name` makes them: other files are somebody else's.
+/// What the files of one log have in common, if they are called as `segment_name` does it.
+fn stem(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_string_lossy().into_owned();
+    let (id, number) = name.strip_suffix(SUFFIX)?.split_once('-')?;
+    let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let is_segment = id.len() == 16
+        && id.bytes().all(is_hex)
+        && number.parse().is_ok_and(|number: usize| number < SEGMENTS);
+    is_segment.then(|| id.to_owned())
+}
+
+/// Other files are somebody else's.
 fn is_segment_name(path: &Path) -> bool {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let stem = name.as_deref().and_then(|name| name.strip_suffix(SUFFIX));
-    stem.and_then(|stem| stem.split_once('-')).is_some_and(|(id, number)| {
-        let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        id.len() == 16
-            && id.bytes().all(is_hex)
-            && number.parse().is_ok_and(|number: usize| number < SEGMENTS)
-    })
+    stem(path).is_some()
 }
 
 /// What is in the directory, and of which kind; links are not followed.
@@ -147,9 +225,12 @@ fn entries(directory: &Path) -> Result<Vec<(PathBuf, FileType)>> {
     Ok(paths)
 }
 
-/// The overlays of a directory that name logs.
+/// The overlays of a directory.
 pub(super) struct Overlays {
+    /// Those that name logs.
     logged: Vec<(PathBuf, LayerId, LogId)>,
+    /// All, as far as they can have a log.
+    layers: HashSet<LayerId>,
     /// Every file could be examined.
     all_known: bool,
 }
@@ -163,7 +244,7 @@ impl Overlays {
 
 /// Looks at every overlay: also at those that are links, which are served as well.
 pub(super) fn overlays(directory: &Path) -> Result<Overlays> {
-    let mut overlays = Overlays { logged: Vec::new(), all_known: true };
+    let mut overlays = Overlays { logged: Vec::new(), layers: HashSet::new(), all_known: true };
     for (path, kind) in entries(directory)? {
         if kind.is_dir() || is_segment_name(&path) {
             continue;
@@ -176,7 +257,10 @@ pub(super) fn overlays(directory: &Path) -> Result<Overlays> {
             continue;
         }
         match examine(&path) {
-            Examined::Logged(layer, log) => overlays.logged.push((path, layer, log)),
+            Examined::Native(layer, log) => {
+                overlays.layers.insert(layer);
+                overlays.logged.extend(log.map(|log| (path, layer, log)));
+            }
             Examined::Nothing => {}
             Examined::Unreadable => overlays.all_known = false,
         }
@@ -207,7 +291,7 @@ fn records(turn: Turn, bytes: &[u8]) -> impl Iterator<Item = Record<'_>> {
 enum Examined {
     Nothing,
     /// It is this layer, and this log is part of it.
-    Logged(LayerId, LogId),
+    Native(LayerId, Option<LogId>),
     /// Nobody can tell.
     Unreadable,
 }
@@ -218,7 +302,7 @@ fn examine(path: &Path) -> Examined {
     match native::open(&file, &mut scratch_page()) {
         Ok(opened) => {
             let header = opened.header();
-            header.log.map_or(Examined::Nothing, |log| Examined::Logged(header.layer_id, log))
+            Examined::Native(header.layer_id, header.log)
         }
         Err(native::OpenError::NotNative) => Examined::Nothing,
         Err(_) => Examined::Unreadable,

@@ -12,6 +12,7 @@ use cow_core::units::{Extent, Lba};
 
 use super::*;
 use crate::config::{Layer, Window};
+use crate::error::ErrorKind;
 use crate::image::tests::golden;
 use crate::image::{
     Backing, ImageKeys, ImageName, OpenedOverlay, OverlayOptions, create_overlay, open_backing,
@@ -160,7 +161,7 @@ impl Life {
             fs::copy(&segment.path, after.path().join(name)).unwrap();
         }
         let refused = read(after.path(), base).unwrap_err();
-        assert_eq!(refused.kind(), crate::error::ErrorKind::InUse, "it needs its log");
+        assert_eq!(refused.kind(), ErrorKind::InUse, "it needs its log");
         after
     }
 }
@@ -232,14 +233,14 @@ fn whatever_was_acknowledged_is_there_after_a_power_cut() {
                 continue;
             }
             let after = life.cut(&base);
-            let repeated = repeat(after.path()).unwrap();
+            let repeated = repeat(after.path()).unwrap().entered;
             assert_eq!(repeated.len(), 1);
             let found = read(after.path(), &base).unwrap();
             let differs = found.chunks(512).zip(life.model.chunks(512)).position(|(a, b)| a != b);
             assert_eq!(differs, None, "sector, seed {seed}, step {step}");
             let names = fs::read_dir(after.path()).unwrap().count();
             assert_eq!(names, 1, "the log is gone");
-            assert_eq!(repeat(after.path()).unwrap(), []);
+            assert_eq!(repeat(after.path()).unwrap().entered, []);
         }
         turns += life.log.generation;
     }
@@ -288,19 +289,75 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
+fn kinds(repeats: &Repeats) -> Vec<ErrorKind> {
+    repeats.failed.iter().map(HostError::kind).collect()
+}
+
+/// One of two overlays cannot be had: the other one gets what is its own, and the log stays until
+/// both have.
+#[test]
+fn an_overlay_that_cannot_be_written_holds_nobody_up() {
+    let (elsewhere, directory) = two_directories();
+    let base = golden(&elsewhere, 64 << 10);
+    let mut life = Life::begin(directory.path(), &base);
+    life.change(Extent::new(3, 2).unwrap(), Some(vec![7; 1024]));
+    let after = life.cut(&base);
+    let copy = after.path().join("b.cow");
+    fs::copy(after.path().join("a.cow"), &copy).unwrap();
+    let locked = FileStorage::open(&copy, &overlay_options(false)).unwrap();
+    let repeats = repeat(after.path()).unwrap();
+    assert_eq!(repeats.entered.len(), 1);
+    assert_eq!(kinds(&repeats), [ErrorKind::InUse]);
+    assert!(repeats.failed[0].report().contains("b.cow"), "{:?}", repeats.failed);
+    assert!(read(after.path(), &base).unwrap() == life.model);
+    assert_eq!(entries(after.path()).len(), 2 + SEGMENTS, "b.cow still needs it");
+    drop(locked);
+    let repeats = repeat(after.path()).unwrap();
+    assert_eq!(repeats.entered.iter().map(|r| &r.path).collect::<Vec<_>>(), [&copy]);
+    assert!(repeats.failed.is_empty() && repeats.orphaned.is_empty());
+    fs::rename(&copy, after.path().join("a.cow")).unwrap();
+    assert!(read(after.path(), &base).unwrap() == life.model);
+    assert_eq!(entries(after.path()).len(), 1);
+}
+
+#[test]
+fn a_log_waits_for_overlays_that_are_not_there() {
+    let (elsewhere, directory) = two_directories();
+    let base = golden(&elsewhere, 64 << 10);
+    let mut life = Life::begin(directory.path(), &base);
+    life.change(Extent::new(3, 2).unwrap(), Some(vec![7; 1024]));
+    let after = life.cut(&base);
+    let (place, away) = (after.path().join("a.cow"), elsewhere.path().join("away.cow"));
+    fs::rename(&place, &away).unwrap();
+    for _ in 0..2 {
+        let repeats = repeat(after.path()).unwrap();
+        assert_eq!(repeats.entered, []);
+        let mut all = entries(after.path());
+        all.sort();
+        assert_eq!((repeats.orphaned, all.len()), (all, SEGMENTS));
+        assert!(repeats.failed.is_empty());
+    }
+    fs::rename(&away, &place).unwrap();
+    assert_eq!(repeat(after.path()).unwrap().entered.len(), 1);
+    assert!(read(after.path(), &base).unwrap() == life.model);
+    assert_eq!(entries(after.path()), [place]);
+}
+
 #[test]
 fn a_log_that_is_missing_is_missed_and_one_in_use_is_left_alone() {
     let (elsewhere, directory) = two_directories();
     let base = golden(&elsewhere, 64 << 10);
     let life = Life::begin(directory.path(), &base);
-    assert_eq!(repeat(directory.path()).unwrap(), [], "its server is alive");
+    let alive = repeat(directory.path()).unwrap();
+    assert_eq!(alive.entered, [], "its server is alive");
+    assert_eq!(kinds(&alive), [ErrorKind::InUse]);
     let after = life.cut(&base);
     for path in entries(after.path()) {
         if !path.ends_with("a.cow") {
             fs::remove_file(path).unwrap();
         }
     }
-    assert_eq!(repeat(after.path()).unwrap(), []);
+    assert_eq!(repeat(after.path()).unwrap().entered, []);
     assert!(read(after.path(), &base).is_err());
     let damaged = life.cut(&base);
     fs::write(damaged.path().join("b.cow"), {
@@ -310,7 +367,7 @@ fn a_log_that_is_missing_is_missed_and_one_in_use_is_left_alone() {
         bytes
     })
     .unwrap();
-    assert_eq!(repeat(damaged.path()).unwrap().len(), 1);
+    assert_eq!(repeat(damaged.path()).unwrap().entered.len(), 1);
     assert_eq!(entries(damaged.path()).len(), 2 + SEGMENTS, "b.cow may need it");
     let file = FileStorage::open(after.path().join("a.cow"), &overlay_options(false)).unwrap();
     let opened = native::open(&file, &mut Page::ZERO.clone()).unwrap();
@@ -432,10 +489,14 @@ fn a_log_with_a_part_missing_is_missed_and_kept() {
         let bytes = fs::read(&segment).unwrap();
         fs::remove_file(&segment).unwrap();
         fs::write(after.path().join("mine.cowlog"), "not a log").unwrap();
-        assert_eq!(repeat(after.path()).unwrap(), []);
+        let repeats = repeat(after.path()).unwrap();
+        assert_eq!(
+            (repeats.entered.as_slice(), kinds(&repeats)),
+            (&[][..], vec![ErrorKind::NotFound])
+        );
         assert_eq!(entries(after.path()).len(), 1 + SEGMENTS, "nothing is removed");
         fs::write(&segment, bytes).unwrap();
-        assert_eq!(repeat(after.path()).unwrap().len(), 1);
+        assert_eq!(repeat(after.path()).unwrap().entered.len(), 1);
         assert_eq!(entries(after.path()).len(), 2);
         assert!(read(after.path(), &base).unwrap() == life.model);
     }
@@ -447,7 +508,7 @@ fn a_log_that_was_never_used_is_repeated_too() {
     let base = golden(&elsewhere, 64 << 10);
     let life = Life::begin(directory.path(), &base);
     let after = life.cut(&base);
-    let repeated = repeat(after.path()).unwrap();
+    let repeated = repeat(after.path()).unwrap().entered;
     assert_eq!(repeated.iter().map(|r| r.changes).collect::<Vec<_>>(), [0]);
     assert!(read(after.path(), &base).unwrap() == life.model);
     assert_eq!(entries(after.path()).len(), 1);
