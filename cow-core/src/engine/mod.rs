@@ -583,10 +583,16 @@ impl<const SLOTS: usize> Engine<SLOTS> {
 
     /// Ends a request with a failure once its operations have come back.
     fn fail(&mut self, at: u16, failure: Failure) -> Option<Output> {
-        let applying = matches!(self.table.phase(at), Phase::Apply | Phase::Note);
+        let phase = self.table.phase(at);
+        let applying = matches!(phase, Phase::Apply | Phase::Note);
         let begun = self.table.get(at).is_some_and(|slot| slot.applied > 0);
         if (applying || begun) && self.durability == Durability::Writeback {
             self.commit.state_without_note();
+        }
+        let entered = phase == Phase::Apply && self.table.get(at).is_some_and(|s| s.done > 0);
+        if (phase == Phase::Note || begun || entered) && self.durability == Durability::Logged {
+            // The change stays, and no note of it: repeating the log would take it back.
+            self.stop_writing();
         }
         if let Some(slot) = self.table.get_mut(at) {
             if applying && slot.done > 0 {
