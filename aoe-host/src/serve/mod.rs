@@ -67,6 +67,9 @@ const CLIENTS_ASSUMED: usize = 16;
 /// Longest wait when nothing happens: the grain of everything that is looked at by time.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 
+/// How long a stopping server waits for overlays with a commit log that have no room.
+const FULL_MAX: Duration = Duration::from_secs(3);
+
 /// How long a stopping server waits for requests and syncs under way.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 
@@ -185,6 +188,8 @@ pub struct Running<'m> {
     next_attention: Duration,
     started: Instant,
     stopping: Option<Instant>,
+    /// Changes are refused because the commit log has no room.
+    log_is_short: bool,
     /// The others, if there are several workers.
     crew: Option<Crew>,
 }
@@ -264,6 +269,7 @@ impl<'m> Running<'m> {
             next_attention: Duration::ZERO,
             started: common.started,
             stopping: None,
+            log_is_short: false,
             crew,
         })
     }
@@ -474,6 +480,14 @@ impl<'m> Running<'m> {
     /// Has overlays commit whose changes fill the log. True if that was necessary.
     fn make_room_in_log(&mut self) -> bool {
         let Some(log) = &mut self.edge.commit_log else { return false };
+        let short = log.is_short() && self.server.is_any_full();
+        if short || self.log_is_short {
+            if short && !self.log_is_short {
+                self.edge.log.error("no room for an overlay, nor for more in the commit log");
+            }
+            self.log_is_short = short;
+            self.server.refuse_logged(short);
+        }
         if log.is_full() {
             for disk in self.server.status().filter(|disk| disk.read_only) {
                 log.keep_for(disk.number);
@@ -578,6 +592,13 @@ impl<'m> Running<'m> {
             return true;
         }
         self.server.commit_all();
+        if since.elapsed() > FULL_MAX && self.server.is_any_full() {
+            self.edge.log.error("no room for an overlay: the commit log is kept for it");
+            self.server.abandon_full();
+            if let Some(log) = &mut self.edge.commit_log {
+                log.give_up(&mut self.edge.driver);
+            }
+        }
         self.server.is_drained() && self.edge.driver.under_way() == 0
     }
 

@@ -176,6 +176,11 @@ impl Disk {
         self.presence == Presence::Ready
     }
 
+    /// What its commit log holds cannot be entered for want of room.
+    pub(super) fn is_short_of_room(&self) -> bool {
+        self.is_logged && self.engine.is_full() && !self.engine.is_read_only()
+    }
+
     pub(super) fn is_drained(&self) -> bool {
         let dirty = self.engine.is_dirty()
             && self.spec.durability != Durability::Ephemeral

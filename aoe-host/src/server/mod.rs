@@ -457,6 +457,30 @@ impl<'m> Server<'m> {
         self.commit_where(Disk::commit);
     }
 
+    /// Some overlay with a commit log has no room for what the log holds of it.
+    pub fn is_any_full(&self) -> bool {
+        self.disks().any(|(_, disk)| disk.is_short_of_room())
+    }
+
+    /// Whether disks with a commit log refuse changes, because it has no room.
+    pub fn refuse_logged(&mut self, refuse: bool) {
+        for disk in self.disks.iter_mut().flatten().filter(|disk| disk.is_logged) {
+            disk.engine.refuse_changes(refuse);
+        }
+    }
+
+    /// Overlays that have no room take no more writes: at the end, what the commit log holds of
+    /// them is kept for the next server.
+    pub fn abandon_full(&mut self) {
+        for number in 0..self.disks.len() {
+            let Ok(number) = u32::try_from(number) else { return };
+            if let Some(disk) = self.disk_mut(number).filter(|disk| disk.is_short_of_room()) {
+                disk.engine.abandon();
+                self.activate(number);
+            }
+        }
+    }
+
     fn commit_where(&mut self, begin: impl Fn(&mut Disk) -> bool) {
         for number in 0..self.disks.len() {
             let Ok(number) = u32::try_from(number) else { return };

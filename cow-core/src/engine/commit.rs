@@ -97,6 +97,10 @@ impl Commit {
         self.broken
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
     pub(super) fn failures(&self) -> u32 {
         self.failures
     }

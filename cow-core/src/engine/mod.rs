@@ -315,6 +315,8 @@ pub struct Engine<const SLOTS: usize> {
     commit: Commit,
     /// See [`set_weaving`](Self::set_weaving).
     weaving: bool,
+    /// See [`refuse_changes`](Self::refuse_changes).
+    refusing: bool,
     /// The bytes of a load have arrived.
     arrived: bool,
     /// Sectors with space of their own in the overlay, and the most there may be.
@@ -340,6 +342,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             table: Table::new(grain),
             commit: Commit::new(),
             weaving: false,
+            refusing: false,
             arrived: false,
             used: 0,
             limit: u64::MAX,
@@ -441,6 +444,24 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     /// The overlay takes no more writes (a sync failed, or there is none).
     pub fn is_read_only(&self) -> bool {
         self.overlay.is_none() || self.commit.is_broken()
+    }
+
+    /// The latest commit failed for want of room. In `Logged` mode no further changes are taken until
+    /// one succeeds: what the log holds of earlier ones cannot be let go of.
+    pub fn is_full(&self) -> bool {
+        self.commit.is_full()
+    }
+
+    /// Whether changes that have not begun fail with [`Failure::Full`]: for a driver whose log has no
+    /// room for them.
+    pub fn refuse_changes(&mut self, refuse: bool) {
+        self.refusing = refuse;
+    }
+
+    /// Takes no more writes, as after a failed sync: for a driver that must end, and whose log keeps
+    /// what is not committed.
+    pub fn abandon(&mut self) {
+        self.stop_writing();
     }
 
     /// Begins a commit as soon as possible if there is anything that none covers yet.
@@ -563,6 +584,9 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             }
             Request::Flush => Phase::Done,
             _ if read_only => return self.fail(at, Failure::ReadOnly),
+            _ if self.refusing || self.durability == Durability::Logged && self.is_full() => {
+                return self.fail(at, Failure::Full);
+            }
             Request::Write { .. } => Phase::Place,
             Request::Zero(_) | Request::Discard(_) => Phase::Clear,
             Request::Restore(_) => return self.restore(at, lent),

@@ -381,6 +381,21 @@ impl CommitLog {
         !self.parked.is_empty()
     }
 
+    /// Half of the last segment is full, and no other is free: time to take no more if that will not
+    /// change soon. What is under way by then has room in the other half.
+    pub fn is_short(&self) -> bool {
+        self.next == Next::Unknown && self.at > self.segment_len / 2 && self.free().is_none()
+    }
+
+    /// Ends the changes that wait for room, which will not come before the end of the server. The
+    /// log is kept.
+    pub fn give_up(&mut self, driver: &mut HostedDriver) {
+        self.kept.get_or_insert(self.generation);
+        for parked in self.parked.drain(..) {
+            driver.end_later(parked.job, Err(IoFailure::Full));
+        }
+    }
+
     /// A disk takes no more writes and will never commit: the log keeps what it needs for the next
     /// server. All that comes later is kept with it: what is left of a log must be its end.
     pub fn keep_for(&mut self, disk: u32) {

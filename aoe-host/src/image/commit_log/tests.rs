@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use cow_core::blocking::{Blocking, Storages, part, part_mut};
 use cow_core::engine::{
-    Buffer, Durability, Engine, Kind, Lent, Operation, Output, Request, RequestId, Ticket,
+    Buffer, Durability, Engine, Failure, Kind, Lent, Operation, Output, Request, RequestId, Ticket,
 };
 use cow_core::format::native;
 use cow_core::pages::{Frame, Page, PagePool};
@@ -279,6 +279,93 @@ fn a_power_cut_while_the_log_is_repeated_costs_nothing() {
         repeat(before.path()).unwrap();
         assert!(read(before.path(), &base).unwrap() == life.model);
     }
+}
+
+impl Life {
+    /// As [`drive`](Self::drive), of a commit whose pages find no room.
+    fn fail_commit(&mut self) {
+        self.engine.commit();
+        let layers = Arc::clone(self.backing.layers());
+        let mut lent = Lent { pages: &mut self.pool, layers: &layers, index: &mut [] };
+        while let Some(output) = self.engine.poll(&mut lent) {
+            match output {
+                Output::Operation(o) if o.kind == Kind::Write => {
+                    self.engine.complete(&mut lent, o.ticket, Err(IoFailure::Full));
+                }
+                Output::Operation(o) => {
+                    perform(&mut self.files, &o, &mut [], lent.pages);
+                    self.engine.complete(&mut lent, o.ticket, Ok(()));
+                }
+                Output::NotesSealed => self.log.seal(0),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// What becomes of a write that is refused at once.
+    fn refused(&mut self) -> core::result::Result<(), Failure> {
+        let extent = Extent::new(9, 1).unwrap();
+        self.engine.submit(RequestId(1), Request::Write { extent, durable: false }).unwrap();
+        let layers = Arc::clone(self.backing.layers());
+        let mut lent = Lent { pages: &mut self.pool, layers: &layers, index: &mut [] };
+        match self.engine.poll(&mut lent) {
+            Some(Output::Done { result, .. }) => result,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The log does not fill with what will not commit: no write waits, and all that was acknowledged
+/// is there in the end.
+#[test]
+fn an_overlay_without_room_takes_no_changes_until_there_is_some() {
+    let (elsewhere, directory) = two_directories();
+    let base = golden(&elsewhere, 64 << 10);
+    let mut life = Life::begin(directory.path(), &base);
+    life.change(Extent::new(3, 1).unwrap(), Some(vec![7; 512]));
+    // The first record begins a segment, which asks for a commit.
+    life.change(Extent::new(20, 1).unwrap(), Some(vec![6; 512]));
+    for _ in 0..3 {
+        life.fail_commit();
+        assert!(life.engine.is_full() && !life.engine.is_read_only());
+        assert_eq!(life.refused(), Err(Failure::Full));
+        assert!(life.engine.is_idle() && !life.log.is_full());
+    }
+    let after = life.cut(&base);
+    repeat(after.path()).unwrap();
+    assert!(read(after.path(), &base).unwrap() == life.model);
+    life.commit();
+    assert!(!life.engine.is_full());
+    life.change(Extent::new(9, 1).unwrap(), Some(vec![8; 512]));
+    life.engine.refuse_changes(true);
+    assert_eq!(life.refused(), Err(Failure::Full));
+    life.engine.refuse_changes(false);
+    life.change(Extent::new(9, 1).unwrap(), Some(vec![9; 512]));
+    let after = life.cut(&base);
+    repeat(after.path()).unwrap();
+    assert!(read(after.path(), &base).unwrap() == life.model);
+}
+
+/// Another overlay has no room: the log says in time that it will be full, and waits for nobody at
+/// the end.
+#[test]
+fn a_log_that_cannot_go_on_says_so_before_it_is_full() {
+    let (elsewhere, directory) = two_directories();
+    let base = golden(&elsewhere, 64 << 10);
+    let mut life = Life::begin(directory.path(), &base);
+    assert!(!life.log.is_short());
+    let mut warned = 0;
+    while !life.log.is_full() {
+        append(&mut life, 1);
+        settle(&mut life);
+        warned += usize::from(life.log.is_short() && !life.log.is_full());
+    }
+    assert!(warned > 0, "before it was full");
+    life.log.give_up(&mut life.driver);
+    assert!(!life.log.is_full());
+    let path = life.log.segments[0].path.clone();
+    life.log.remove().unwrap();
+    assert!(path.exists(), "kept for the next server");
 }
 
 fn two_directories() -> (tempfile::TempDir, tempfile::TempDir) {
