@@ -185,6 +185,33 @@ fn a_log_does_not_undo_what_others_did_to_an_overlay() {
     assert_eq!(Site::files(&site.overlays()).len(), 1);
 }
 
+/// What cannot be entered into one overlay is kept for it, and the server serves the others.
+#[test]
+fn an_overlay_that_is_locked_keeps_its_log_and_holds_nobody_up() {
+    let test = "an_overlay_that_is_locked_keeps_its_log_and_holds_nobody_up";
+    let Some((_lab, site)) = site(test, 1500, 1) else { return };
+    let mut server = site.serve(LOGGED);
+    site::stamp(&mut site.station(0), 1, 100, 16);
+    server.kill();
+    let stray = site.overlays().join("stray.cow");
+    fs::copy(site.overlays().join("e0.0.cow"), &stray).unwrap();
+    let held = fs::File::open(&stray).unwrap();
+    held.lock().unwrap();
+    server.restart();
+    assert!(site::is_stamped(&mut site.station(0), 1, 100, 16));
+    assert!(server.log().contains("stray.cow"), "{}", server.log());
+    assert!(server.terminate().success(), "{}", server.log());
+    assert_eq!(named(&site.overlays(), ".cowlog"), 4, "what the stray one needs");
+    drop(held);
+    let away = site.golden().with_file_name("away.cow");
+    fs::rename(&stray, &away).unwrap();
+    server.restart();
+    assert!(server.terminate().success(), "{}", server.log());
+    let words = "acknowledged writes of overlays that are not there";
+    assert!(!server.log().contains(words), "its layer is there, in good order: {}", server.log());
+    assert_eq!(named(&site.overlays(), ".cowlog"), 0);
+}
+
 #[test]
 fn an_overlay_that_is_a_link_has_a_log_too() {
     let test = "an_overlay_that_is_a_link_has_a_log_too";
