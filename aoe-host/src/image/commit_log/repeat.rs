@@ -169,7 +169,8 @@ fn missed(path: &Path, log: LogId, withheld: &[(PathBuf, HostError)]) -> HostErr
             .path(path)
             .detail(format!("not all of `{}` and its like are there", segment_name(log, 0)))
             .advice(
-                "bring them back and start the server again; `cowblade rollback` empties the                  overlay if they are lost",
+                "bring them back and start the server again; `cowblade rollback` empties the \
+                 overlay if they are lost",
             ),
     }
 }
