@@ -17,8 +17,9 @@ use aoe_host::config::{
     Window, Workers,
 };
 use aoe_host::link::{Link, LinkCounters, LinkEvent, SendReport};
-use aoe_host::serve::{PoolMemory, Running};
+use aoe_host::serve::Running;
 use aoe_host::server::Durability;
+use aoe_host::storage::PoolMemory;
 use aoe_host::values::Mac;
 use system_tests::frames::{Registers, command, config};
 use system_tests::memory_edge::MemoryServer;

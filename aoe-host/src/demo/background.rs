@@ -11,7 +11,8 @@ use crate::config::ServeConfig;
 use crate::control::Status;
 use crate::error::{ErrorKind, HostError, Result};
 use crate::link::memory::{PortConfig, Switch};
-use crate::serve::{PoolMemory, Running};
+use crate::serve::Running;
+use crate::storage::PoolMemory;
 use crate::values::Mac;
 
 /// The server's address.

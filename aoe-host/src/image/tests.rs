@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use cow_core::blocking::Blocking;
-use cow_core::engine::{Durability, Engine, Lent};
+use cow_core::blocking::{Blocking, Storages, part, part_mut};
+use cow_core::engine::{Buffer, Durability, Engine, IoFailure, Kind, Lent, Operation};
 use cow_core::format::Top;
 use cow_core::pages::{Frame, Page, PagePool};
 use cow_core::units::Lba;
@@ -477,4 +477,31 @@ fn an_image_that_is_not_finished_has_nothing_beside_its_name() {
     let refused = begin_image(&ImageName::new_in(uml, &path("new")), backing.below(), &new);
     let error = refused.unwrap_err().to_string();
     assert!(error.contains("/new`") && !error.contains(".new-"), "{error}");
+}
+
+/// Does what an engine asks for, at once.
+pub(super) fn perform(
+    files: &mut FileTable,
+    o: &Operation,
+    memory: &mut [u8],
+    pages: &mut PagePool<'_>,
+) -> Result<(), IoFailure> {
+    match (o.kind, o.buffer) {
+        (Kind::Read, Buffer::Page { page, offset }) => {
+            files.read(o.storage, o.offset, part_mut(pages.bytes_mut(page), offset, o.len).unwrap())
+        }
+        (Kind::Read, Buffer::Request { offset, .. }) => {
+            files.read(o.storage, o.offset, part_mut(memory, offset, o.len).unwrap())
+        }
+        (Kind::Write, Buffer::Page { page, offset }) => {
+            files.write(o.storage, o.offset, part(pages.bytes(page), offset, o.len).unwrap())
+        }
+        (Kind::Write, Buffer::Request { offset, .. }) => {
+            files.write(o.storage, o.offset, part(memory, offset, o.len).unwrap())
+        }
+        (Kind::Sync, _) => files.sync(o.storage),
+        (Kind::Zero, _) => files.zero(o.storage, o.offset, o.len),
+        (Kind::Punch, _) => files.punch(o.storage, o.offset, o.len),
+        (Kind::Unpack(_), _) | (Kind::Read | Kind::Write, Buffer::None) => panic!("{o:?}"),
+    }
 }

@@ -11,11 +11,11 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::setup::Common;
-use super::{PoolMemory, Running, pool_pages};
+use super::{Running, pool_pages};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::link::Link;
 use crate::share::Share;
-use crate::storage::{HostedDriver, Waker, WorkerCounts};
+use crate::storage::{HostedDriver, PoolMemory, Waker, WorkerCounts};
 
 /// Frames that may wait for a worker to which they were handed: as many as a few initiators have
 /// outstanding. More are lost, as where a socket is full.

@@ -28,7 +28,7 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cow_core::pages::{Frame, Page, PagePool};
+use cow_core::pages::PagePool;
 
 use crate::config::{NewClients, ServeConfig, Top};
 use crate::control::ControlServer;
@@ -37,7 +37,7 @@ use crate::link::{self, Link, LinkEvent, Room};
 use crate::server::{DiskSpec, Durability, Server};
 use crate::share::Share;
 use crate::signals::Signals;
-use crate::storage::{HostedDriver, WorkerCounts};
+use crate::storage::{HostedDriver, PoolMemory, WorkerCounts};
 use crew::{Crew, Links};
 use edge::HostedEdge;
 use idle::{AWAKE_MAX, Idle};
@@ -149,30 +149,6 @@ enum Progress {
     Some,
     /// Something had, and there may be more to do.
     More,
-}
-
-/// The memory of a metadata pool.
-#[derive(Debug)]
-pub struct PoolMemory {
-    pages: Vec<Page>,
-    frames: Vec<Frame>,
-}
-
-impl PoolMemory {
-    /// Room for `pages` pages.
-    pub fn new(pages: usize) -> Self {
-        let zeroed = |n| core::iter::repeat_with(|| Page::ZERO).take(n).collect();
-        Self { pages: zeroed(pages), frames: vec![Frame::EMPTY; pages] }
-    }
-
-    /// The pool.
-    ///
-    /// # Errors
-    /// When there is less than the smallest pool.
-    pub fn pool(&mut self) -> Result<PagePool<'_>> {
-        PagePool::new(&mut self.pages, &mut self.frames)
-            .ok_or_else(|| HostError::new(ErrorKind::Usage, "make a metadata pool of so few pages"))
-    }
 }
 
 /// A server that runs: the loop with its links and its world.

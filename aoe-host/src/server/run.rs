@@ -18,7 +18,7 @@ use super::noting::Noting;
 use super::requests::{Asked, Requests};
 use super::{Edge, Report, Server};
 
-impl Server<'_> {
+impl<'p> Server<'p> {
     /// Does everything that can be done now. Answers wait for [`send`](Self::send).
     pub fn run(&mut self, edge: &mut impl Edge) {
         self.release_held(edge);
@@ -94,12 +94,33 @@ impl Server<'_> {
 
     /// Runs one disk until it waits for something. True if that may have freed pages.
     pub(super) fn run_disk(&mut self, number: u32, edge: &mut impl Edge) -> bool {
-        let Some(disk) = self.disks.get_mut(number as usize).and_then(Option::as_deref_mut) else {
-            return false;
-        };
-        disk.active = false;
-        let mut progressed = core::mem::take(&mut disk.ended);
-        let mut turn = Turn {
+        let Some(mut turn) = self.turn(number, edge) else { return false };
+        turn.disk.active = false;
+        let mut progressed = core::mem::take(&mut turn.disk.ended);
+        loop {
+            let submitted = turn.disk.submit_waiting(turn.requests, turn.frames, turn.edge);
+            let any = turn.poll_all();
+            progressed |= any;
+            if !any && !submitted {
+                break;
+            }
+        }
+        let Turn { disk, edge, .. } = turn;
+        if disk.has_overlay() && disk.engine.is_read_only() && !disk.reported_read_only {
+            disk.reported_read_only = true;
+            edge.report(Report::ReadOnly { disk: &disk.spec.label });
+        }
+        let starved = disk.engine.is_starved();
+        if core::mem::replace(&mut disk.starved, starved) != starved {
+            self.starved = if starved { self.starved + 1 } else { self.starved.saturating_sub(1) };
+        }
+        progressed
+    }
+
+    /// What a disk's turn works with; `None` if there is no such disk.
+    fn turn<'t, E>(&'t mut self, number: u32, edge: &'t mut E) -> Option<Turn<'t, 'p, E>> {
+        let disk = self.disks.get_mut(number as usize)?.as_deref_mut()?;
+        Some(Turn {
             disk,
             number,
             pool: &mut self.pool,
@@ -109,25 +130,7 @@ impl Server<'_> {
             noting: &mut self.noting,
             lending: &mut self.lending,
             edge,
-        };
-        loop {
-            let submitted = turn.disk.submit_waiting(turn.requests, turn.frames, turn.edge);
-            let any = turn.poll_all();
-            progressed |= any;
-            if !any && !submitted {
-                break;
-            }
-        }
-        let starved = disk.engine.is_starved();
-        if starved != disk.starved {
-            disk.starved = starved;
-            self.starved = if starved { self.starved + 1 } else { self.starved.saturating_sub(1) };
-        }
-        if disk.has_overlay() && disk.engine.is_read_only() && !disk.reported_read_only {
-            disk.reported_read_only = true;
-            edge.report(Report::ReadOnly { disk: &disk.spec.label });
-        }
-        progressed
+        })
     }
 
     /// Performs the changes that waited for answers to leave.
@@ -136,21 +139,9 @@ impl Server<'_> {
             return;
         }
         for (number, operation) in self.lending.release() {
-            let disk = self.disks.get_mut(number as usize).and_then(Option::as_deref_mut);
-            let Some(disk) = disk else { continue };
-            disk.under_way = disk.under_way.saturating_sub(1);
-            disk.ended = true;
-            let mut turn = Turn {
-                disk,
-                number,
-                pool: &mut self.pool,
-                requests: &mut self.requests,
-                frames: &mut self.frames,
-                adjacent: &mut self.adjacent,
-                noting: &mut self.noting,
-                lending: &mut self.lending,
-                edge,
-            };
+            let Some(mut turn) = self.turn(number, edge) else { continue };
+            turn.disk.under_way = turn.disk.under_way.saturating_sub(1);
+            turn.disk.ended = true;
             turn.perform(&operation);
             self.activate(number);
         }

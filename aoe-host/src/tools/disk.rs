@@ -125,8 +125,7 @@ impl<'m> OverlayDisk<'m> {
         keys.enter(&file, &mut files);
         let path = file.path().to_owned();
         let no_memory = || HostError::new(ErrorKind::Io, "write the image").path(&path);
-        let Memory { pages, frames, .. } = memory;
-        let pool = PagePool::new(pages, frames).ok_or_else(no_memory)?;
+        let pool = memory.pool.pool()?;
         let engine = Engine::new(Some(image.top), image.sectors, Durability::Writeback);
         let engine = engine.ok_or_else(no_memory)?;
         Ok(Self { pool, engine, index: image.index, backing, files, file, format, path })

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use cow_core::blocking::Blocking;
 use cow_core::engine::{Durability, Engine, Lent};
 use cow_core::format::{Layer, Place, Run};
-use cow_core::pages::{Frame, Page, PagePool};
 use cow_core::units::{Extent, SECTOR_BYTES};
 use serde::Serialize;
 
@@ -17,7 +16,7 @@ use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{
     Backing, Format, ImageFile, ImageKeys, ImageName, open_backing, refuse_merging,
 };
-use crate::storage::{FileOptions, FileTable, LockMode};
+use crate::storage::{FileOptions, FileTable, LockMode, PoolMemory};
 
 /// Metadata pages kept in memory.
 const PAGES: usize = 64;
@@ -225,9 +224,8 @@ impl Walk<'_> {
         each: &mut dyn FnMut(&MapRun) -> Result<()>,
     ) -> Result<u64> {
         let no_memory = || HostError::new(ErrorKind::Io, "map the image");
-        let mut pages = vec![Page::ZERO; PAGES];
-        let mut frames = vec![Frame::EMPTY; PAGES];
-        let mut pool = PagePool::new(&mut pages, &mut frames).ok_or_else(no_memory)?;
+        let mut memory = PoolMemory::new(PAGES);
+        let mut pool = memory.pool()?;
         let mut engine: Engine<1> =
             Engine::new(None, disk, Durability::Ephemeral).ok_or_else(no_memory)?;
         let lent = Lent { pages: &mut pool, layers: self.layers, index: &mut [] };

@@ -13,7 +13,7 @@ use cow_core::blocking::{Blocking, CallError};
 use cow_core::engine::{Durability, Engine, Failure, Lent};
 use cow_core::format::{IndexEntry, Layer, Place};
 use cow_core::identity::ParentIdentity;
-use cow_core::pages::{Frame, Page, PagePool, StorageKey};
+use cow_core::pages::{PagePool, StorageKey};
 use cow_core::units::{Extent, Lba, SECTOR_BYTES, SECTOR_LEN};
 
 use super::chain::{Gate, parents};
@@ -25,7 +25,8 @@ use crate::image::{
     open_backing, refuse_itself, refuse_merging,
 };
 use crate::storage::{
-    Change, ChangeWatch, FileKey, FileOptions, FileStorage, FileTable, LockMode, Stretch,
+    Change, ChangeWatch, FileKey, FileOptions, FileStorage, FileTable, LockMode, PoolMemory,
+    Stretch,
 };
 
 /// Metadata pages kept in memory: 4 MiB.
@@ -142,15 +143,13 @@ impl From<PathBuf> for ChainName {
 /// Memory that a [`Source`] or an overlay works in.
 #[derive(Debug)]
 pub(super) struct Memory {
-    pub(super) pages: Vec<Page>,
-    pub(super) frames: Vec<Frame>,
+    pub(super) pool: PoolMemory,
     pub(super) index: Vec<IndexEntry>,
 }
 
 impl Memory {
     pub(super) fn new() -> Self {
-        let (pages, frames) = (vec![Page::ZERO; PAGES], vec![Frame::EMPTY; PAGES]);
-        Self { pages, frames, index: Vec::new() }
+        Self { pool: PoolMemory::new(PAGES), index: Vec::new() }
     }
 }
 
@@ -362,13 +361,13 @@ impl<'m> Source<'m> {
         found: &Found,
         below_sectors: Option<u64>,
     ) -> Result<Self> {
-        let Memory { pages, frames, index } = memory;
+        let Memory { pool, index } = memory;
         let mut files = FileTable::new();
         let keys = ImageKeys::reserve(&found.name, &mut files);
         keys.enter(&found.file, &mut files);
         let top = found.format.ops().view(&found.file, keys, below_sectors, index)?;
         let path = found.file.path().to_owned();
-        Self::new((pages, frames), vec![top], files, top.sectors(), path)
+        Self::new(pool, vec![top], files, top.sectors(), path)
     }
 
     /// Frozen layers, as what lies below a disk of `sectors`; of their own size if that is `None`.
@@ -377,13 +376,12 @@ impl<'m> Source<'m> {
         layers: &[config::Layer],
         sectors: Option<u64>,
     ) -> Result<Self> {
-        let Memory { pages, frames, .. } = memory;
         let mut files = FileTable::new();
         let backing = open_backing(layers, false, &mut files)?;
         let sectors = sectors.unwrap_or(backing.sectors());
         let path = backing.below().path.clone().unwrap_or_else(|| PathBuf::from("blank"));
         let layers = backing.layers().to_vec();
-        let source = Self::new((pages, frames), layers, files, sectors, path)?;
+        let source = Self::new(&mut memory.pool, layers, files, sectors, path)?;
         Ok(Self { backing: Some(backing), ..source })
     }
 
@@ -393,7 +391,7 @@ impl<'m> Source<'m> {
         backing: Option<Backing>,
         mut files: FileTable,
     ) -> Result<Self> {
-        let Memory { pages, frames, index } = memory;
+        let Memory { pool, index } = memory;
         let keys = ImageKeys::reserve(&found.name, &mut files);
         keys.enter(&found.file, &mut files);
         let below_sectors = backing.as_ref().map(Backing::sectors);
@@ -401,19 +399,19 @@ impl<'m> Source<'m> {
         layers.extend_from_slice(backing.as_ref().map_or(&[][..], |b| b.layers()));
         let sectors = layers.first().map_or(0, Layer::sectors);
         let path = found.file.path().to_owned();
-        let source = Self::new((pages, frames), layers, files, sectors, path)?;
+        let source = Self::new(pool, layers, files, sectors, path)?;
         Ok(Self { backing, ..source })
     }
 
     fn new(
-        (pages, frames): (&'m mut [Page], &'m mut [Frame]),
+        memory: &'m mut PoolMemory,
         layers: Vec<Layer<'m>>,
         files: FileTable,
         sectors: u64,
         path: PathBuf,
     ) -> Result<Self> {
         let no_memory = || HostError::new(ErrorKind::Io, "read the chain").path(&path);
-        let pool = PagePool::new(pages, frames).ok_or_else(no_memory)?;
+        let pool = memory.pool()?;
         let engine = Engine::new(None, sectors, Durability::Ephemeral).ok_or_else(no_memory)?;
         let (watches, backing, known) = (Vec::new(), None, None);
         Ok(Self { pool, layers, engine, files, path, watches, backing, known })

@@ -19,8 +19,7 @@ use super::{SEGMENT_LEN, SEGMENTS, SUFFIX, segment_name};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::identity::scratch_page;
 use crate::image::overlay::overlay_options;
-use crate::serve::PoolMemory;
-use crate::storage::{Access, FileOptions, FileStorage, FileTable};
+use crate::storage::{Access, FileOptions, FileStorage, FileTable, PoolMemory};
 
 /// Pages for one overlay at a time.
 const POOL_PAGES: usize = 64;

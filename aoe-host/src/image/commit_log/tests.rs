@@ -2,9 +2,9 @@
 
 use core::time::Duration;
 
-use cow_core::blocking::{Blocking, Storages, part, part_mut};
+use cow_core::blocking::{Blocking, part};
 use cow_core::engine::{
-    Buffer, Durability, Engine, Failure, Kind, Lent, Operation, Output, Request, RequestId, Ticket,
+    Buffer, Durability, Engine, Failure, Kind, Lent, Output, Request, RequestId, Ticket,
 };
 use cow_core::format::native;
 use cow_core::pages::{Frame, Page, PagePool};
@@ -13,7 +13,7 @@ use cow_core::units::{Extent, Lba};
 use super::*;
 use crate::config::{Layer, Window};
 use crate::error::ErrorKind;
-use crate::image::tests::golden;
+use crate::image::tests::{golden, perform};
 use crate::image::{
     Backing, ImageKeys, ImageName, OpenedOverlay, OverlayOptions, create_overlay, open_backing,
     open_overlay,
@@ -115,7 +115,7 @@ impl Life {
             let mut lent = Lent { pages: &mut self.pool, layers: &layers, index: &mut [] };
             match self.engine.poll(&mut lent) {
                 Some(Output::Operation(o)) => {
-                    perform(&mut self.files, &o, memory, lent.pages);
+                    perform(&mut self.files, &o, memory, lent.pages).unwrap();
                     self.engine.complete(&mut lent, o.ticket, Ok(()));
                     if o.kind == Kind::Sync {
                         self.durable = fs::read(self.directory.join("a.cow")).unwrap();
@@ -164,27 +164,6 @@ impl Life {
         assert_eq!(refused.kind(), ErrorKind::InUse, "it needs its log");
         after
     }
-}
-
-fn perform(files: &mut FileTable, o: &Operation, memory: &mut [u8], pages: &mut PagePool<'_>) {
-    match (o.kind, o.buffer) {
-        (Kind::Read, Buffer::Page { page, offset }) => {
-            files.read(o.storage, o.offset, part_mut(pages.bytes_mut(page), offset, o.len).unwrap())
-        }
-        (Kind::Read, Buffer::Request { offset, .. }) => {
-            files.read(o.storage, o.offset, part_mut(memory, offset, o.len).unwrap())
-        }
-        (Kind::Write, Buffer::Page { page, offset }) => {
-            files.write(o.storage, o.offset, part(pages.bytes(page), offset, o.len).unwrap())
-        }
-        (Kind::Write, Buffer::Request { offset, .. }) => {
-            files.write(o.storage, o.offset, part(memory, offset, o.len).unwrap())
-        }
-        (Kind::Sync, _) => files.sync(o.storage),
-        (Kind::Punch, _) => files.punch(o.storage, o.offset, o.len),
-        other => panic!("{other:?}"),
-    }
-    .unwrap();
 }
 
 /// What the disk reads as.
@@ -293,7 +272,7 @@ impl Life {
                     self.engine.complete(&mut lent, o.ticket, Err(IoFailure::Full));
                 }
                 Output::Operation(o) => {
-                    perform(&mut self.files, &o, &mut [], lent.pages);
+                    perform(&mut self.files, &o, &mut [], lent.pages).unwrap();
                     self.engine.complete(&mut lent, o.ticket, Ok(()));
                 }
                 Output::NotesSealed => self.log.seal(0),
@@ -470,7 +449,7 @@ fn any_ticket(life: &mut Life) -> Ticket {
         let mut lent = Lent { pages: &mut life.pool, layers: &layers, index: &mut [] };
         match life.engine.poll(&mut lent) {
             Some(Output::Operation(o)) => {
-                perform(&mut life.files, &o, &mut memory, lent.pages);
+                perform(&mut life.files, &o, &mut memory, lent.pages).unwrap();
                 life.engine.complete(&mut lent, o.ticket, Ok(()));
                 last = Some(o.ticket);
             }
@@ -617,7 +596,7 @@ fn after_a_failure_nothing_is_acknowledged() {
     while let Some(output) = life.engine.poll(&mut lent) {
         match output {
             Output::Operation(o) => {
-                perform(&mut life.files, &o, &mut [], lent.pages);
+                perform(&mut life.files, &o, &mut [], lent.pages).unwrap();
                 life.engine.complete(&mut lent, o.ticket, Ok(()));
             }
             Output::Note { note, ticket, .. } => {

@@ -1,15 +1,13 @@
 //! Notes and overlays together: a process that dies in `writeback` mode, again and again.
 
-use cow_core::blocking::{Storages, part, part_mut};
-use cow_core::engine::{
-    Buffer, Durability, Engine, IoFailure, Kind, Lent, Operation, Output, Request, RequestId,
-};
+use cow_core::blocking::part_mut;
+use cow_core::engine::{Durability, Engine, Lent, Output, Request, RequestId};
 use cow_core::format::IndexEntry;
 use cow_core::pages::{Frame, Page, PagePool};
 
 use super::*;
 use crate::config::{Layer, Window};
-use crate::image::tests::golden;
+use crate::image::tests::{golden, perform};
 use crate::image::{
     Backing, ImageKeys, ImageName, OverlayOptions, create_overlay, open_backing, open_overlay,
 };
@@ -93,32 +91,6 @@ impl Life {
                 Output::Mapped { .. } | Output::Weave(_) => {}
             }
         }
-    }
-}
-
-fn perform(
-    files: &mut FileTable,
-    o: &Operation,
-    memory: &mut [u8],
-    pages: &mut PagePool<'_>,
-) -> core::result::Result<(), IoFailure> {
-    match (o.kind, o.buffer) {
-        (Kind::Read, Buffer::Page { page, offset }) => {
-            files.read(o.storage, o.offset, part_mut(pages.bytes_mut(page), offset, o.len).unwrap())
-        }
-        (Kind::Read, Buffer::Request { offset, .. }) => {
-            files.read(o.storage, o.offset, part_mut(memory, offset, o.len).unwrap())
-        }
-        (Kind::Write, Buffer::Page { page, offset }) => {
-            files.write(o.storage, o.offset, part(pages.bytes(page), offset, o.len).unwrap())
-        }
-        (Kind::Write, Buffer::Request { offset, .. }) => {
-            files.write(o.storage, o.offset, part(memory, offset, o.len).unwrap())
-        }
-        (Kind::Sync, _) => files.sync(o.storage),
-        (Kind::Zero, _) => files.zero(o.storage, o.offset, o.len),
-        (Kind::Punch, _) => files.punch(o.storage, o.offset, o.len),
-        (Kind::Unpack(_), _) | (Kind::Read | Kind::Write, Buffer::None) => panic!("{o:?}"),
     }
 }
 
