@@ -1,7 +1,8 @@
 //! `convert` and `compare` on every format that is there, each into each.
 
+use core::time::Duration;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -150,7 +151,7 @@ fn zeros_become_holes_and_nothing_else_does() {
     assert_eq!(told.last(), Some(&(8 << 20, 8 << 20)));
     assert!(told.is_sorted(), "{told:?}");
     // A sparse source of 4 TiB is not read.
-    let huge = fs::File::create(dir.join("huge.img")).unwrap();
+    let huge = File::create(dir.join("huge.img")).unwrap();
     huge.set_len(4 << 40).unwrap();
     huge.write_all_at(&[9; 512], 3 << 40).unwrap();
     let request = ConvertRequest {
@@ -352,6 +353,9 @@ fn a_chain_from_the_base_up_is_turned_round_only_where_nothing_is_in_doubt() {
         }
         // Another image below than the one that is recorded.
         let other = raw(dir, "other.img", &content(5, SECTORS));
+        // Some formats know their parent by its size and the second in which it was changed.
+        let later = fs::metadata(&base).unwrap().modified().unwrap() + Duration::from_mins(1);
+        File::options().write(true).open(&other).unwrap().set_modified(later).unwrap();
         let wrong = chain(&[&previous, &other]);
         let checked = check_chain(&wrong, &Gate::Closed, false, &mut quiet()).unwrap();
         let (first, second) = (&checked[0].findings, &checked[1].findings);
@@ -433,7 +437,7 @@ fn rebase_keeps_the_disk_over_every_other_parent() {
         let base = raw(dir, "base.img", &bytes);
         let other = raw(dir, "other.img", &content(22, SECTORS));
         // Some formats know nothing of a parent but its size and the second of its last change.
-        let file = fs::File::options().write(true).open(&other).unwrap();
+        let file = File::options().write(true).open(&other).unwrap();
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
         let mut wanted = bytes.clone();
         for piece in wanted.chunks_mut(512 * 400) {
