@@ -1,11 +1,9 @@
-//! Opening, creating and changing an image over blocking storage, outside the engine.
+//! Opening and creating an image over blocking storage, outside the engine.
 
 use core::fmt;
 
 use super::geometry::Geometry;
-use super::header::{
-    HINT_LEN, Header, HeaderFault, LABEL_LEN, LogId, Mode, Parent, Window, sequence_of,
-};
+use super::header::{HINT_LEN, Header, HeaderFault, LABEL_LEN, Mode, Parent, Window, sequence_of};
 use super::layer::{Frozen, Writable};
 use crate::identity::{LayerId, ParentIdentity};
 use crate::pages::{Page, StorageKey};
@@ -122,7 +120,7 @@ impl core::error::Error for ModeError {}
 /// An image whose header was read and found usable.
 #[derive(Clone, Debug)]
 pub struct Opened {
-    header: Header,
+    pub(super) header: Header,
     /// Both slots hold a valid header.
     pub(super) whole: bool,
 }
@@ -141,7 +139,7 @@ impl Opened {
     /// For the engine, as overlay.
     ///
     /// A process that was killed may have left writes that are visible and yet not durable: sync
-    /// the storage between opening it and the first commit. [`open_writable`] does; who opens
+    /// the storage between opening it and the first commit. [`open_writable`](super::open_writable) does; who opens
     /// many overlays may use one `syncfs` for all.
     ///
     /// # Errors
@@ -154,7 +152,7 @@ impl Opened {
     }
 
     /// As [`into_writable`](Self::into_writable), also with a commit log: for who repeats what that
-    /// holds, and then calls [`end_log`].
+    /// holds, and then calls [`end_log`](super::end_log).
     ///
     /// # Errors
     /// [`ModeError::Frozen`].
@@ -250,58 +248,6 @@ fn current_slot<E>(
         (Err(_), Ok(_)) => Ok(1),
         (Err(HeaderFault::Foreign), Err(HeaderFault::Foreign)) => Err(OpenError::NotNative),
         (Err(_), Err(_)) => Err(OpenError::HeadersCorrupt),
-    }
-}
-
-/// Why an image was not changed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum UpdateError<E> {
-    /// It was not even opened.
-    Open(OpenError<E>),
-    /// Its mode forbids the change.
-    Mode(ModeError),
-    /// The new identity is [`LayerId::NONE`], or the one the image has.
-    NotFresh,
-    /// The image would be its own parent.
-    OwnParent,
-    /// The storage holds another image now, or the image was rolled back meanwhile.
-    OtherImage,
-    /// The parent's window is empty or wraps around.
-    BadWindow,
-    /// The label is too long.
-    LabelTooLong {
-        /// Bytes given; at most [`LABEL_LEN`].
-        len: usize,
-    },
-    /// The medium failed. The image is as before or as wanted.
-    Storage(E),
-}
-
-impl<E> fmt::Display for UpdateError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Open(e) => e.fmt(f),
-            Self::Mode(e) => e.fmt(f),
-            Self::NotFresh => f.write_str("the new layer identity is not fresh"),
-            Self::OwnParent => f.write_str("an image cannot be its own parent"),
-            Self::OtherImage => f.write_str("the storage holds another image now"),
-            Self::BadWindow => f.write_str("the window into the parent is empty or too large"),
-            Self::LabelTooLong { len } => {
-                write!(f, "the label has {len} bytes, more than {LABEL_LEN}")
-            }
-            Self::Storage(_) => f.write_str("the medium failed"),
-        }
-    }
-}
-
-impl<E: core::error::Error + 'static> core::error::Error for UpdateError<E> {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Open(e) => e.source(),
-            Self::Storage(e) => Some(e),
-            _ => None,
-        }
     }
 }
 
@@ -432,7 +378,7 @@ impl CreateOptions<'_> {
     }
 }
 
-fn sane(window: Option<Window>) -> bool {
+pub(super) fn sane(window: Option<Window>) -> bool {
     window.is_none_or(|w| w.len > 0 && w.offset.checked_add(w.len).is_some())
 }
 
@@ -467,244 +413,11 @@ pub fn create<S: Storage>(
 }
 
 /// Writes a header to the slot of its sequence.
-fn put<S: Storage>(storage: &mut S, header: &Header, scratch: &mut Page) -> Result<(), S::Error> {
+pub(super) fn put<S: Storage>(
+    storage: &mut S,
+    header: &Header,
+    scratch: &mut Page,
+) -> Result<(), S::Error> {
     header.emit(scratch.as_bytes_mut());
     storage.write_at(Geometry::header_offset(header.sequence), scratch.as_bytes())
-}
-
-/// Opens an overlay for the engine and makes durable what a killed process may have left.
-///
-/// # Errors
-/// [`UpdateError::Open`], [`UpdateError::Mode`], [`UpdateError::Storage`] for the sync.
-pub fn open_writable<S: Storage>(
-    storage: &mut S,
-    key: StorageKey,
-    scratch: &mut Page,
-) -> Result<Writable, UpdateError<S::Error>> {
-    let opened = open(storage, scratch).map_err(UpdateError::Open)?;
-    let writable = opened.into_writable(key).map_err(UpdateError::Mode)?;
-    storage.sync().map_err(UpdateError::Storage)?;
-    Ok(writable)
-}
-
-/// Records an orderly end: call it when the engine is idle, committed and still takes writes, then
-/// drop the overlay. After a failed sync do not: the next opening must know.
-///
-/// # Errors
-/// [`UpdateError`]; the image then counts as not closed. [`UpdateError::OtherImage`] if the storage
-/// no longer holds the image that the overlay was opened from.
-pub fn close<S: Storage>(
-    storage: &mut S,
-    overlay: &Writable,
-    scratch: &mut Page,
-) -> Result<(), UpdateError<S::Error>> {
-    // Everything the header vouches for is durable before it says so.
-    storage.sync().map_err(UpdateError::Storage)?;
-    let Opened { mut header, .. } = open(storage, scratch).map_err(UpdateError::Open)?;
-    let rules = overlay.rules();
-    if header.page_id != rules.page_id || header.epoch != rules.epoch {
-        return Err(UpdateError::OtherImage);
-    }
-    if !overlay.closing(&mut header) {
-        return Ok(());
-    }
-    header.sequence = header.sequence.wrapping_add(1);
-    put(storage, &header, scratch).map_err(UpdateError::Storage)?;
-    storage.sync().map_err(UpdateError::Storage)
-}
-
-/// Changes a header in both slots, durably one after the other: afterwards damage to one slot
-/// cannot bring the old header back. The image must have no writer.
-fn update<S: Storage>(
-    storage: &mut S,
-    scratch: &mut Page,
-    change: impl FnOnce(&mut Header) -> Result<(), UpdateError<S::Error>>,
-) -> Result<Opened, UpdateError<S::Error>> {
-    let opened = open(storage, scratch).map_err(UpdateError::Open)?;
-    if opened.header.log.is_some() {
-        return Err(UpdateError::Mode(ModeError::Logged));
-    }
-    replace(opened, storage, scratch, change)
-}
-
-/// Writes a changed header to both slots, each durable before the next step.
-fn replace<S: Storage>(
-    opened: Opened,
-    storage: &mut S,
-    scratch: &mut Page,
-    change: impl FnOnce(&mut Header) -> Result<(), UpdateError<S::Error>>,
-) -> Result<Opened, UpdateError<S::Error>> {
-    let Opened { mut header, .. } = opened;
-    header.settle();
-    change(&mut header)?;
-    // What a killed process left, the current header included, before the other slot is touched.
-    storage.sync().map_err(UpdateError::Storage)?;
-    for _slot in 0..2 {
-        header.sequence = header.sequence.wrapping_add(1);
-        put(storage, &header, scratch).map_err(UpdateError::Storage)?;
-        storage.sync().map_err(UpdateError::Storage)?;
-    }
-    Ok(Opened { header, whole: true })
-}
-
-fn writable<E>(header: &Header) -> Result<(), UpdateError<E>> {
-    match header.mode {
-        Mode::Writable => Ok(()),
-        Mode::Frozen => Err(UpdateError::Mode(ModeError::Frozen)),
-    }
-}
-
-/// Empties an overlay: all pages belong to an older epoch afterwards. Then gives the space back.
-///
-/// # Errors
-/// [`UpdateError`]; a storage error after the headers were written leaves the overlay empty.
-pub fn rollback<S: Storage>(
-    storage: &mut S,
-    scratch: &mut Page,
-) -> Result<Opened, UpdateError<S::Error>> {
-    let opened = open(storage, scratch).map_err(UpdateError::Open)?;
-    let opened = replace(opened, storage, scratch, |header| {
-        writable(header)?;
-        header.epoch = header.epoch.saturating_add(1);
-        header.data_sectors = Some(0);
-        // Nothing that a log holds is wanted any more.
-        header.log = None;
-        Ok(())
-    })?;
-    let geometry = opened.geometry();
-    let data = geometry.data_offset();
-    storage.punch(data, geometry.image_len().saturating_sub(data)).map_err(UpdateError::Storage)?;
-    Ok(opened)
-}
-
-/// Makes an overlay a frozen layer under an identity of its own. Its pages stay as they are: they
-/// carry the page identity, which does not change.
-///
-/// # Errors
-/// [`UpdateError`].
-pub fn freeze<S: Storage>(
-    storage: &mut S,
-    layer_id: LayerId,
-    scratch: &mut Page,
-) -> Result<Opened, UpdateError<S::Error>> {
-    update(storage, scratch, |header| {
-        writable(header)?;
-        header.rename(layer_id)?;
-        header.mode = Mode::Frozen;
-        Ok(())
-    })
-}
-
-impl Header {
-    /// Gives the layer another identity, which nobody else has.
-    fn rename<E>(&mut self, layer_id: LayerId) -> Result<(), UpdateError<E>> {
-        let used = layer_id == self.layer_id || layer_id == self.page_id;
-        let is_parent = self.parent.identity == ParentIdentity::Layer(layer_id);
-        if used || is_parent || layer_id == LayerId::NONE {
-            return Err(UpdateError::NotFresh);
-        }
-        self.layer_id = layer_id;
-        Ok(())
-    }
-}
-
-/// Makes a frozen layer an overlay again, under an identity of its own: images that lie on it do not
-/// recognise it any more, from before its first change on [FORMAT 7.3].
-///
-/// # Errors
-/// [`UpdateError`]; [`ModeError::NotFrozen`] if it is an overlay already.
-pub fn thaw<S: Storage>(
-    storage: &mut S,
-    layer_id: LayerId,
-    scratch: &mut Page,
-) -> Result<Opened, UpdateError<S::Error>> {
-    update(storage, scratch, |header| {
-        if header.mode == Mode::Writable {
-            return Err(UpdateError::Mode(ModeError::NotFrozen));
-        }
-        header.rename(layer_id)?;
-        header.mode = Mode::Writable;
-        Ok(())
-    })
-}
-
-/// Records another parent, or the same one with a new time of modification. Whoever calls this has
-/// compared the content: absent sectors read from the new parent afterwards.
-///
-/// # Errors
-/// [`UpdateError`].
-pub fn set_parent<S: Storage>(
-    storage: &mut S,
-    parent: Parent,
-    scratch: &mut Page,
-) -> Result<Opened, UpdateError<S::Error>> {
-    update(storage, scratch, |header| {
-        if parent.identity == ParentIdentity::Layer(header.layer_id) {
-            return Err(UpdateError::OwnParent);
-        }
-        if !sane(parent.window) {
-            return Err(UpdateError::BadWindow);
-        }
-        header.parent = parent;
-        Ok(())
-    })
-}
-
-/// Records another label.
-///
-/// # Errors
-/// [`UpdateError`].
-pub fn set_label<S: Storage>(
-    storage: &mut S,
-    label: &[u8],
-    scratch: &mut Page,
-) -> Result<Opened, UpdateError<S::Error>> {
-    update(storage, scratch, |header| {
-        header.label = heapless::Vec::from_slice(label)
-            .map_err(|_full| UpdateError::LabelTooLong { len: label.len() })?;
-        Ok(())
-    })
-}
-
-/// Makes a commit log part of an image that was opened for writing and has no session under way:
-/// from now on what its client is told may be in the log alone [FORMAT 7.6].
-///
-/// # Errors
-/// [`UpdateError`].
-pub fn begin_log<S: Storage>(
-    storage: &mut S,
-    overlay: &mut Writable,
-    log: LogId,
-    scratch: &mut Page,
-) -> Result<(), UpdateError<S::Error>> {
-    let opened = update(storage, scratch, |header| {
-        writable(header)?;
-        if header.page_id != overlay.rules().page_id || header.epoch != overlay.rules().epoch {
-            return Err(UpdateError::OtherImage);
-        }
-        header.log = Some(log);
-        Ok(())
-    })?;
-    overlay.renew(opened.header);
-    Ok(())
-}
-
-/// Everything that the commit log holds of an image is in it, durably, and its session is over: the log
-/// is no part of it any more [FORMAT 7.6].
-///
-/// # Errors
-/// [`UpdateError`].
-pub fn end_log<S: Storage>(
-    storage: &mut S,
-    scratch: &mut Page,
-) -> Result<(), UpdateError<S::Error>> {
-    let opened = open(storage, scratch).map_err(UpdateError::Open)?;
-    if opened.header.log.is_none() {
-        return Ok(());
-    }
-    replace(opened, storage, scratch, |header| {
-        header.log = None;
-        Ok(())
-    })
-    .map(drop)
 }

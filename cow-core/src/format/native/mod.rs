@@ -14,6 +14,7 @@
 #![deny(clippy::big_endian_bytes)]
 
 mod bytes;
+mod change;
 mod check;
 mod geometry;
 mod header;
@@ -24,11 +25,14 @@ mod states;
 #[cfg(test)]
 mod tests;
 
+pub use change::{
+    UpdateError, begin_log, close, end_log, freeze, open_writable, rollback, set_label, set_parent,
+    thaw,
+};
 pub use check::{CheckError, Finding, Report, check, load_map, map_len};
 pub use geometry::{Geometry, SECTORS_PER_PAGE};
 pub use header::{HINT_LEN, Header, LABEL_LEN, LogId, Mode, Parent, VERSION, Window};
 pub use image::{
-    CreateError, CreateOptions, Fresh, ModeError, OpenError, Opened, UpdateError, begin_log, close,
-    create, end_log, freeze, is_native, open, open_writable, rollback, set_label, set_parent, thaw,
+    CreateError, CreateOptions, Fresh, ModeError, OpenError, Opened, create, is_native, open,
 };
 pub use layer::{Frozen, Writable};
