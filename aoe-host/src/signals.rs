@@ -87,12 +87,12 @@ mod tests {
         assert_eq!(signals.take(), SignalEvents::default());
 
         low_level::raise(SIGHUP).unwrap();
-        link::wait(&[signals.poll_fd()], Some(Duration::from_secs(10))).unwrap();
+        link::wait(&[signals.poll_fd()], Some(Duration::from_mins(1))).unwrap();
         assert_eq!(signals.take(), SignalEvents { drain: false, advertise: true });
         assert_eq!(signals.take(), SignalEvents::default());
 
         low_level::raise(SIGTERM).unwrap();
-        link::wait(&[signals.poll_fd()], Some(Duration::from_secs(10))).unwrap();
+        link::wait(&[signals.poll_fd()], Some(Duration::from_mins(1))).unwrap();
         assert_eq!(signals.take(), SignalEvents { drain: true, advertise: false });
     }
 }

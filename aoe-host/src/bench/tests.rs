@@ -17,6 +17,8 @@ use crate::link::memory::{Port, PortConfig, Switch};
 use crate::link::{Link, wait};
 
 const SECTORS: u64 = 1024;
+/// Longest wait for anything: catches hangs only.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn mac(last: u8) -> Mac {
     Mac([2, 0, 0, 0, 0, last])
@@ -161,6 +163,8 @@ fn plan(edit: impl FnOnce(&mut Plan)) -> Plan {
     plan.count = Some(1000);
     plan.warm_up = Duration::ZERO;
     plan.depth = 8;
+    // Nothing is asked for twice because the other thread was not run for a while.
+    (plan.retransmit, plan.give_up) = (PATIENCE, PATIENCE);
     edit(&mut plan);
     plan
 }
@@ -214,7 +218,8 @@ fn each_position_once() {
 fn a_time_ends_it_too() {
     let plan = plan(|plan| {
         (plan.count, plan.time) = (None, Some(Duration::from_millis(30)));
-        plan.warm_up = Duration::from_millis(10);
+        // Long enough for one request at least.
+        plan.warm_up = Duration::from_millis(100);
     });
     let (report, seen) = run_against(Fault::None, None, &plan);
     let report = report.unwrap();
@@ -235,7 +240,9 @@ fn sound_disks_verify_even_on_a_bad_wire() {
     for loss in [None, Some(50)] {
         let plan = plan(|plan| {
             (plan.write_percent, plan.verify) = (50, Verify::OwnDisks);
-            plan.retransmit = Duration::from_millis(20);
+            if loss.is_some() {
+                plan.retransmit = Duration::from_millis(20);
+            }
         });
         let (report, seen) = run_against(Fault::None, loss, &plan);
         let report = report.unwrap();

@@ -404,7 +404,7 @@ mod tests {
         });
         let mut seen = Vec::new();
         while seen.len() < 100 {
-            super::super::wait(&[b.poll_fd().unwrap()], Some(Duration::from_secs(10))).unwrap();
+            super::super::wait(&[b.poll_fd().unwrap()], Some(Duration::from_mins(1))).unwrap();
             assert!(b.receive(7, &mut |f| seen.push(f[14])) > 0, "woken for nothing");
         }
         sender.join().unwrap();

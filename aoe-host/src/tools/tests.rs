@@ -357,7 +357,6 @@ fn rebind_accepts_equal_content_only() {
         ..CreateRequest::default()
     };
     create(&request, &mut quiet()).unwrap();
-    std::thread::sleep(Duration::from_millis(20));
     let copy = dir.path().join("copy.img");
     fs::write(&copy, fs::read(&base).unwrap()).unwrap();
     // Differs between the samples only.
@@ -367,6 +366,11 @@ fn rebind_accepts_equal_content_only() {
     fs::write(&other, bytes).unwrap();
     let shorter = dir.path().join("shorter.img");
     fs::write(&shorter, &fs::read(&base).unwrap()[1..]).unwrap();
+    // None of them has the time of the base, however coarse times are.
+    let later = fs::metadata(&base).unwrap().modified().unwrap() + Duration::from_secs(1);
+    for path in [&copy, &other, &shorter] {
+        fs::File::options().write(true).open(path).unwrap().set_modified(later).unwrap();
+    }
 
     let run = |path: &Path, parent: &Path, proof: Proof| {
         let (path, parent) = (path.to_owned(), parent.to_owned());
