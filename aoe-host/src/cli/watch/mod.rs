@@ -36,6 +36,9 @@ Examples:
 /// Frames taken between two looks at signals and clocks.
 const BATCH: usize = 256;
 
+/// Frames taken at the end: more than wait at once, so that others cannot put the end off.
+const LAST_BATCH: usize = 1 << 16;
+
 /// `cowblade watch`.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
@@ -185,12 +188,16 @@ fn listen(
             missed += u64::from(drops);
             session.missed(now());
         }
-        failure = hear(&mut tap, args, &mut session).err();
+        failure = hear(&mut tap, args, &mut session, BATCH).err();
         session.flush()?;
         // Frames that wait are older than now, and keep their times.
         if session.tick(now().saturating_sub(TICK))? {
             session.set_mtu(tap.mtu());
         }
+    }
+    // What came before the end was heard, however late this process is.
+    if failure.is_none() && !session.is_closed() {
+        failure = hear(&mut tap, args, &mut session, LAST_BATCH).err();
     }
     missed += u64::from(tap.take_drops());
     let (broken, closed) = (session.broken(), session.is_closed());
@@ -201,9 +208,14 @@ fn listen(
     failure.map_or(Ok(broken), Err)
 }
 
-/// Takes what waits, up to a batch.
-fn hear(tap: &mut Tap, args: &WatchArgs, session: &mut StdoutSession<'_>) -> Result<()> {
-    for _ in 0..BATCH {
+/// Takes what waits, up to so many frames.
+fn hear(
+    tap: &mut Tap,
+    args: &WatchArgs,
+    session: &mut StdoutSession<'_>,
+    frames_max: usize,
+) -> Result<()> {
+    for _ in 0..frames_max {
         if is_enough(args, session) {
             break;
         }
