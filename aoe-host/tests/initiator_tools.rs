@@ -47,7 +47,7 @@ impl Lab {
         let lab = Self { net, vblade, directory };
         let start = Instant::now();
         while !lab.run("ping 3.4 -i veth0 --count 1 --timeout 0.2").status.success() {
-            assert!(start.elapsed() < Duration::from_secs(10), "vblade does not answer");
+            assert!(start.elapsed() < Duration::from_mins(1), "vblade does not answer");
         }
         Some(lab)
     }
@@ -91,7 +91,10 @@ impl Drop for Lab {
 #[test]
 fn discovers_and_identifies() {
     let Some(lab) = Lab::make("discovers_and_identifies", 1500) else { return };
-    let found = lab.json("discover -i veth0 --json");
+    // It listens for a while only, and a busy machine may answer later.
+    let mut looks = (0..30).map(|_| lab.run("discover -i veth0 --json"));
+    let found = looks.find(|look| look.stdout.windows(4).any(|text| text == b"e3.4")).unwrap();
+    let found: Value = serde_json::from_slice(&found.stdout).unwrap();
     let [target] = &found.as_array().unwrap()[..] else { panic!("{found}") };
     assert_eq!(target["address"], "e3.4");
     assert_eq!(target["sectors_max"], 2);
@@ -99,8 +102,9 @@ fn discovers_and_identifies() {
     assert_eq!(target["duplicate"], false);
     assert_eq!(target["disk"]["size_bytes"], DISK_LEN);
     assert!(target["disk"]["model"].as_str().unwrap().contains("vblade"));
-    assert!(lab.ends_with(0, "discover -i veth0").contains("4.00 MiB"));
-    let ping = lab.json("ping 3.4 -i veth0 --ata --count 3 --interval 0.01 --json");
+    let mut looks = (0..30).map(|_| lab.run("discover -i veth0").stdout);
+    assert!(looks.any(|said| String::from_utf8_lossy(&said).contains("4.00 MiB")));
+    let ping = lab.json("ping 3.4 -i veth0 --ata --count 3 --interval 0.01 --timeout 60 --json");
     assert_eq!((&ping["sent"], &ping["answered"]), (&3.into(), &3.into()));
     lab.ends_with(4, "ping 3.5 -i veth0 --count 1 --timeout 0.2");
     assert!(lab.ends_with(4, "discover -i nosuch0").contains("nosuch0"));

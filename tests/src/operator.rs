@@ -55,7 +55,7 @@ pub fn local(arguments: &[&str]) -> Said {
     Said::of(&output.expect("the program can be started"))
 }
 
-/// Runs another program in a namespace, ten seconds at most.
+/// Runs another program in a namespace, a minute at most.
 pub fn tool(namespace: &Namespace, arguments: &[&str]) -> Said {
-    Said::of(&namespace.run("timeout", &[&["10"], arguments].concat()))
+    Said::of(&namespace.run("timeout", &[&["60"], arguments].concat()))
 }
