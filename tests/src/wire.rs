@@ -111,12 +111,18 @@ fn listen(
     mut capture: Option<Capture>,
 ) {
     let mut buffer = vec![0; if capture.is_some() { LONGEST_FRAME } else { 64 }];
-    while !stop.load(Ordering::Relaxed) {
+    loop {
+        // Asked first: what had arrived by then is taken, however late this thread is run.
+        let stops = stop.load(Ordering::Relaxed);
+        let patience = if stops { Duration::ZERO } else { Duration::from_millis(50) };
         // The interface vanishes with its namespace at the end of a test.
-        let Ok(received) = socket.receive(&mut buffer, Duration::from_millis(50)) else { return };
+        let Ok(received) = socket.receive(&mut buffer, patience) else { return };
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(length) = received else {
             state.seen.missed += u64::from(socket.dropped().unwrap_or(0));
+            if stops {
+                return;
+            }
             continue;
         };
         let frame = buffer.get(..length).unwrap_or_default();
