@@ -256,7 +256,7 @@ pub fn attack(
         *report.sent.entry(lie).or_default() += 1;
         initiator.socket().send(&frame).expect("a hostile frame can be sent");
         if number % BATCH == BATCH - 1 {
-            let alive = initiator.request(command::CONFIG, &config(0, 0, &[]));
+            let alive = initiator.request_or_silence(command::CONFIG, &config(0, 0, &[]));
             report.collect(listener, target, &lies, Duration::ZERO);
             if alive.is_none() {
                 report.silent_after = Some(number + 1);

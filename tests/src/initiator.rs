@@ -12,7 +12,10 @@ use crate::raw_socket::{AOE, RawSocket};
 
 /// Wait for an answer before the request is repeated with the same tag.
 const PATIENCE: Duration = Duration::from_millis(500);
-const TRIES: usize = 20;
+/// A minute in all: catches hangs only.
+const TRIES: usize = 120;
+/// Where it would be no wonder if nobody answered: ten seconds in all.
+const TRIES_FEW: usize = 20;
 const VERSION: u8 = 0x10;
 
 /// An initiator that knows one disk.
@@ -120,9 +123,18 @@ impl Initiator {
 
     /// Sends a request until it is answered; `None` if nobody answers.
     pub fn request(&mut self, command: u8, argument: &[u8]) -> Option<Response> {
+        self.request_again(command, argument, TRIES)
+    }
+
+    /// The same of a target that may well be gone: gives up sooner.
+    pub fn request_or_silence(&mut self, command: u8, argument: &[u8]) -> Option<Response> {
+        self.request_again(command, argument, TRIES_FEW)
+    }
+
+    fn request_again(&mut self, command: u8, argument: &[u8], tries: usize) -> Option<Response> {
         let header = self.header(command);
         let frame = header.with(argument);
-        for _ in 0..TRIES {
+        for _ in 0..tries {
             self.socket.send(&frame).expect("a request can be sent");
             let deadline = Instant::now() + PATIENCE;
             while let Some(left) = deadline.checked_duration_since(Instant::now()) {

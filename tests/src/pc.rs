@@ -24,7 +24,7 @@ pub const NEEDS: &[Need] = &[
 ];
 const IPXE: &str = "/usr/lib/ipxe/ipxe.lkrn";
 /// Longest boot; catches hangs only, an emulated processor is slow.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(6);
 
 /// The program of the boot sector, loaded at 0x7c00.
 const BOOT_PROGRAM: &[u8] = &[

@@ -5,10 +5,13 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use core::time::Duration;
+use std::time::Instant;
 
 /// `EtherType` of AoE.
 pub const AOE: u16 = 0x88a2;
 const RECEIVE_BUFFER: libc::c_int = 64 << 20;
+/// Longest wait for room: catches hangs only.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A packet socket bound to one interface.
 ///
@@ -51,13 +54,24 @@ impl RawSocket {
         }
     }
 
-    /// Sends one frame, Ethernet header included.
+    /// Sends one frame, Ethernet header included. Waits for a system that is too busy to take it.
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
-        // SAFETY: the pointer and length are those of a borrowed slice.
-        let sent = unsafe {
-            libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), libc::MSG_NOSIGNAL)
-        };
-        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // SAFETY: the pointer and length are those of a borrowed slice.
+            let sent = unsafe {
+                let start = frame.as_ptr().cast();
+                libc::send(self.0.as_raw_fd(), start, frame.len(), libc::MSG_NOSIGNAL)
+            };
+            if sent >= 0 {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            if error.raw_os_error() != Some(libc::ENOBUFS) || Instant::now() > deadline {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Frames the kernel could not queue since the last call.

@@ -139,7 +139,7 @@ fn announce(guest: &mut Guest, wire: &Wire, target: &ServerPlan) -> Result<Serve
 
 /// Waits until the driver has asked for disks, several times as it may, and the wire is silent.
 pub fn await_question(wire: &Wire) -> Seen {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         let seen = wire.seen();
         if seen.discoveries > 0 && seen.silent > Duration::from_secs(1) {

@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use crate::net::Namespace;
 
-/// Longest wait for a server to say that it serves, or to end: catches hangs only.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait for a server to say that it serves, or to end: catches hangs only. At its end a server
+/// syncs every overlay, each of which may take a loaded disk a second.
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// How to start a server.
 #[derive(Clone, Debug)]
