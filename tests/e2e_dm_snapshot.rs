@@ -209,7 +209,7 @@ fn a_merge_does_what_snapshot_merge_of_the_kernel_does() {
          dmsetup create all --noudevsync --table \
             \"0 $(blockdev --getsz /dev/ubda) snapshot-merge /dev/ubda /dev/ubdb p 8\" \
             || fail create
-         for n in $(seq 300); do
+         for n in $(seq 2000); do
             set -- $(dmsetup status all)
             [ \"${4%/*}\" = \"$5\" ] && break
             sleep 0.1

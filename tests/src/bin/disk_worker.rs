@@ -108,6 +108,8 @@ fn write(device: &Path, options: &BTreeMap<String, String>) -> Result<(), String
                 report(path, acknowledged.load(Ordering::Relaxed));
                 std::thread::sleep(Duration::from_millis(20));
             }
+            // Whoever waits for a number must not miss the last ones.
+            report(path, acknowledged.load(Ordering::Relaxed));
         }
         writers.into_iter().try_for_each(|writer| writer.join().expect("writers do not panic"))
     })
