@@ -88,24 +88,35 @@ fn assert_sound(said: &Said, requests: u64) -> Value {
 
 #[test]
 fn counts_are_those_of_the_wire() {
+    // So many that they cost even a fast machine several ticks of the clock that processor time is told in.
+    const COUNT: u64 = 20_000;
     let test = "counts_are_those_of_the_wire";
     if !require::met(test, NEEDS) {
         return;
     }
     let _turn = require::alone();
     let place = Place::new(test);
-    let load = "0.0 --count 2000 --depth 16 --write 40 --write-allowed 0.0";
+    let load = format!("0.0 --count {COUNT} --depth 16 --write 40 --write-allowed 0.0");
     for ours in [false, true] {
         let server = if ours { place.ours(&["--clients", "1"]) } else { place.vblade() };
         let before = frames(&place.segment);
         let said = place.bench(&format!("{load} --pid {}", server.pid()));
         let after = frames(&place.segment);
-        let report = assert_sound(&said, 2000);
-        // A query and IDENTIFY come first; a frame of another kind now and then is the server's.
+        let report = assert_sound(&said, COUNT);
+        // A query and IDENTIFY come first, each again every 250 ms for 5 s at most.
+        let requests = COUNT + number_of(&report, "retransmitted");
         let sent = after.sent - before.sent;
-        assert_eq!(sent, 2002 + number_of(&report, "retransmitted"), "{report}");
+        assert!(
+            (requests + 2..=requests + 42).contains(&sent),
+            "{sent} frames were sent: {report}"
+        );
+        // What was asked for again may be answered again; a frame of another kind now and then is the
+        // server's.
         let received = after.received - before.received;
-        assert!((2002..2020).contains(&received), "{received} frames came back: {report}");
+        assert!(
+            (COUNT + 2..sent + 20).contains(&received),
+            "{received} frames came back: {report}"
+        );
         assert!(number(&report, "/server_cpu_us_per_request") > 0.0);
         assert!(number(&report, "/processes/0/resident_kib") > 0.0);
         drop(server);
@@ -202,8 +213,12 @@ fn a_disk_that_changes_underneath_is_caught() {
     let _server = place.vblade();
     // Only reads: what nobody wrote must not change. And writes: what was written must stay.
     for write in ["", "--write 100 --write-allowed 0.0"] {
-        let line = format!("0.0 --time 1 --depth 4 --verify {write}");
-        let said = while_altering(&place.image(), || place.bench(&line));
+        // Until the load came back to a place that was altered since: a slow machine needs longer.
+        let mut loads = [1, 10, 60].into_iter().map(|seconds| {
+            let line = format!("0.0 --time {seconds} --depth 4 --verify {write}");
+            while_altering(&place.image(), || place.bench(&line))
+        });
+        let said = loads.find(|said| said.code != 0).unwrap();
         assert_eq!(said.code, 3, "{said:?}");
         let report = said.json();
         assert!(number(&report, "/verified/wrong_sectors") > 0.0, "{report}");
