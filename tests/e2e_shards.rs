@@ -28,6 +28,8 @@ const MACHINES: u8 = 16;
 const SHARED: [(u16, u8); 4] = [(1, 0), (1, 1), (1, 2), (7, 0)];
 /// How long silence is listened to.
 const SILENCE: Duration = Duration::from_millis(300);
+/// Longest wait for anything: catches hangs only.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The test's lab and site, unless it must be skipped.
 fn site(test: &'static str, mtu: u16) -> Option<(Lab, Site)> {
@@ -99,7 +101,10 @@ fn a_load_of_many_machines_is_shared_and_right() {
         let status = status(&site);
         let requests = each(&status, "requests");
         // How many each of them gets depends on which is faster: clients share one count of requests.
-        assert!(requests.len() == 2 && requests.iter().all(|n| *n > 100), "{link}: {status}");
+        // But every client begins with as many as it may have outstanding.
+        let disks = each(&status, "disks");
+        assert!(requests.len() == 2 && disks.iter().all(|n| *n > 0), "{link}: {status}");
+        assert!(requests.iter().zip(&disks).all(|(n, disks)| *n >= 4 * disks), "{link}: {status}");
         assert_eq!(sum(&status, "hand_over_drops"), 0, "{link}: {status}");
         assert_eq!(sum(&status, "handed_over"), sum(&status, "taken_over"), "{link}: {status}");
         let received = each(&status, "frames_received");
@@ -108,8 +113,9 @@ fn a_load_of_many_machines_is_shared_and_right() {
             assert_eq!(received[1], 0, "{status}");
             assert!(sum(&status, "handed_over") >= requests[1], "{status}");
         } else {
-            // The kernel knows where everything belongs; only what is for all is copied.
-            assert!(sum(&status, "handed_over") < 50, "{link}: {status}");
+            // The kernel knows where everything belongs; only what is for all is copied: a question
+            // of each client, and again if it is answered late. Otherwise it would be every other.
+            assert!(sum(&status, "handed_over") < 500, "{link}: {status}");
             assert!(received.iter().zip(&requests).all(|(r, n)| r >= n), "{link}: {status}");
         }
         server.assert_running();
@@ -117,8 +123,14 @@ fn a_load_of_many_machines_is_shared_and_right() {
     }
 }
 
-/// Answers to one question for everybody, by address.
-fn answers(site: &Site, from: Mac, shelf: u16, slot: u8) -> BTreeMap<(u16, u8), usize> {
+/// Answers to one question for everybody, by address: waits for `wanted` addresses, and then for
+/// answers too many.
+fn answers(
+    site: &Site,
+    from: Mac,
+    (shelf, slot): (u16, u8),
+    wanted: usize,
+) -> BTreeMap<(u16, u8), usize> {
     let interface = Segment::client(0);
     let asker = Initiator::at(site.segment.clients(), &interface, from, (0, 0), BROADCAST);
     let header = Header {
@@ -133,7 +145,9 @@ fn answers(site: &Site, from: Mac, shelf: u16, slot: u8) -> BTreeMap<(u16, u8), 
     asker.socket().send(&header.with(&config(0, 0, &[]))).unwrap();
     let mut found = BTreeMap::new();
     let mut buffer = vec![0; 2048];
-    while let Some(len) = asker.socket().receive(&mut buffer, SILENCE).unwrap() {
+    loop {
+        let patience = if found.len() < wanted { PATIENCE } else { SILENCE };
+        let Some(len) = asker.socket().receive(&mut buffer, patience).unwrap() else { break };
         let frame = &buffer[..len];
         let is_answer =
             field(frame, 0) == Some(from) && field(frame, 20) == Some([0, 0xc0, 0xff, 0xee]);
@@ -155,10 +169,10 @@ fn a_broadcast_is_answered_once_for_each_target() {
         let once = |addresses: &[(u16, u8)]| addresses.iter().map(|at| (*at, 1)).collect();
         let all: BTreeMap<_, _> = once(&[&[(0, 0)], &SHARED[..]].concat());
         for n in 0..4 {
-            assert_eq!(answers(&site, machine(n), 0xffff, 0xff), all, "{link}");
+            assert_eq!(answers(&site, machine(n), (0xffff, 0xff), all.len()), all, "{link}");
         }
-        assert_eq!(answers(&site, machine(1), 1, 0xff), once(&SHARED[..3]), "{link}");
-        assert_eq!(answers(&site, machine(2), 7, 0), once(&SHARED[3..]), "{link}");
+        assert_eq!(answers(&site, machine(1), (1, 0xff), 3), once(&SHARED[..3]), "{link}");
+        assert_eq!(answers(&site, machine(2), (7, 0), 1), once(&SHARED[3..]), "{link}");
         // And whether the kernel tells a fan of a broadcast or not, each worker had its copy.
         let status = status(&site);
         assert!(sum(&status, "taken_over") >= 5, "{link}: {status}");
@@ -305,7 +319,7 @@ fn an_interface_that_changes_is_dealt_anew() {
         ] {
             act();
             // All of them are answered, by whomever, and then by those who have their disks.
-            let until = Instant::now() + Duration::from_secs(20);
+            let until = Instant::now() + PATIENCE;
             loop {
                 let before = status(&site);
                 let are_served = (0..MACHINES).all(|n| visit(&site, n).is_some());
