@@ -4,8 +4,9 @@
 
 use core::time::Duration;
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::process::{Child, Command, Stdio};
+use std::fs::{File, OpenOptions};
+use std::process::{Child, Command};
+use std::time::Instant;
 
 use system_tests::frames::{ATA, Registers, command, field};
 use system_tests::initiator::Initiator;
@@ -21,7 +22,7 @@ const NEEDS: &[Need] = &[Need::Root, Need::Program("ip"), Need::Program("strace"
 /// Requests that are outstanding at the same time.
 const DEPTH: usize = 16;
 /// Longest wait for anything: catches hangs only.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Counts the system calls of a server's threads until it is told to stop.
 struct Counter {
@@ -31,23 +32,19 @@ struct Counter {
 
 impl Counter {
     fn attach(lab: &Lab, server: &Server) -> Self {
-        let report = lab.dir().join("calls");
+        let (report, words) = (lab.dir().join("calls"), lab.dir().join("words"));
         let strace = Command::new(require::program("strace").unwrap())
             .args(["-f", "-c", "-o"])
             .arg(&report)
             .args(["-p", &server.pid().to_string()])
-            .stderr(Stdio::null())
+            .stderr(File::create(&words).unwrap())
             .spawn()
             .unwrap();
-        let status = format!("/proc/{}/status", server.pid());
-        let tracer = format!("TracerPid:\t{}", strace.id());
-        for _ in 0..2000 {
-            if std::fs::read_to_string(&status).unwrap().contains(&tracer) {
-                return Self { strace, report };
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("strace does not attach");
+        // It says so when it has every thread.
+        wait_until("strace attaches", || {
+            std::fs::read_to_string(&words).unwrap().contains(" attached")
+        });
+        Self { strace, report }
     }
 
     /// Calls by name.
@@ -72,16 +69,61 @@ fn calls_of_line(line: &str) -> Option<(String, u64)> {
     Some(((*name).to_owned(), words.get(3)?.parse().ok()?))
 }
 
-/// Sends `rounds` times [`DEPTH`] requests at once, and waits for their answers.
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether every thread of a server is stopped, by a signal or by who traces it.
+fn is_stopped(server: &Server) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
+        matches!(state, Some("T" | "t"))
+    })
+}
+
+/// Sends `rounds` times [`DEPTH`] requests, and waits for their answers.
 fn exchange(station: &mut Initiator, rounds: u64, request: impl Fn(u64) -> Vec<u8>) {
+    exchange_with(station, None, rounds, request);
+}
+
+/// The same with a server that sleeps until all [`DEPTH`] are there: otherwise it would be up to the
+/// scheduler how many it finds when it looks.
+fn exchange_at_once(
+    station: &mut Initiator,
+    server: &Server,
+    rounds: u64,
+    request: impl Fn(u64) -> Vec<u8>,
+) {
+    exchange_with(station, Some(server), rounds, request);
+}
+
+fn exchange_with(
+    station: &mut Initiator,
+    sleeper: Option<&Server>,
+    rounds: u64,
+    request: impl Fn(u64) -> Vec<u8>,
+) {
     let mut buffer = vec![0; 65_536];
     for round in 0..rounds {
         let frames: Vec<Vec<u8>> = (0..DEPTH as u64)
             .map(|n| station.header(command::ATA).with(&request(round * DEPTH as u64 + n)))
             .collect();
         let mut open: Vec<[u8; 4]> = frames.iter().map(|f| field(f, 20).unwrap()).collect();
+        if let Some(server) = sleeper {
+            server.signal(libc::SIGSTOP);
+            wait_until("the server stops", || is_stopped(server));
+        }
         for frame in &frames {
             station.socket().send(frame).unwrap();
+        }
+        if let Some(server) = sleeper {
+            server.signal(libc::SIGCONT);
         }
         while !open.is_empty() {
             let len = station.socket().receive(&mut buffer, PATIENCE).unwrap();
@@ -111,7 +153,7 @@ fn few_system_calls_serve_many_requests() {
         // Pages of the image, buffers and lists come with the first requests.
         exchange(&mut station, 10, read);
         let counter = Counter::attach(&lab, &server);
-        exchange(&mut station, ROUNDS, read);
+        exchange_at_once(&mut station, &server, ROUNDS, read);
         let calls = counter.stop();
         let requests = ROUNDS * DEPTH as u64;
         let all: u64 = calls.values().sum();
@@ -122,7 +164,7 @@ fn few_system_calls_serve_many_requests() {
             assert!(all > 3 * requests, "what the others are measured by: {calls:?}");
             continue;
         }
-        // One to read the image; the rest is shared by a batch, however small it was.
+        // One to read the image; the rest is shared by a batch.
         assert!(all * 10 < requests * 25, "{link}: {calls:?}");
         assert!(of(&["sendmmsg", "sendto"]) * 2 < requests, "{link}: {calls:?}");
         // Asked once after each sleep, or once in a millisecond.
@@ -151,18 +193,18 @@ fn adjacent_writes_are_written_together() {
     // Twice: first writes, and overwrites.
     for round in ["first", "again"] {
         for (order, step) in [("side by side", 1), ("apart", 37)] {
-            let counter = Counter::attach(&lab, &server);
-            exchange(&mut station, ROUNDS, |n| write(n * step % places * 8));
+            let (counter, begun) = (Counter::attach(&lab, &server), Instant::now());
+            exchange_at_once(&mut station, &server, ROUNDS, |n| write(n * step % places * 8));
             let calls = counter.stop();
+            let seconds = begun.elapsed().as_secs();
             let of = |names: &[&str]| names.iter().filter_map(|name| calls.get(*name)).sum::<u64>();
             let (runs, alone) = (of(&["pwritev", "pwritev2"]), of(&["pwrite64"]));
             println!("{round}, {order}: {runs} runs, {alone} alone: {calls:?}");
             // Pages, headers and notes are written too, by the commit of each second.
             if order == "apart" {
-                assert!(runs <= 16 && alone >= requests, "{round}: {calls:?}");
-                assert!(alone <= requests + 200, "{round}: {calls:?}");
+                assert!(runs <= 16 + seconds && alone >= requests, "{round}: {calls:?}");
+                assert!(alone <= requests + 200 + 20 * seconds, "{round}: {calls:?}");
             } else {
-                // How many come together is up to the scheduler.
                 assert!(runs >= requests / 16, "{round}: {calls:?}");
                 // The notes of first writes that came together take one call.
                 let notes = if round == "first" { places / 2 } else { 0 };
@@ -207,7 +249,8 @@ fn what_is_read_often_is_sent_from_where_it_lies() {
         assert!(is_stamped(&mut station, 1, 8, 4), "{link}: what was written is read");
 
         image.set_len(half * 512).unwrap();
-        let gone = station.request(command::ATA, &Registers::read(lba(0), STEP).with(&[]));
+        let gone =
+            station.request_or_silence(command::ATA, &Registers::read(lba(0), STEP).with(&[]));
         if let Some(answer) = gone {
             assert_ne!(answer.status().0 & 1, 0, "{link}: read what is not there");
         }
@@ -286,16 +329,19 @@ fn an_idle_server_sleeps() {
         let site = Site::new(&lab, 1500, 1);
         let server = site.serve(&["--clients", "1", "--link", link]);
         exchange(&mut site.station(0), 10, |n| Registers::read(n, STEP).with(&[]));
-        let before = processor_ticks(&server);
+        let (before, begun) = (processor_ticks(&server), Instant::now());
         let counter = Counter::attach(&lab, &server);
         std::thread::sleep(Duration::from_secs(2));
         let calls = counter.stop();
         let spent = processor_ticks(&server) - before;
         let all: u64 = calls.values().sum();
-        println!("{link}: {all} calls in two idle seconds, {spent} ticks: {calls:?}");
+        // On a busy machine it may have been watched for longer.
+        let tenths = u64::try_from(begun.elapsed().as_millis() / 100).unwrap();
+        println!("{link}: {all} calls in {tenths} idle tenths, {spent} ticks: {calls:?}");
         // It wakes ten times a second to look at images, interfaces and space.
-        assert!(calls.get("ppoll").is_none_or(|count| *count <= 30), "{link}: {calls:?}");
-        assert!(all <= 600, "{link}: {calls:?}");
+        let wakes = tenths + 10;
+        assert!(calls.get("ppoll").is_none_or(|count| *count <= wakes), "{link}: {calls:?}");
+        assert!(all <= 20 * wakes, "{link}: {calls:?}");
     }
 }
 
@@ -327,7 +373,8 @@ fn status_tells_the_link_and_what_was_lost() {
         server.signal(libc::SIGCONT);
         let mut said = String::new();
         let mut lost = 0;
-        for _ in 0..100 {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
             said = site.order(&["status", "--json"]).out;
             let status: serde_json::Value = serde_json::from_str(&said).unwrap();
             let interface = &status["interfaces"][0];
