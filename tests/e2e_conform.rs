@@ -9,7 +9,7 @@ use std::process::{Child, Stdio};
 
 use aoe_proto::conformance::{ALL, Case};
 use aoe_proto::wire::{AtaArg, Header};
-use system_tests::conformance::compare::{Cell, Explanation, Run, check};
+use system_tests::conformance::compare::{Cell, Explanation, Run, check, unexplained};
 use system_tests::conformance::document::{
     ClientColumn, Column, cell_text, cells_of, clients_part, defects_part, row_front,
 };
@@ -88,7 +88,9 @@ fn our_server_keeps_to_the_protocol() {
         let site = ConformSite::new(&lab, Which::Cowblade, mtu);
         let before = site.snapshot();
         let junit = site.file("junit.xml");
-        let found = site.examine(&["--junit", &junit.display().to_string()]);
+        // It never leaves a question open: time for an answer costs nothing, and a busy machine needs it.
+        let words = ["--answer-time", "4", "--junit", &junit.display().to_string()];
+        let found = site.examine(&words);
         println!("MTU {mtu}: {}", found.said.out.lines().last().unwrap_or_default());
         assert_eq!(found.said.code, 0, "{:?}", found.said);
         assert_eq!(found.report["counts"]["failed_must"], 0, "{}", found.said.out);
@@ -117,7 +119,7 @@ fn vblade_fails_where_it_is_known_to() {
         let junit = site.file("junit.xml");
         // It dies some twenty times, and every time silence has to be waited for.
         let words = ["--answer-time", "0.2", "--junit", &junit.display().to_string()];
-        let found = site.examine(&words);
+        let mut found = site.examine(&words);
         println!("MTU {mtu}: {}", found.said.out.lines().last().unwrap_or_default());
         assert_eq!(found.said.code, 3, "{:?}", found.said);
         assert_is_junit(&junit, &found.run);
@@ -128,6 +130,9 @@ fn vblade_fails_where_it_is_known_to() {
         // The frames behind a failure are shown, and the wrong byte is pointed at.
         assert!(found.said.out.contains("[1c]") && found.said.out.contains("version and flags"));
         assert!(site.snapshot() == before, "the target is as before");
+        // A busy machine may answer too late: what is not known to fail gets another chance.
+        let odd = unexplained(&explained::vblade(), &found.run);
+        site.examine_again(&mut found.run, &odd);
         assert!(site.journals_left().is_empty());
         found.run
     });
@@ -194,7 +199,7 @@ fn prepare(site: &ConformSite) {
     };
     let (own, other) = (mac_of(&interface), Segment::client_mac(0));
     let say = |words: &[&str]| {
-        let words = [words, &["-i", &interface]].concat();
+        let words = [words, &["-i", &interface, "--timeout", "60"]].concat();
         operator::cowblade(site.segment.clients(), &words).assert_done();
     };
     say(&["config", "force", &address, "mine"]);
@@ -209,7 +214,7 @@ fn glance(site: &ConformSite) -> Option<[Vec<u8>; 3]> {
     let everybody = system_tests::frames::BROADCAST;
     let mut initiator = Initiator::at(namespace, &interface, mac, ADDRESS, everybody);
     let mut ask = |command, argument: &[u8]| {
-        let answer = initiator.request_once(command, argument, Duration::from_millis(300))?;
+        let answer = initiator.request_once(command, argument, Duration::from_secs(2))?;
         Some(answer.argument().to_vec())
     };
     Some([
@@ -219,19 +224,43 @@ fn glance(site: &ConformSite) -> Option<[Vec<u8>; 3]> {
     ])
 }
 
-/// Starts a run and waits until it is about to alter something, and a while longer.
-fn altering_run(site: &ConformSite, rng: &mut Rng) -> Child {
+/// Starts a run and waits until it is about to alter something.
+fn altering_run(site: &ConformSite) -> Child {
     let mut child =
         site.everything(&ALTERING).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    for _ in 0..1000 {
-        if !site.journals_left().is_empty() {
-            break;
-        }
+    while site.journals_left().is_empty() {
+        assert_goes_on(&mut child);
         std::thread::sleep(Duration::from_millis(10));
     }
-    std::thread::sleep(Duration::from_millis(rng.below(3000)));
-    assert!(child.try_wait().unwrap().is_none(), "the run is over already");
     child
+}
+
+fn assert_goes_on(child: &mut Child) {
+    assert!(child.try_wait().unwrap().is_none(), "the run is over already");
+}
+
+fn signal(child: &Child, signal: libc::c_int) {
+    let pid = libc::pid_t::try_from(child.id()).unwrap();
+    // SAFETY: kill takes plain numbers; the child is ours and not reaped yet.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+}
+
+/// Lets the run go on until the target is not as it was `before`, and stops it there.
+fn stop_when_altered(site: &ConformSite, child: &mut Child, before: Option<&[Vec<u8>; 3]>) {
+    loop {
+        signal(child, libc::SIGSTOP);
+        let stat = format!("/proc/{}/stat", child.id());
+        while !fs::read_to_string(&stat).unwrap().contains(") T ") {
+            assert_goes_on(child);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if glance(site).as_ref() != before {
+            return;
+        }
+        signal(child, libc::SIGCONT);
+        std::thread::sleep(Duration::from_millis(5));
+        assert_goes_on(child);
+    }
 }
 
 #[test]
@@ -246,12 +275,17 @@ fn a_killed_run_is_undone() {
     let (before, seen) = (site.snapshot(), glance(&site));
     assert!(seen.is_some());
     let mut rng = Rng::new(19);
-    let mut altered = 0;
     for round in 0..6 {
-        let mut child = altering_run(&site, &mut rng);
+        let mut child = altering_run(&site);
+        // At any time, and while there is something to put back.
+        if round % 2 == 0 {
+            std::thread::sleep(Duration::from_millis(rng.below(3000)));
+            assert_goes_on(&mut child);
+        } else {
+            stop_when_altered(&site, &mut child, seen.as_ref());
+        }
         child.kill().unwrap();
         child.wait().unwrap();
-        altered += usize::from(glance(&site) != seen);
         assert_eq!(site.journals_left().len(), 1, "round {round}");
         let (shelf, slot) = ADDRESS;
         let address = format!("{shelf}.{slot}");
@@ -263,8 +297,6 @@ fn a_killed_run_is_undone() {
         assert!(site.snapshot() == before, "round {round}");
         assert!(site.journals_left().is_empty(), "round {round}");
     }
-    assert!(altered > 0, "no kill left anything to put back");
-    println!("{altered} of 6 kills left lists or the string altered");
     let nothing = site.conform(&["--restore"]).assert_done();
     assert!(nothing.out.contains("nothing is to be put back"), "{nothing:?}");
 }
@@ -281,10 +313,10 @@ fn an_interrupted_run_puts_everything_back() {
     let before = site.snapshot();
     let mut rng = Rng::new(23);
     for round in 0..3 {
-        let mut child = altering_run(&site, &mut rng);
-        let pid = libc::pid_t::try_from(child.id()).unwrap();
-        // SAFETY: kill takes plain numbers; the child is ours and not reaped yet.
-        assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
+        let mut child = altering_run(&site);
+        std::thread::sleep(Duration::from_millis(rng.below(3000)));
+        assert_goes_on(&mut child);
+        signal(&child, libc::SIGINT);
         let status = child.wait().unwrap();
         assert_eq!(status.code(), Some(1), "round {round}");
         assert!(site.snapshot() == before, "round {round}");
@@ -429,7 +461,6 @@ fn tshark_reads_the_stimuli_as_we_do() {
     let wire = Wire::record(site.segment.clients(), &Segment::client(0), &capture);
     let found = site.examine(&[]);
     assert_eq!(found.said.code, 0, "{:?}", found.said);
-    std::thread::sleep(Duration::from_millis(300));
     drop(wire);
     let bytes = fs::read(&capture).unwrap();
     let frames = frames_of(&bytes);

@@ -124,17 +124,22 @@ impl fmt::Display for Gaps {
     }
 }
 
+/// Failures and deaths of a run that nobody explained.
+pub fn unexplained(explanations: &[Explanation], run: &Run) -> Vec<String> {
+    let explained = |case: &&str| explanations.iter().any(|known| known.case == *case);
+    run.faults().into_iter().filter(|case| !explained(case)).map(str::to_owned).collect()
+}
+
 /// Compares failures and deaths, at any MTU, with their explanations.
 ///
 /// # Errors
 /// The gaps.
 pub fn check(explanations: &[Explanation], runs: &[&Run]) -> Result<(), Gaps> {
     let fails = |case: &str| runs.iter().any(|run| run.faults().contains(&case));
-    let explained = |case: &str| explanations.iter().any(|known| known.case == case);
     let mut gaps = Gaps::default();
-    for case in runs.iter().flat_map(|run| run.faults()) {
-        if !explained(case) && !gaps.unexplained.iter().any(|known| known == case) {
-            gaps.unexplained.push(case.to_owned());
+    for case in runs.iter().flat_map(|run| unexplained(explanations, run)) {
+        if !gaps.unexplained.contains(&case) {
+            gaps.unexplained.push(case);
         }
     }
     let stale = explanations.iter().map(|known| known.case).filter(|case| !fails(case));
