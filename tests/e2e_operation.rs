@@ -45,7 +45,7 @@ fn on_every_link(test: &'static str, mtu: u16, body: impl Fn(&Site, Server)) {
 
 /// Waits until `wanted` holds; catches hangs only.
 fn until(what: &str, mut wanted: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while !wanted() {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(20));
@@ -77,8 +77,13 @@ fn a_restart_keeps_everything_a_client_knows() {
     };
     let before = known(&mut station);
     assert_eq!((before.1.as_slice(), before.2[3], before.3[1]), (b"words".as_slice(), 1, 1));
-    // Changes from the network are stored once a second at most.
-    std::thread::sleep(Duration::from_secs(3));
+    // Changes from the network are stored once a second at most: string, mask and reservation.
+    let stored = [b"words", &own[..], &own[..]].concat();
+    until("the state is stored", || {
+        let files = fs::read_dir(site.overlays()).unwrap().map(|entry| entry.unwrap().path());
+        let mut states = files.filter(|path| path.extension().is_some_and(|end| end == "state"));
+        states.any(|path| fs::read(path).is_ok_and(|bytes| bytes.ends_with(&stored)))
+    });
     for gracefully in [false, true] {
         if gracefully {
             assert!(server.terminate().success(), "{}", server.log());
@@ -290,7 +295,10 @@ fn an_interface_that_goes_and_comes_is_served_again() {
         for _ in 0..2 {
             let before = wire.seen().advertisements;
             site.segment.server().ip(&["link", "set", Segment::SERVER, "down"]);
-            std::thread::sleep(Duration::from_millis(300));
+            until("the server notices", || {
+                let status = site.order(&["status", "--json"]).assert_done().json();
+                status["interfaces"][0]["up"] == false
+            });
             site.segment.server().ip(&["link", "set", Segment::SERVER, "up"]);
             until("announced at link up", || wire.seen().advertisements > before);
             assert!(site::is_stamped(&mut station, 1, 0, 8));
@@ -354,7 +362,7 @@ fn two_interfaces_show_one_disk() {
 
 /// Starts a server that must refuse; returns its exit code and what it said.
 fn refused(mut plan: system_tests::server::ServerPlan) -> (i32, String) {
-    plan.command.splice(0..0, ["timeout".into(), "10".into()]);
+    plan.command.splice(0..0, ["timeout".into(), "60".into()]);
     let mut words = plan.command.iter().map(String::as_str);
     let program = words.next().unwrap();
     let arguments: Vec<_> = words.collect();
@@ -394,7 +402,12 @@ fn an_address_in_use_is_refused() {
     let interface = plan.command.iter_mut().find(|word| *word == Segment::SERVER).unwrap();
     *interface = Segment::client(0);
     let _other = plan.start();
-    let (code, words) = refused(site.plan(ONE));
+    // The other one has a third of a second to answer: on a busy machine it may take more than one try.
+    let mut plan = site.plan(ONE);
+    plan.command.splice(0..0, ["timeout".into(), "5".into()]);
+    let timed_out = 124;
+    let mut tries = (0..12).map(|_| refused(plan.clone()));
+    let (code, words) = tries.find(|(code, _)| *code != timed_out).unwrap();
     assert_eq!(code, 5, "{words}");
     assert!(words.contains("0.0"), "{words}");
 }
