@@ -11,6 +11,7 @@ use core::time::Duration;
 use std::alloc::System;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
+use std::time::Instant;
 
 use aoe_host::config::{
     Durability as HostedDurability, Export, Freeze, Layer, LinkKind, NewClients, ServeConfig, Top,
@@ -28,6 +29,11 @@ use system_tests::server_sim::{SERVER, address, painted};
 thread_local! {
     static COUNT: Cell<usize> = const { Cell::new(0) };
 }
+
+/// Longest wait for answers: catches hangs only.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// What is allocated for requests is allocated in every round.
+const ROUNDS_MAX: usize = 1000;
 
 struct Counting;
 
@@ -175,7 +181,6 @@ fn configuration(dir: &std::path::Path, durability: HostedDurability) -> ServeCo
 
 #[test]
 fn the_real_server_does_not_allocate() {
-    let rounds = 20;
     for (durability, kinds) in [
         // A safe write waits for a sync, which is work for a thread and allocates its errand.
         (HostedDurability::Safe, &["read", "config"][..]),
@@ -194,8 +199,8 @@ fn the_real_server_does_not_allocate() {
             frames.replace(batch(kind));
             sent.set(0);
             left.set(160);
-            let before = allocations();
-            for _ in 0..100_000 {
+            let (before, deadline) = (allocations(), Instant::now() + PATIENCE);
+            while Instant::now() < deadline {
                 running.step();
                 if sent.get() == 160 {
                     return allocations() - before;
@@ -208,8 +213,9 @@ fn the_real_server_does_not_allocate() {
         };
         round("write");
         for kind in kinds {
-            let least = (0..rounds).map(|_| round(kind)).min();
-            assert_eq!(least, Some(0), "160 requests: {kind}, {durability:?}");
+            // The slower the machine, the fewer rounds have nothing in them that is done by time.
+            let mut rounds = (0..ROUNDS_MAX).map(|_| round(kind));
+            assert!(rounds.any(|count| count == 0), "160 requests: {kind}, {durability:?}");
         }
         running.stop_soon();
         while !running.round(None) {}
