@@ -11,15 +11,15 @@ use crate::server::ServerPlan;
 /// Names of the actions, as `--action` and the script know them.
 const ACTIONS: [&str; 5] = ["restart", "crash", "revive", "link", "mtu"];
 
-/// What the script does. `NAME` in capitals is replaced.
+/// What the script does. `{NAME}` is replaced: braces are in no name of a directory.
 ///
 /// A process is only ended if its command line names a file of the test's own directory: its number
 /// may belong to another one by now.
 const SCRIPT: &str = r#"#!/bin/sh
 is_ours() {
-    [ -s 'PID' ] || return 1
-    pid=$(cat 'PID')
-    grep -qs 'DIR' "/proc/$pid/cmdline"
+    [ -s '{PID}' ] || return 1
+    pid=$(cat '{PID}')
+    grep -qs '{DIR}' "/proc/$pid/cmdline"
 }
 stop() {
     is_ours || return 0
@@ -31,12 +31,12 @@ stop() {
     exit 1
 }
 start() {
-    : >>'LOG'
-    before=$(wc -c <'LOG')
-    ip netns exec NAMESPACE COMMAND >>'LOG' 2>&1 </dev/null &
-    echo $! >'PID'
+    : >>'{LOG}'
+    before=$(wc -c <'{LOG}')
+    ip netns exec {NAMESPACE} {COMMAND} >>'{LOG}' 2>&1 </dev/null &
+    echo $! >'{PID}'
     for _ in $(seq 1500); do
-        tail -c "+$((before + 1))" 'LOG' | grep -q 'READY' && return 0
+        tail -c "+$((before + 1))" '{LOG}' | grep -q '{READY}' && return 0
         sleep 0.02
     done
     exit 1
@@ -47,11 +47,11 @@ case $1 in
     restart) stop TERM && start ;;
     crash | revive) stop KILL && start ;;
     link)
-        ip -n NAMESPACE link set INTERFACE down &&
-            ip -n NAMESPACE link set INTERFACE up
+        ip -n {NAMESPACE} link set {INTERFACE} down &&
+            ip -n {NAMESPACE} link set {INTERFACE} up
         ;;
     # A target may look at its interface now and then only.
-    mtu) ip -n NAMESPACE link set INTERFACE mtu "$COWBLADE_MTU" && sleep 1 ;;
+    mtu) ip -n {NAMESPACE} link set {INTERFACE} mtu "$COWBLADE_MTU" && {NOTICED} ;;
     *) exit 2 ;;
 esac
 "#;
@@ -63,11 +63,12 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Starts what is planned, whose command names a file in `dir`.
+    /// Starts what is planned, whose command names a file in `dir`. The shell command `noticed` ends
+    /// when the target has noticed the MTU `$COWBLADE_MTU`.
     ///
     /// # Panics
     /// If it does not say that it serves.
-    pub fn start(dir: &Path, plan: &ServerPlan) -> Self {
+    pub fn start(dir: &Path, plan: &ServerPlan, noticed: &str) -> Self {
         let dir_text = dir.display().to_string();
         assert!(
             plan.command.iter().any(|word| word.contains(&dir_text)),
@@ -77,13 +78,14 @@ impl Launcher {
         let command: Vec<String> = plan.command.iter().map(|word| format!("'{word}'")).collect();
         let script = dir.join("target.sh");
         let text = SCRIPT
-            .replace("COMMAND", &command.join(" "))
-            .replace("NAMESPACE", &plan.namespace)
-            .replace("INTERFACE", Segment::SERVER)
-            .replace("LOG", &plan.log.display().to_string())
-            .replace("READY", &plan.ready)
-            .replace("PID", &dir.join("target.pid").display().to_string())
-            .replace("DIR", &dir_text);
+            .replace("{NOTICED}", noticed)
+            .replace("{COMMAND}", &command.join(" "))
+            .replace("{NAMESPACE}", &plan.namespace)
+            .replace("{INTERFACE}", Segment::SERVER)
+            .replace("{LOG}", &plan.log.display().to_string())
+            .replace("{READY}", &plan.ready)
+            .replace("{PID}", &dir.join("target.pid").display().to_string())
+            .replace("{DIR}", &dir_text);
         fs::write(&script, text).expect("the script can be written");
         let launcher = Self { script };
         launcher.act("start");

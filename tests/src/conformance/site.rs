@@ -26,6 +26,8 @@ pub const CLIENT_SECTORS: u64 = 2 * 255 * 63;
 pub const WINDOW: u64 = 64;
 /// Seed of the disk's contents.
 const SEED: u64 = 57;
+/// How often clients are replayed that do not get on with the target.
+const CLIENT_TRIES: usize = 6;
 
 /// Which target is examined.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -97,19 +99,27 @@ impl ConformSite {
         let segment = Segment::new(mtu, 1);
         let (major, minor) = ADDRESS;
         let address = format!("{major}.{minor}");
-        let plan = match which {
+        let (plan, noticed) = match which {
             // As many writes at once as its socket holds however late it is run: of those of MTU 9000,
             // 12 fit what the system gives it, and it would promise 16.
-            Which::Vblade => target::vblade(&segment, &dir, &address, &disk, &["-b", "8"]),
+            // And it never looks at its MTU.
+            Which::Vblade => {
+                let plan = target::vblade(&segment, &dir, &address, &disk, &["-b", "8"]);
+                (plan, "true".to_owned())
+            }
             Which::Cowblade => {
                 let overlays = dir.join("o").display().to_string();
                 let chain = format!("{}/top.cow,{}", dir.display(), disk.display());
                 let export = format!("{address}={chain}");
                 let options = ["--overlays", overlays.as_str(), "--export", export.as_str()];
-                target::cowblade(&segment, &dir, &options)
+                let program = workspace::cowblade().display();
+                let status = format!("'{program}' status --json --overlays '{overlays}'");
+                let is_told = "grep -Eq \"\\\"mtu\\\": ?$COWBLADE_MTU\\b\"";
+                let noticed = format!("until {status} | {is_told}; do sleep 0.05; done");
+                (target::cowblade(&segment, &dir, &options), noticed)
             }
         };
-        let launcher = Launcher::start(&dir, &plan);
+        let launcher = Launcher::start(&dir, &plan, &noticed);
         Self { launcher, segment, dir }
     }
 
@@ -192,11 +202,28 @@ impl ConformSite {
         run.cells.extend(self.examine(&words).run.cells);
     }
 
-    /// Replays every client and reads the report.
+    /// Replays every client, and again if one has a complaint: clients are less patient than a busy
+    /// machine may be slow, so that only what they complain of each time is the target's doing.
     ///
     /// # Panics
-    /// If there is none.
+    /// If there is no report.
     pub fn clients(&self) -> Value {
+        let is_content = |report: &Value| {
+            let clients = report["clients"].as_array();
+            clients.is_some_and(|all| all.iter().all(|client| client["verdict"] == "works"))
+        };
+        let mut report = self.clients_once();
+        for _ in 1..CLIENT_TRIES {
+            if is_content(&report) {
+                break;
+            }
+            println!("once more: {}", report["clients"]);
+            report = self.clients_once();
+        }
+        report
+    }
+
+    fn clients_once(&self) -> Value {
         let (major, minor) = ADDRESS;
         let (target, window) = (format!("{major}.{minor}"), format!("end-{WINDOW}"));
         let interface = Segment::client(0);
