@@ -170,6 +170,7 @@ fn configuration(dir: &std::path::Path, durability: HostedDurability) -> ServeCo
         buffer_count: 16,
         low_space: None,
         direct: false,
+        preallocate: false,
         control: None,
         freeze: Freeze::default(),
         follow: Vec::new(),

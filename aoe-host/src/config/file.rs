@@ -67,6 +67,7 @@ low-space = 1048576
 allow = ["02:00:00:00:00:01"]
 buffer-count = 32
 direct = true
+preallocate = true
 offset = "1M"
 length = "4G"
 control = "control.sock"
@@ -112,6 +113,7 @@ durability = "ephemeral"
         assert_eq!(words.allow, [Mac([2, 0, 0, 0, 0, 1])]);
         assert_eq!(words.buffer_count, Some(32));
         assert_eq!(words.direct, Some(true));
+        assert_eq!(words.preallocate, Some(true));
         assert_eq!(words.link, Some(LinkKind::Pnet));
         assert_eq!(words.freeze, [FreezeWord::Config, FreezeWord::Reserve]);
         assert_eq!(words.client.len(), 2);

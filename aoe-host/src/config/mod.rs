@@ -65,6 +65,8 @@ pub struct ServeConfig {
     pub low_space: Option<u64>,
     /// Bypass the page cache for the golden image and the overlays.
     pub direct: bool,
+    /// New overlays take room for the whole disk.
+    pub preallocate: bool,
     /// Path of the control socket. `None`: no control socket.
     pub control: Option<PathBuf>,
     /// Protocol state that the network may not change.

@@ -35,6 +35,14 @@ impl ServeWords {
         }
         let mut exports = self.collect_exports()?;
         self.bind_exports(&mut exports)?;
+        let preallocate = self.preallocate.unwrap_or(false);
+        if preallocate && exports.iter().any(|export| export.limit.is_some()) {
+            return Err(HostError::usage(
+                "use --preallocate",
+                "overlays would take room for their whole disk and may take no more than a limit",
+            )
+            .advice("leave --overlay-limit and `limit=` out"));
+        }
         check_chains(&exports)?;
         let overlays = self.overlay_directory(&exports)?;
         let control = self.control_path(overlays.as_deref())?;
@@ -50,6 +58,7 @@ impl ServeWords {
             buffer_count,
             low_space: self.low_space.map(ByteSize::bytes),
             direct: self.direct.unwrap_or(false),
+            preallocate,
             control,
             freeze: self.freeze.into_iter().collect(),
             follow: self.follow,

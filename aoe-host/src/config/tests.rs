@@ -101,7 +101,7 @@ fn switches_and_lists() {
          --new-clients auto=9 --low-space 1G --buffer-count 2 --control /run/c --overlays /o",
     );
     assert_eq!(config.interfaces, ["e", "f"]);
-    assert!(config.direct);
+    assert!(config.direct && !config.preallocate);
     assert_eq!(config.freeze, Freeze { config: true, mask: false, reserve: true });
     assert_eq!(config.allow.len(), 2);
     assert_eq!(config.link, LinkKind::Pnet);
@@ -111,6 +111,7 @@ fn switches_and_lists() {
     assert_eq!(config.overlays, Some("/o".into()));
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     assert!(!words("g -i e --direct=false").resolve().unwrap().direct);
+    assert!(words("g -i e --preallocate").resolve().unwrap().preallocate);
 }
 
 #[test]
@@ -143,6 +144,8 @@ fn contradictions_are_refused_by_name() {
         ("g -i e --export 0.1=blank:1G,h,ro", "last layer"),
         ("g -i e --export 0.1=h,name=../x", "../x"),
         ("g -i e --overlay-limit 0", "--overlay-limit 0"),
+        ("g -i e --overlay-limit 1G --preallocate", "--preallocate"),
+        ("g -i e --preallocate --export 0.1=h,limit=1G", "--preallocate"),
         ("g -i e --export 0.1=a,h,h", "twice"),
     ] {
         refused(line, what);

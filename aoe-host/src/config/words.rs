@@ -67,6 +67,12 @@ pub struct ServeWords {
     #[arg(long, value_name = "SIZE")]
     pub overlay_limit: Option<ByteSize>,
 
+    /// Take room for the whole disk when an overlay is made: first writes are faster then, and cannot
+    /// fail for want of room
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL")]
+    pub preallocate: Option<bool>,
+
     /// Warn when the overlays' file system has less room than this
     #[arg(long, value_name = "SIZE")]
     pub low_space: Option<ByteSize>,
@@ -145,6 +151,7 @@ impl ServeWords {
             overlays: self.overlays.or(file.overlays),
             durability: self.durability.or(file.durability),
             overlay_limit: self.overlay_limit.or(file.overlay_limit),
+            preallocate: self.preallocate.or(file.preallocate),
             low_space: self.low_space.or(file.low_space),
             allow: or_list(self.allow, file.allow),
             buffer_count: self.buffer_count.or(file.buffer_count),

@@ -393,6 +393,7 @@ fn config_of(directory: &Path, golden: &Path, machines: &[Machine]) -> ServeConf
         buffer_count: BUFFER_COUNT_DEFAULT,
         low_space: None,
         direct: false,
+        preallocate: false,
         control: None,
         freeze: Freeze::default(),
         follow: Vec::new(),

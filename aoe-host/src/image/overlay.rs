@@ -29,6 +29,8 @@ pub struct OverlayOptions {
     pub label: String,
     /// Bypass the page cache.
     pub direct: bool,
+    /// Take room for the whole disk where it is made.
+    pub preallocate: bool,
 }
 
 /// What the engine needs of an overlay.
@@ -237,10 +239,14 @@ pub fn create_overlay(
             .path(&name.path)
             .advice(format!("make it with `cowblade create --format {other}`")));
     }
+    let mut about = FormatOptions::default().with("label", &*options.label);
+    if options.preallocate {
+        about = about.with("preallocate", "yes");
+    }
     let new = NewOverlay {
         format,
         sectors: below.sectors,
-        options: &FormatOptions::default().with("label", &*options.label),
+        options: &about,
         direct: options.direct,
         onto_device: false,
         replace: false,

@@ -33,7 +33,7 @@ fn back(layers: &[Layer], files: &mut FileTable) -> Backing {
 }
 
 fn options() -> OverlayOptions {
-    OverlayOptions { label: "client-1".to_owned(), direct: false }
+    OverlayOptions { label: "client-1".to_owned(), ..OverlayOptions::default() }
 }
 
 /// A chain under the blocking driver.
@@ -139,6 +139,23 @@ fn an_overlay_is_found_again_as_it_was_left() {
     chain.close().delete().unwrap();
     assert!(!path.exists());
     assert_eq!(fs::read(&base).unwrap(), before);
+}
+
+#[test]
+fn room_is_taken_for_the_whole_disk_where_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut files = FileTable::new();
+    let backing = back(&[Layer::Blank { len_bytes: 5 << 20 }], &mut files);
+    let mut make = |file: &str, preallocate| {
+        let name = ImageName::parse(&dir.path().join(file));
+        let keys = ImageKeys::reserve(&name, &mut files);
+        let options = OverlayOptions { preallocate, ..options() };
+        create_overlay(&name, &backing, keys, &options).unwrap().file().disk_use().unwrap()
+    };
+    assert!(make("sparse.cow", false).allocated_bytes < 1 << 20);
+    let used = make("whole.cow", true);
+    assert!(used.allocated_bytes >= used.apparent_bytes, "{used:?}");
+    assert!(used.apparent_bytes >= 5 << 20, "{used:?}");
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub(super) struct HostedEdge {
     pub(super) overlays: Option<PathBuf>,
     pub(super) new_clients: NewClients,
     pub(super) direct: bool,
+    /// New overlays take room for the whole disk.
+    pub(super) preallocate: bool,
     pub(super) notes_dir: PathBuf,
     /// Of this worker, if any export wants one.
     pub(super) commit_log: Option<CommitLog>,
@@ -87,6 +89,7 @@ impl HostedEdge {
             overlays: None,
             new_clients: NewClients::Refuse,
             direct: false,
+            preallocate: false,
             notes_dir: PathBuf::new(),
             commit_log: None,
             doors: Arc::default(),
@@ -181,7 +184,11 @@ impl HostedEdge {
     }
 
     fn options(&self, spec: &DiskSpec) -> OverlayOptions {
-        OverlayOptions { label: spec.label.clone(), direct: self.direct }
+        OverlayOptions {
+            label: spec.label.clone(),
+            direct: self.direct,
+            preallocate: self.preallocate,
+        }
     }
 
     /// Opens an overlay that exists; `None` if there is none yet.

@@ -95,6 +95,7 @@ impl Common {
         edge.overlays.clone_from(&config.overlays);
         edge.new_clients = config.new_clients;
         edge.direct = config.direct;
+        edge.preallocate = config.preallocate;
         edge.notes_dir = default_notes_directory();
         edge.exports = config.exports.iter().map(|e| (e.address, e.clone())).collect();
         edge.backings.clone_from(&self.backings);

@@ -66,8 +66,8 @@ impl StorageError {
         &self.path
     }
 
-    /// What was being done: `read`, `write`, `sync`, `zero`, `punch`, `extend`, `unpack` or
-    /// `measure`.
+    /// What was being done: `read`, `write`, `sync`, `zero`, `punch`, `extend`, `take room for`,
+    /// `unpack` or `measure`.
     pub fn op(&self) -> &'static str {
         self.op
     }

@@ -448,6 +448,21 @@ impl FileStorage {
         Ok(())
     }
 
+    /// Takes room for the whole file, as long as it is now, where it has none yet. What is in it stays; what had no room
+    /// reads as zeros, as before.
+    ///
+    /// # Errors
+    /// The system's: no room, or a file system that cannot promise any.
+    pub fn set_room_aside(&self) -> FileResult<()> {
+        let len = whole_len(&self.inner.file, self.inner.is_device)
+            .map_err(|errno| self.failed("take room for", 0, errno))?;
+        if len == 0 || self.inner.is_device {
+            return Ok(());
+        }
+        retry(|| rustix::fs::fallocate(&self.inner.file, FallocateFlags::empty(), 0, len))
+            .map_err(|errno| self.failed("take room for", 0, errno))
+    }
+
     /// As [`Storage::punch`].
     ///
     /// # Errors

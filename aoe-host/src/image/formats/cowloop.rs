@@ -191,7 +191,7 @@ impl ImageFormat for Cowloop {
         let parent = &new.below.parent;
         let parent_bytes =
             parent.size_bytes.unwrap_or(new.below.sectors.saturating_mul(SECTOR_BYTES));
-        let _said_later = is_packed(new.options)?;
+        let _said_later = new.options.is_yes("packed")?;
         let options = cowloop::CreateOptions {
             width: width(new.options.parsed("width")?)?,
             big_endian: is_big_endian(new.options.text("order"))?,
@@ -207,7 +207,7 @@ impl ImageFormat for Cowloop {
     }
 
     fn complete(&self, file: &mut ImageFile, options: &FormatOptions) -> Result<()> {
-        if !is_packed(options)? {
+        if !options.is_yes("packed")? {
             return Ok(());
         }
         let op = "pack the cowfile";
@@ -409,17 +409,6 @@ fn width(bits: Option<u32>) -> Result<Width> {
         Some(other) => Err(HostError::usage(
             "create the cowfile",
             format!("there is no head with words of {other} bits: it is 32 or 64"),
-        )),
-    }
-}
-
-fn is_packed(options: &FormatOptions) -> Result<bool> {
-    match options.text("packed") {
-        None | Some("no") => Ok(false),
-        Some("yes") => Ok(true),
-        Some(other) => Err(HostError::usage(
-            "create the cowfile",
-            format!("`{other}` says not whether it is to be packed: it is yes or no"),
         )),
     }
 }

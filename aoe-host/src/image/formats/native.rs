@@ -25,7 +25,13 @@ use crate::storage::{FileStorage, StorageError};
 pub(super) struct Native;
 
 static CREATION: Creation = Creation {
-    options: &[OptionSpec { key: "label", about: "a name to put into it, of up to 128 bytes" }],
+    options: &[
+        OptionSpec { key: "label", about: "a name to put into it, of up to 128 bytes" },
+        OptionSpec {
+            key: "preallocate",
+            about: "whether room for the whole disk is taken at once, yes or no, no unless given",
+        },
+    ],
     blank: true,
     other_size: true,
     part: true,
@@ -195,6 +201,7 @@ impl ImageFormat for Native {
             fresh: if new.is_fresh { Fresh::Zeroed } else { Fresh::Unknown },
         };
         let path = file.path().to_owned();
+        let is_preallocated = new.options.is_yes("preallocate")?;
         let made = native::create(&mut file.main, &options, &mut scratch_page());
         made.map(drop).map_err(|error| match error {
             native::CreateError::Storage { needed, error } if error.is_full() => {
@@ -207,7 +214,8 @@ impl ImageFormat for Native {
             }
             native::CreateError::Storage { error, .. } => error.into(),
             other => HostError::usage("create the overlay", other.to_string()).path(path),
-        })
+        })?;
+        if is_preallocated { preallocate(&file.main) } else { Ok(()) }
     }
 
     fn check(
@@ -330,6 +338,16 @@ impl NativeFacts {
 fn open(file: &ImageFile, op: &str) -> Result<native::Opened> {
     let opened = native::open(&file.main, &mut scratch_page());
     opened.map_err(|e| open_failed(e, op, file.path()))
+}
+
+/// Takes room for the whole disk; the file is as long as that already.
+fn preallocate(file: &FileStorage) -> Result<()> {
+    file.set_room_aside().map_err(|error| {
+        let kind = if error.is_full() { ErrorKind::Full } else { ErrorKind::Unsupported };
+        let refused = HostError::new(kind, "take room for the whole disk").path(file.path());
+        let advice = "make it without `preallocate`: it then grows as it is written";
+        refused.advice(advice).source(error)
+    })
 }
 
 fn recorded(header: &native::Header) -> Recorded {

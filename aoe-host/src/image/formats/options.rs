@@ -61,6 +61,21 @@ impl FormatOptions {
         self.text(key).map(parse).transpose()
     }
 
+    /// Whether an option is given as `yes`; `no` unless given.
+    ///
+    /// # Errors
+    /// Another word.
+    pub(crate) fn is_yes(&self, key: &str) -> Result<bool> {
+        match self.text(key) {
+            None | Some("no") => Ok(false),
+            Some("yes") => Ok(true),
+            Some(other) => {
+                let op = format!("use the option `{key}={other}`");
+                Err(HostError::usage(op, "it is yes or no"))
+            }
+        }
+    }
+
     /// A number of bytes such as `32K`.
     ///
     /// # Errors
