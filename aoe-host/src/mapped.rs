@@ -148,6 +148,15 @@ impl MappedBytes {
         })
     }
 
+    /// Has the processor fetch them into its cache while something else is done: a random read of a
+    /// large file waits for memory, and for the tables of pages that say where it lies, longest.
+    /// Does nothing where a page is missing.
+    pub(crate) fn prefetch(self) {
+        for part in self.parts() {
+            prefetch(part.start, part.len);
+        }
+    }
+
     /// How many bytes.
     pub fn len(self) -> usize {
         self.len
@@ -158,6 +167,18 @@ impl MappedBytes {
         self.len == 0
     }
 }
+
+#[cfg(target_arch = "x86_64")]
+fn prefetch(start: *const u8, len: usize) {
+    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    for at in (0..len).step_by(64) {
+        // SAFETY: a hint, which takes any address and changes nothing but how long things take.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at).cast()) };
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn prefetch(_start: *const u8, _len: usize) {}
 
 #[cfg(test)]
 mod tests {

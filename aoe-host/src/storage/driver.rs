@@ -278,7 +278,10 @@ impl HostedDriver {
 impl IoDriver for HostedDriver {
     fn lend(&mut self, operation: &Operation) -> Option<MappedBytes> {
         let file = self.files.get(operation.storage)?;
-        self.windows.lend(file, operation.offset, usize::try_from(operation.len).ok()?)
+        let lent =
+            self.windows.lend(file, operation.offset, usize::try_from(operation.len).ok()?)?;
+        lent.prefetch();
+        Some(lent)
     }
 
     fn lend_weave(&mut self, weave: &Weave) -> Option<MappedBytes> {
@@ -289,7 +292,9 @@ impl IoDriver for HostedDriver {
         };
         let (first, second) = (lend(false)?, lend(true)?);
         let len = usize::try_from(weave.len_bytes()).ok()?;
-        Some(MappedBytes::woven(len, first, second, weave.second))
+        let woven = MappedBytes::woven(len, first, second, weave.second);
+        woven.prefetch();
+        Some(woven)
     }
 
     fn start_weave(&mut self, job: Job, weave: &Weave, buf: &mut [u8]) -> Started {

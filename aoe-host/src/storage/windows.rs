@@ -5,7 +5,7 @@
 //!    512 windows. What of them is in memory counts as resident, and is the page cache itself, not a
 //!    copy: what is written to a file is seen in its mapping, on the file systems where
 //!    [`FileStorage::lendable_at`] allows it.
-//! 2. This process never looks at mapped bytes: a page that cannot be read (the file was cut
+//! 2. This process never looks at mapped bytes unprepared: a page that cannot be read (the file was cut
 //!    short, the medium fails) would end it by a signal. The kernel meets it while sending and
 //!    says `EFAULT`; the frame is lost, [`Windows::doubt`] has every page looked for again, and
 //!    the initiator's retransmission is served by a read, which has an error to tell.
@@ -371,6 +371,7 @@ mod tests {
             .unwrap()
             .set_len(1 << 20)
             .unwrap();
+        lent.prefetch(); // does not end this process
         assert_eq!(copied(lent).unwrap_err().raw_os_error(), Some(libc::EFAULT));
         windows.doubt();
         assert_eq!(windows.lend(&file, 3 << 20, 512), None);
