@@ -179,7 +179,7 @@ mod tests {
             let byte = unsafe { start.as_ptr().read_volatile() };
             panic!("read {byte} beyond the end of a file");
         }
-        let test = "link::xdp::guarded::tests::other_bus_errors_end_the_process_as_before";
+        let test = "link::guarded::tests::other_bus_errors_end_the_process_as_before";
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", test])
             .env(CHILD, "1")

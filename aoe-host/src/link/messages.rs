@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use super::OutFrame;
+use super::gather::Gatherer;
 use crate::mapped::MappedBytes;
 
 /// Frames of one call: see `BATCH_FRAMES` of the server for why it is a small number.
@@ -95,17 +96,23 @@ impl Inbox {
 
 /// Sends frames, at most [`MESSAGES_MAX`] and as many as there is room for their parts, in order.
 /// Returns how many left: fewer than there are if one could not; the next call with that one first
-/// says why.
+/// says why. What lies in many places is gathered before.
 ///
 /// # Errors
 /// That of the first frame.
-pub(super) fn send(socket: impl AsFd, frames: &[OutFrame<'_>]) -> io::Result<usize> {
+pub(super) fn send(
+    socket: impl AsFd,
+    frames: &[OutFrame<'_>],
+    gatherer: &mut Gatherer,
+) -> io::Result<usize> {
+    gatherer.clear();
     let mut parts = [EMPTY_PART; PARTS_MAX];
     let mut counts = [0; MESSAGES_MAX];
     let (mut used, mut taken) = (0, 0);
     for (frame, parts_of_frame) in frames.iter().zip(&mut counts) {
         let head = (frame.head.as_ptr(), frame.head.len());
-        let tail = frame.tail.into_iter().flat_map(MappedBytes::parts);
+        let tail = frame.tail.map(|tail| gatherer.gather(tail));
+        let tail = tail.into_iter().flat_map(MappedBytes::parts);
         let tail = tail.map(|part| (part.start(), part.len()));
         let mut left = parts.get_mut(used..).unwrap_or_default().iter_mut();
         let mut count = 0;

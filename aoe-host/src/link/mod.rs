@@ -13,6 +13,7 @@
 //!   open.rs    which of them            packet_socket.rs  the socket under all but memory.rs
 //!   fanout.rs  several sockets of one interface, for several workers
 //!   filter.rs  what the kernel lets in  ring.rs, mapping.rs, messages.rs  frames, many at a time
+//!   gather.rs, guarded.rs  data that lie by turns in two mapped files, where pages may be missing
 //!   xdp/       frames leave by an XDP socket      wait.rs    sleeping until something comes
 //!   watch.rs, state.rs, upper.rs  what happens to an interface, and what it is part of
 //!   sending.rs  what becomes of frames
@@ -37,6 +38,12 @@ use crate::values::{Address, Mac};
 mod beside;
 mod fanout;
 mod filter;
+mod gather;
+#[cfg(target_arch = "x86_64")]
+mod guarded;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "unguarded.rs"]
+mod guarded;
 pub mod load;
 mod mapping;
 pub mod memory;

@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::fanout::{Joined, Member, Place};
 use super::filter::Wanted;
+use super::gather::Gatherer;
 use super::messages::{self, Arrived, Inbox, MESSAGES_MAX};
 use super::packet_socket::PacketSocket;
 use super::ring::Ring;
@@ -53,6 +54,7 @@ pub struct PacketLink {
     wanted: Wanted,
     /// One of several links of this interface.
     member: Option<Member>,
+    gatherer: Gatherer,
     /// Another way out than the packet socket.
     exit: Option<Exit>,
     /// Why this link and no other, for `status`.
@@ -112,6 +114,7 @@ impl PacketLink {
             room,
             wanted: Wanted::All,
             member,
+            gatherer: Gatherer::new(),
             exit: None,
             choice,
             was_empty: true,
@@ -405,6 +408,7 @@ impl Link for PacketLink {
         let state = self.watch.state();
         let mut outgoing = Outgoing {
             socket: &self.socket,
+            gatherer: &mut self.gatherer,
             exit: self.exit.as_mut().map(|exit| (exit, state)),
             tally: Tally::new(&mut self.counters),
             may_wait: true,
@@ -522,6 +526,7 @@ fn is_nothing_waiting(error: &io::Error) -> bool {
 /// One call of [`Link::send`] on its way.
 struct Outgoing<'l> {
     socket: &'l PacketSocket,
+    gatherer: &'l mut Gatherer,
     /// To be tried first, with how the interface is.
     exit: Option<(&'l mut Exit, InterfaceState)>,
     tally: Tally<'l>,
@@ -546,7 +551,7 @@ impl Outgoing<'_> {
                 rest = behind;
                 continue;
             }
-            match messages::send(self.socket, rest) {
+            match messages::send(self.socket, rest, self.gatherer) {
                 Ok(count) => {
                     // A call that sends nothing fails; if it does not, the loop must end all the
                     // same.

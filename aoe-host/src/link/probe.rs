@@ -14,7 +14,7 @@ use aoe_proto::wire::ETHERNET_LEN;
 use super::beside::receive_one;
 use super::filter::Wanted;
 use super::packet_socket::PacketSocket;
-use super::{InterfaceState, OutFrame, Room, messages};
+use super::{InterfaceState, Room, messages};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::values::Mac;
 
@@ -106,7 +106,7 @@ impl Probe {
     /// # Errors
     /// When it did not leave: the interface is down, or the frame is too long for it.
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
-        messages::send(&self.socket, &[OutFrame::whole(frame)]).map(drop)
+        messages::send_parts(&self.socket, core::iter::once([frame])).map(drop)
     }
 
     /// Hands waiting frames to `sink`, a few hundred at most, oldest first, each with the id of its VLAN tag (0: a

@@ -8,8 +8,7 @@
 
 use core::ptr;
 
-#[cfg(target_arch = "x86_64")]
-use super::guarded::Guard;
+use crate::link::guarded::Guard;
 use crate::link::mapping::Mapping;
 use crate::mapped::MappedBytes;
 
@@ -28,7 +27,6 @@ pub(super) struct Copy {
 /// How mapped bytes are copied.
 #[derive(Debug)]
 pub(super) enum Copier {
-    #[cfg(target_arch = "x86_64")]
     Guarded(Guard),
     Calls(Calls),
 }
@@ -36,7 +34,6 @@ pub(super) enum Copier {
 impl Copier {
     /// `None` if the system lets us do neither. `memory` is tried.
     pub(super) fn new(memory: &Mapping) -> Option<Self> {
-        #[cfg(target_arch = "x86_64")]
         if let Some(guard) = Guard::new() {
             return Some(Self::Guarded(guard));
         }
@@ -54,7 +51,6 @@ impl Copier {
         failed: &mut dyn FnMut(&Copy),
     ) {
         match self {
-            #[cfg(target_arch = "x86_64")]
             Self::Guarded(guard) => {
                 for copy in copies {
                     let len = copy.from.len();

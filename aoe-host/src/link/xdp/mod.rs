@@ -2,8 +2,7 @@
 //!
 //! ```text
 //!   sender.rs  the socket, its memory, one batch        pieces.rs  how a frame lies in memory
-//!   rings.rs   what goes round with the kernel          copy.rs    data that lie in mapped files,
-//!                                                       guarded.rs where pages may be missing
+//!   rings.rs   what goes round with the kernel          copy.rs    data that lie in mapped files
 //! ```
 //!
 //! The kernel makes a frame out of memory that it knows, with one call for a batch, and hands it to
@@ -16,8 +15,6 @@
 //! socket, which says why if it cannot either.
 
 mod copy;
-#[cfg(target_arch = "x86_64")]
-mod guarded;
 mod pieces;
 mod rings;
 mod sender;
