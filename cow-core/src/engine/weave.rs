@@ -7,7 +7,7 @@
 use super::read::Resolved;
 use super::table::{Task, Walk};
 use super::{Engine, Lent, RequestId, Ticket};
-use crate::format::{Place, Run};
+use crate::format::{InPlace, Map, Place, Run};
 use crate::pages::StorageKey;
 use crate::units::{Extent, SECTOR_BYTES};
 
@@ -117,6 +117,24 @@ pub(super) struct Extended {
     pub(super) second: Option<(Strand, u64)>,
 }
 
+/// Asks one frozen layer after the other, until `take` has what it wants or one does not know.
+fn extend_below(
+    extent: Extent,
+    lent: &Lent<'_, '_>,
+    take: &mut impl FnMut(StorageKey, InPlace) -> bool,
+) {
+    for layer in lent.layers {
+        let inside = extent.until(layer.sectors());
+        if inside.is_empty() {
+            return;
+        }
+        let Some(found) = layer.in_place(inside, lent.pages) else { return };
+        if !take(layer.storage(), found) {
+            return;
+        }
+    }
+}
+
 impl<const SLOTS: usize> Engine<SLOTS> {
     /// Follows the run of data that `rest` begins with: as far as the sectors behind it lie where it
     /// would go on, or in one other storage in the same order.
@@ -127,8 +145,9 @@ impl<const SLOTS: usize> Engine<SLOTS> {
         sectors: u64,
         lent: &Lent<'_, '_>,
     ) -> Extended {
-        let (mut done, mut second) = (sectors, None);
         let end = rest.sectors().min(WEAVE_SECTORS_MAX);
+        let Extended { sectors: mut done, mut second } =
+            self.extend_at_once(rest.take(end), first, sectors, lent);
         while done < end {
             let resolved = self.resolve(
                 rest.skip(done).take(end.saturating_sub(done)),
@@ -152,6 +171,47 @@ impl<const SLOTS: usize> Engine<SLOTS> {
             done = done.saturating_add(sectors);
         }
         Extended { sectors: done, second }
+    }
+
+    /// As [`extend`](Self::extend), as far as layers know of many sectors at once.
+    fn extend_at_once(
+        &self,
+        extent: Extent,
+        first: Strand,
+        sectors: u64,
+        lent: &Lent<'_, '_>,
+    ) -> Extended {
+        let known = Extended { sectors, second: None };
+        let (mut sought, mut of_first) = (mask(0, extent.sectors()), 0);
+        let mut second: Option<(Strand, u64)> = None;
+        let mut take = |storage, found: InPlace| {
+            let strand = Strand { storage, offset: found.offset };
+            let data = found.data & sought;
+            sought &= found.absent;
+            // Of several others only the one that comes first can be the second strand.
+            let rival = second.map_or(u32::MAX, |(_, bits)| bits.trailing_zeros());
+            if strand == first {
+                of_first |= data;
+            } else if data != 0 && data.trailing_zeros() < rival {
+                second = Some((strand, data));
+            }
+            sought != 0
+        };
+        if let Some(overlay) = &self.overlay {
+            let Some(found) = overlay.in_place(extent, lent.pages) else { return known };
+            if take(overlay.storage(), found) {
+                extend_below(extent, lent, &mut take);
+            }
+        } else {
+            extend_below(extent, lent, &mut take);
+        }
+        let bits = second.map_or(0, |(_, bits)| bits);
+        let done = u64::from((of_first | bits).trailing_ones());
+        let second = second.map(|(strand, bits)| (strand, bits & mask(0, done)));
+        if done < sectors {
+            return known;
+        }
+        Extended { sectors: done, second: second.filter(|(_, bits)| *bits != 0) }
     }
 
     /// The weave of an extended run that has a second strand.

@@ -83,6 +83,27 @@ pub struct Run {
     pub place: Place,
 }
 
+/// Most sectors of which [`Map::in_place`] tells at once.
+pub const IN_PLACE_MAX: u64 = 64;
+
+/// Answer of [`Map::in_place`], with a bit for each sector from the first one on. A sector with neither
+/// bit is something else, or unknown.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct InPlace {
+    /// Those that the layer's storage holds, in the order of the disk.
+    pub data: u64,
+    /// Those that are not in this layer.
+    pub absent: u64,
+    /// Byte of the storage where the first sector lies, or would if it was there: sector *n* of
+    /// `data` lies 512 *n* bytes behind.
+    pub offset: u64,
+}
+
+/// The lowest `count` bits, all if there are no more than that.
+pub(crate) const fn low_bits(count: u64) -> u64 {
+    if count < IN_PLACE_MAX { (1 << count) - 1 } else { u64::MAX }
+}
+
 /// Answer of [`Map::locate`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Located {
@@ -138,6 +159,15 @@ pub trait Map {
     /// [`sectors`](Self::sectors). `index` is the index memory of this very layer (empty for formats
     /// that page their metadata).
     fn locate(&self, extent: Extent, pages: &PagePool<'_>, index: &[IndexEntry]) -> Located;
+
+    /// Where many sectors of `extent` live that alternate, if the layer has its data in the order of the
+    /// disk and can tell at once; `None` otherwise, which is always allowed. `extent` has 1 to
+    /// [`IN_PLACE_MAX`] sectors inside [`sectors`](Self::sectors). It never contradicts
+    /// [`locate`](Self::locate), but may know less.
+    fn in_place(&self, extent: Extent, pages: &PagePool<'_>) -> Option<InPlace> {
+        let _: (Extent, &PagePool<'_>) = (extent, pages);
+        None
+    }
 
     /// How to read metadata page `page`: called with `step` 0, then again after each
     /// [`Load::Read`] with the bytes that arrived. `note` is kept between the steps and, after
@@ -495,6 +525,10 @@ impl Layer<'_> {
         each_layer!(self, f, index => f.locate(extent, pages, index))
     }
 
+    pub(crate) fn in_place(&self, extent: Extent, pages: &PagePool<'_>) -> Option<InPlace> {
+        each_layer!(self, f, _index => f.in_place(extent, pages))
+    }
+
     pub(crate) fn load(
         &self,
         page: u64,
@@ -550,6 +584,9 @@ impl Map for Top {
     }
     fn locate(&self, extent: Extent, pages: &PagePool<'_>, index: &[IndexEntry]) -> Located {
         each_top!(self, f => f.locate(extent, pages, index))
+    }
+    fn in_place(&self, extent: Extent, pages: &PagePool<'_>) -> Option<InPlace> {
+        each_top!(self, f => f.in_place(extent, pages))
     }
     fn load(&self, page: u64, step: u8, note: &mut u64, bytes: &mut [u8; PAGE_LEN]) -> Load {
         each_top!(self, f => f.load(page, step, note, bytes))

@@ -1,6 +1,6 @@
 //! A plain image as the base of a chain: identity mapped, never written.
 
-use super::{IndexEntry, Load, Located, Map, Place, Run};
+use super::{InPlace, IndexEntry, Load, Located, Map, Place, Run, low_bits};
 use crate::pages::{PAGE_LEN, PagePool, StorageKey};
 use crate::units::{Extent, MAX_SECTORS, SECTOR_BYTES};
 
@@ -47,6 +47,11 @@ impl Map for Raw {
             Ok(len) if len > 0 => Run { sectors: 1, place: Place::Tail { offset, len } },
             _ => Run { sectors: extent.sectors(), place: Place::Zero },
         })
+    }
+
+    fn in_place(&self, extent: Extent, _pages: &PagePool<'_>) -> Option<InPlace> {
+        let whole = extent.until(self.len / SECTOR_BYTES).sectors();
+        Some(InPlace { data: low_bits(whole), absent: 0, offset: extent.start().bytes() })
     }
 
     fn load(&self, _page: u64, _step: u8, _note: &mut u64, _bytes: &mut [u8; PAGE_LEN]) -> Load {

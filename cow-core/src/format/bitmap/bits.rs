@@ -3,6 +3,7 @@
 //! Bit n of a page is at byte n / 8, value 1 << (n % 8): in little-endian 64-bit words, bit n % 64
 //! of word n / 64.
 
+use crate::format::low_bits;
 use crate::pages::PAGE_LEN;
 
 /// Bits in a page.
@@ -67,6 +68,15 @@ pub(crate) fn run(page: &[u8; PAGE_LEN], first: usize, count: usize) -> (bool, u
 /// Leading bits without a difference.
 fn equal(difference: u64) -> usize {
     difference.trailing_zeros() as usize
+}
+
+/// The bits from `first` on, at most 64; those behind `count` or the page are not set.
+pub(crate) fn window(page: &[u8; PAGE_LEN], first: usize, count: usize) -> u64 {
+    let mut words = words(page).iter().skip(first / BITS).map(|word| u64::from_le_bytes(*word));
+    let (head, next) = (words.next().unwrap_or(0), words.next().unwrap_or(0));
+    let within = u32::try_from(first % BITS).unwrap_or(0);
+    let above = u64::BITS.saturating_sub(within);
+    (head >> within | next.checked_shl(above).unwrap_or(0)) & low_bits(count as u64)
 }
 
 /// How many of `count` bits from `first` are set.

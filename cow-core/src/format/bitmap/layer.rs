@@ -3,8 +3,8 @@
 use super::bits;
 use super::geometry::{Geometry, Piece};
 use crate::format::{
-    Adopted, Applied, Cleared, Fill, IndexEntry, Load, Located, Map, Overlay, Place, Placed, Run,
-    Sealed, State,
+    Adopted, Applied, Cleared, Fill, InPlace, IndexEntry, Load, Located, Map, Overlay, Place,
+    Placed, Run, Sealed, State, low_bits,
 };
 use crate::pages::{FrameState, PAGE_LEN, PagePool, StorageKey};
 use crate::units::{Extent, SECTOR_BYTES};
@@ -50,6 +50,17 @@ impl Volume {
         let run = offset(&piece, bytes).and_then(|offset| self.inside(offset, sectors));
         let corrupt = Located::Corrupt { offset: self.geometry.bit_offset(extent.start()) };
         run.map_or(corrupt, Located::Run)
+    }
+
+    /// Of data that lie where they would in a full image.
+    fn in_place(&self, extent: Extent, pages: &PagePool<'_>) -> Option<InPlace> {
+        let piece = self.piece(extent).ok().filter(|_| self.geometry.unit_sectors() == 1)?;
+        let bytes = pages.lookup(self.metadata, piece.page)?;
+        let set = bits::window(bytes, piece.first, piece.units);
+        let known = low_bits(piece.extent.sectors());
+        let offset = self.geometry.sector_offset(extent.start());
+        let whole = self.end.saturating_sub(offset) / SECTOR_BYTES;
+        Some(InPlace { data: set & known & low_bits(whole), absent: !set & known, offset })
     }
 
     /// The first of `sectors` sectors from byte `offset` of the data storage that it holds.
@@ -139,6 +150,10 @@ impl Map for Frozen<'_> {
                 units.checked_mul(geometry.unit_sectors())?.checked_add(piece.within())?;
             sectors.checked_mul(SECTOR_BYTES)?.checked_add(geometry.data_offset())
         })
+    }
+
+    fn in_place(&self, extent: Extent, pages: &PagePool<'_>) -> Option<InPlace> {
+        if self.ranks.is_some() { None } else { self.volume.in_place(extent, pages) }
     }
 
     fn load(&self, page: u64, step: u8, _note: &mut u64, bytes: &mut [u8; PAGE_LEN]) -> Load {
@@ -246,6 +261,10 @@ impl Map for Writable {
     fn locate(&self, extent: Extent, pages: &PagePool<'_>, _index: &[IndexEntry]) -> Located {
         let offset = self.volume.geometry.sector_offset(extent.start());
         self.volume.locate(extent, pages, |_piece, _bytes| Some(offset))
+    }
+
+    fn in_place(&self, extent: Extent, pages: &PagePool<'_>) -> Option<InPlace> {
+        self.volume.in_place(extent, pages)
     }
 
     fn load(&self, page: u64, step: u8, _note: &mut u64, bytes: &mut [u8; PAGE_LEN]) -> Load {

@@ -5,8 +5,8 @@ use super::header::Header;
 use super::page::{self, FRESH, Rules, SEALED};
 use super::states::{self, ABSENT, DATA, ZERO};
 use crate::format::{
-    Adopted, Applied, Cleared, IndexEntry, Load, Located, Map, Overlay, Place, Placed, Run, Sealed,
-    State,
+    Adopted, Applied, Cleared, InPlace, IndexEntry, Load, Located, Map, Overlay, Place, Placed,
+    Run, Sealed, State,
 };
 use crate::pages::{FrameState, PAGE_LEN, PagePool, StorageKey};
 use crate::units::{Extent, Lba};
@@ -72,6 +72,17 @@ impl Volume {
         }
     }
 
+    fn in_place(&self, piece: Piece, states: &[u8]) -> InPlace {
+        let (data, absent) = states::split(states, piece.first, piece.sectors);
+        InPlace { data, absent, offset: self.geometry.sector_offset(piece.start) }
+    }
+
+    fn in_place_paged(&self, extent: Extent, pages: &PagePool<'_>) -> Option<InPlace> {
+        let piece = Piece::of(extent);
+        let bytes = pages.lookup(self.storage, piece.page)?;
+        Some(self.in_place(piece, page::states(bytes)))
+    }
+
     fn load(&self, page: u64, step: u8, note: &mut u64, bytes: &mut [u8; PAGE_LEN]) -> Load {
         self.rules.load(self.geometry, page, step, note, bytes)
     }
@@ -111,16 +122,27 @@ impl Map for Frozen<'_> {
     fn locate(&self, extent: Extent, pages: &PagePool<'_>, _index: &[IndexEntry]) -> Located {
         let Some(map) = self.map else { return self.volume.locate_paged(extent, pages) };
         let piece = Piece::of(extent);
-        let from = usize::try_from(piece.page).ok().and_then(|p| p.checked_mul(STATES_LEN));
-        match from.and_then(|from| map.get(from..)?.get(..STATES_LEN)) {
+        match states_of(map, piece.page) {
             Some(states) => self.volume.locate(piece, states, 0),
             None => self.volume.corrupt_state(piece, 0),
         }
     }
 
+    fn in_place(&self, extent: Extent, pages: &PagePool<'_>) -> Option<InPlace> {
+        let Some(map) = self.map else { return self.volume.in_place_paged(extent, pages) };
+        let piece = Piece::of(extent);
+        Some(self.volume.in_place(piece, states_of(map, piece.page)?))
+    }
+
     fn load(&self, page: u64, step: u8, note: &mut u64, bytes: &mut [u8; PAGE_LEN]) -> Load {
         self.volume.load(page, step, note, bytes)
     }
+}
+
+/// The states of a page, of those of all pages.
+fn states_of(map: &[u8], page: u64) -> Option<&[u8]> {
+    let from = usize::try_from(page).ok()?.checked_mul(STATES_LEN)?;
+    map.get(from..)?.get(..STATES_LEN)
 }
 
 /// A writable native overlay.
@@ -198,6 +220,10 @@ impl Map for Writable {
 
     fn locate(&self, extent: Extent, pages: &PagePool<'_>, _index: &[IndexEntry]) -> Located {
         self.volume.locate_paged(extent, pages)
+    }
+
+    fn in_place(&self, extent: Extent, pages: &PagePool<'_>) -> Option<InPlace> {
+        self.volume.in_place_paged(extent, pages)
     }
 
     fn load(&self, page: u64, step: u8, note: &mut u64, bytes: &mut [u8; PAGE_LEN]) -> Load {

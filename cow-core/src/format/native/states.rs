@@ -3,6 +3,8 @@
 //! Sector n of an array is at byte n / 4, bits 2 (n % 4) and up [FORMAT 5.2]. Arrays are whole
 //! little-endian 64-bit words of 32 sectors.
 
+use crate::format::low_bits;
+
 /// Ask the layer below.
 pub(super) const ABSENT: u8 = 0;
 /// In this layer's data area.
@@ -73,6 +75,38 @@ pub(super) fn run(states: &[u8], first: usize, count: usize) -> Option<(u8, usiz
 /// Leading sectors without a difference.
 fn equal(difference: u64) -> usize {
     (difference.trailing_zeros() / 2) as usize
+}
+
+/// Which of the sectors from `first` on, at most 64 and not beyond the array, are data, and which are
+/// absent: a bit for each. Bits behind `count` are not set.
+pub(super) fn split(states: &[u8], first: usize, count: usize) -> (u64, u64) {
+    let (start, touch) = touched(first, count);
+    let mut known = [(0, 0); 3];
+    let words = words(states).iter().skip(start).take(touch);
+    for ((data, absent), word) in known.iter_mut().zip(words) {
+        let word = u64::from_le_bytes(*word);
+        let (low, high) = (word & LOW, (word >> 1) & LOW);
+        (*data, *absent) = (packed(low & !high), packed(LOW & !(low | high)));
+    }
+    let [(data0, absent0), (data1, absent1), (data2, absent2)] = known;
+    let within = u32::try_from(first % SECTORS).unwrap_or(0);
+    // What the third word holds lies above the 64 bits of the others.
+    let above = u64::BITS.saturating_sub(within);
+    let joined = |bits: [u64; 3]| {
+        let [one, two, three] = bits;
+        let all = (one | two << SECTORS) >> within | three.checked_shl(above).unwrap_or(0);
+        all & low_bits(count as u64)
+    };
+    (joined([data0, data1, data2]), joined([absent0, absent1, absent2]))
+}
+
+/// Every other bit, from the lowest on, side by side.
+const fn packed(bits: u64) -> u64 {
+    let bits = (bits | bits >> 1) & 0x3333_3333_3333_3333;
+    let bits = (bits | bits >> 2) & 0x0f0f_0f0f_0f0f_0f0f;
+    let bits = (bits | bits >> 4) & 0x00ff_00ff_00ff_00ff;
+    let bits = (bits | bits >> 8) & 0x0000_ffff_0000_ffff;
+    (bits | bits >> 16) & 0xffff_ffff
 }
 
 /// How many sectors of a range are in each state: data, zero, corrupt.
@@ -157,6 +191,9 @@ mod tests {
             let expected = model[from..from + most].iter().take_while(|s| **s == model[from]);
             assert_eq!(run(&states, from, most), Some((model[from], expected.count())));
             let part = &model[from..from + most];
+            let few = &part[..part.len().min(64)];
+            let bits = |state| few.iter().rev().fold(0, |b, s| b << 1 | u64::from(*s == state));
+            assert_eq!(split(&states, from, few.len()), (bits(DATA), bits(ABSENT)));
             let of = |state| part.iter().map(|s| usize::from(*s == state)).sum::<usize>();
             let counts = count(&states, from, most);
             assert_eq!((counts.data, counts.zero, counts.corrupt), (of(DATA), of(ZERO), 0));
