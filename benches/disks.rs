@@ -75,6 +75,7 @@ pub fn overlay(key: StorageKey, sectors: u64) -> (Memory, native::Writable) {
         hint: b"",
         label: b"",
         created_s: 0,
+        log: None,
         fresh: native::Fresh::Zeroed,
     };
     let mut page = Page::ZERO.clone();

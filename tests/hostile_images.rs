@@ -275,6 +275,7 @@ fn native_overlays() {
             hint: b"base",
             label: b"label",
             created_s: 0,
+            log: None,
             fresh: native::Fresh::Zeroed,
         };
         native::create(storage, &options, &mut page()).unwrap();

@@ -145,6 +145,7 @@ fn overlay() -> (Memory, native::Writable) {
         hint: b"",
         label: b"",
         created_s: 0,
+        log: None,
         fresh: native::Fresh::Zeroed,
     };
     let mut page = Page::ZERO.clone();

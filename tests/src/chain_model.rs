@@ -269,6 +269,7 @@ impl Disk {
                     hint: b"",
                     label: b"under test",
                     created_s: 0,
+                    log: None,
                     fresh: if garbage { native::Fresh::Unknown } else { native::Fresh::Zeroed },
                 };
                 native::create(&mut storage, &options, &mut Page::ZERO.clone()).expect("create");

@@ -87,6 +87,7 @@ impl MemoryEdge {
             hint: b"",
             label: b"in memory",
             created_s: 0,
+            log: None,
             fresh: native::Fresh::Zeroed,
         };
         let page = &mut Page::ZERO.clone();

@@ -31,6 +31,9 @@ pub struct OverlayOptions {
     pub direct: bool,
     /// Take room for the whole disk where it is made.
     pub preallocate: bool,
+    /// The commit log that is part of it from the beginning, where one is made. One that exists is
+    /// [told](OpenedOverlay::begin_log).
+    pub log: Option<LogId>,
 }
 
 /// What the engine needs of an overlay.
@@ -250,10 +253,12 @@ pub fn create_overlay(
         direct: options.direct,
         onto_device: false,
         replace: false,
+        log: options.log,
     };
     let mut file = make_overlay(name, below, &new)?;
-    let image = format.ops().open_overlay(&mut file, keys, below)?;
-    Ok(OpenedOverlay { was_created: true, ..OpenedOverlay::new(file, keys, format, image) })
+    let image = format.ops().open_new_overlay(&mut file, keys, below)?;
+    let opened = OpenedOverlay::new(file, keys, format, image);
+    Ok(OpenedOverlay { was_created: true, log: options.log, ..opened })
 }
 
 /// What [`make_overlay`] makes.
@@ -267,6 +272,8 @@ pub(crate) struct NewOverlay<'a> {
     pub(crate) onto_device: bool,
     /// A file of that name is replaced by the finished image.
     pub(crate) replace: bool,
+    /// The commit log that is part of it from the beginning, if its format can say so.
+    pub(crate) log: Option<LogId>,
 }
 
 /// Makes an overlay and leaves it open and locked.
@@ -373,8 +380,13 @@ pub(crate) fn begin_image(
         let advice = format!("write {}:DATA+METADATA", new.format);
         return Err(refused("it consists of two files").advice(advice));
     }
-    let image =
-        NewImage { below, sectors: new.sectors, options: new.options, is_fresh: !new.onto_device };
+    let image = NewImage {
+        below,
+        sectors: new.sectors,
+        options: new.options,
+        is_fresh: !new.onto_device,
+        log: new.log,
+    };
     if new.onto_device {
         refuse_itself(name, below)?;
         let (mut file, _) = name.open(&overlay_options(new.direct))?;

@@ -425,6 +425,7 @@ fn a_new_store_takes_every_chunk_of_the_disk() {
             direct: false,
             onto_device: false,
             replace: false,
+            log: None,
         };
         drop(make_overlay(&ImageName::new_in(format, &path), backing.below(), &new).unwrap());
         let mut chain = Chain::open(&[layer(&base)], &path).unwrap();
@@ -463,6 +464,7 @@ fn an_image_that_is_not_finished_has_nothing_beside_its_name() {
             direct: false,
             onto_device: false,
             replace: false,
+            log: None,
         };
         let image = begin_image(&name, backing.below(), &new).unwrap();
         assert_eq!(fs::read(path("new.parent.json")).unwrap(), b"old", "{format}");
@@ -492,6 +494,7 @@ fn an_image_that_is_not_finished_has_nothing_beside_its_name() {
         direct: false,
         onto_device: false,
         replace: false,
+        log: None,
     };
     let refused = begin_image(&ImageName::new_in(uml, &path("new")), backing.below(), &new);
     let error = refused.unwrap_err().to_string();

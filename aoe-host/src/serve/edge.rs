@@ -188,6 +188,7 @@ impl HostedEdge {
             label: spec.label.clone(),
             direct: self.direct,
             preallocate: self.preallocate,
+            log: None,
         }
     }
 
@@ -312,17 +313,15 @@ impl Edge for HostedEdge {
         };
         let name = ImageName::parse(path);
         let keys = ImageKeys::reserve(&name, self.driver.files_mut());
-        let (options, made) = (self.options(spec), self.made.clone());
-        let (registry, directory) = (Arc::clone(&self.registry), self.overlays.clone());
+        // Named from its creation on, a log costs no sync of its own.
         let log = self.log_for(&name.path).filter(|_| spec.durability == Durability::Logged);
+        let (options, made) = (OverlayOptions { log, ..self.options(spec) }, self.made.clone());
+        let (registry, directory) = (Arc::clone(&self.registry), self.overlays.clone());
         self.driver.spawn(Box::new(move || {
             // First: an overlay whose machine nobody remembers would not be found again.
             let kept = directory.map_or(Ok(()), |directory| registry.write(&directory));
-            let opened = kept.and_then(|()| {
-                let mut opened = crate::image::create_overlay(&name, &backing, keys, &options)?;
-                log.map_or(Ok(()), |log| opened.begin_log(log))?;
-                Ok(opened)
-            });
+            let opened =
+                kept.and_then(|()| crate::image::create_overlay(&name, &backing, keys, &options));
             // The receiver is gone only when the server is ending: nobody waits for it.
             let _closed = made.send(Ready { disk, opened });
         }));

@@ -112,6 +112,7 @@ pub fn convert(request: &ConvertRequest, progress: &mut Progress<'_>) -> Result<
         direct: false,
         onto_device: request.onto_device,
         replace: request.replace,
+        log: None,
     };
     refuse_impossible(&name, &below, &new)?;
     refuse_overlap(&name, &source, &below)?;

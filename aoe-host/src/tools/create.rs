@@ -101,6 +101,7 @@ pub fn create(request: &CreateRequest, progress: &mut Progress<'_>) -> Result<Cr
         direct: false,
         onto_device: request.onto_device,
         replace: false,
+        log: None,
     };
     refuse_impossible(&name, &below, &new)?;
     if request.full_hash

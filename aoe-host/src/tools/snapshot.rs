@@ -82,6 +82,7 @@ pub fn snapshot(request: &SnapshotRequest) -> Result<Snapshot> {
         direct: false,
         onto_device: false,
         replace: false,
+        log: None,
     };
     refuse_impossible(&ImageName::new_in(request.format, &request.new), &below, &new)?;
     if !format.ops().is_frozen(&file)? {

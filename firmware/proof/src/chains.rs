@@ -107,6 +107,7 @@ fn over_native(store: &mut Ram, page: &mut Page) -> bool {
         hint: &[],
         label: black_box(b"proof".as_slice()),
         created_s: 0,
+        log: None,
         fresh: Fresh::Unknown,
     };
     if native::create(store, &options, page).is_err() {

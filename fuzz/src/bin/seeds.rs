@@ -33,6 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         hint: b"base.img",
         label: b"seed",
         created_s: 0,
+        log: None,
         fresh: native::Fresh::Zeroed,
     };
     native::create(&mut image, &options, &mut Page::ZERO.clone()).map_err(|e| text(&e))?;

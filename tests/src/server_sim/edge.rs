@@ -186,6 +186,7 @@ impl SimEdge {
             hint: b"",
             label: b"simulated",
             created_s: 0,
+            log: None,
             fresh: native::Fresh::Zeroed,
         };
         native::create(&mut storage, &options, &mut Page::ZERO.clone()).expect("create");

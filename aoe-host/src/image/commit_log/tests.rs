@@ -68,10 +68,10 @@ impl Life {
         let mut files = FileTable::new();
         let backing = backing(base, &mut files);
         let name = ImageName::parse(directory.join("a.cow"));
-        let (keys, options) = (ImageKeys::reserve(&name, &mut files), OverlayOptions::default());
-        let mut overlay = create_overlay(&name, &backing, keys, &options).unwrap();
         let log = CommitLog::with_segments(directory, SMALL).unwrap();
-        overlay.begin_log(log.id()).unwrap();
+        let options = OverlayOptions { log: Some(log.id()), ..OverlayOptions::default() };
+        let keys = ImageKeys::reserve(&name, &mut files);
+        let mut overlay = create_overlay(&name, &backing, keys, &options).unwrap();
         overlay.enter(&mut files);
         let core = overlay.take_core().unwrap();
         let engine = Engine::new(Some(core.top), overlay.sectors(), Durability::Logged).unwrap();

@@ -7,6 +7,7 @@
 use core::fmt;
 use std::path::Path;
 
+use cow_core::format::native::LogId;
 use cow_core::format::{IndexEntry, Layer, Top};
 use cow_core::identity::{LayerId, ParentIdentity};
 use cow_core::storage::ReadStorage;
@@ -168,6 +169,17 @@ pub(crate) trait ImageFormat: fmt::Debug + Sync {
             .advice("use it as a layer, below an overlay"))
     }
 
+    /// Opens an overlay that was just made, before anybody else has seen it. If a commit log is part of
+    /// it already, that holds nothing of it.
+    fn open_new_overlay(
+        &self,
+        file: &mut ImageFile,
+        keys: ImageKeys,
+        below: &Below,
+    ) -> Result<TopImage> {
+        self.open_overlay(file, keys, below)
+    }
+
     /// Records an orderly end of writing. `top` is idle and committed.
     fn close(&self, file: &mut ImageFile, _top: &mut Top) -> Result<()> {
         file.sync_data()
@@ -317,6 +329,8 @@ pub(crate) struct NewImage<'a> {
     pub(crate) options: &'a FormatOptions,
     /// The file is new and empty; otherwise it is a block device with any content.
     pub(crate) is_fresh: bool,
+    /// The commit log that is part of it from the beginning. Formats without logs have none.
+    pub(crate) log: Option<LogId>,
 }
 
 /// A format of images.

@@ -141,36 +141,16 @@ impl ImageFormat for Native {
         keys: ImageKeys,
         below: &Below,
     ) -> Result<TopImage> {
-        let op = "use the overlay";
-        let opened = open(file, op)?;
-        let header = opened.header();
-        recorded(header).check(Some(below), file.path())?;
-        let (sectors, was_clean) = (opened.geometry().sectors(), header.clean);
-        let label = String::from_utf8_lossy(&header.label).into_owned();
-        let note_id = NoteId::of(header);
-        let mut top =
-            opened.into_writable(keys.main).map_err(|e| mode_refused(e, op, file.path()))?;
-        if !was_clean {
-            // A killed process may have left writes that can be read and are yet not durable.
-            file.sync_data()?;
-        }
-        let used = if let Some(used) = top.data_sectors() {
-            used
-        } else {
-            let counted = count_data(&file.main)?;
-            top.set_data_sectors(counted);
-            counted
-        };
-        Ok(TopImage {
-            top: Top::Native(top),
-            index: Vec::new(),
-            used,
-            sectors,
-            label,
-            note_id: Some(note_id),
-            was_clean,
-            discards_to_zeros: true,
-        })
+        open_top(file, below, |opened| opened.into_writable(keys.main))
+    }
+
+    fn open_new_overlay(
+        &self,
+        file: &mut ImageFile,
+        keys: ImageKeys,
+        below: &Below,
+    ) -> Result<TopImage> {
+        open_top(file, below, |opened| opened.into_repeating(keys.main))
     }
 
     fn close(&self, file: &mut ImageFile, top: &mut Top) -> Result<()> {
@@ -198,6 +178,7 @@ impl ImageFormat for Native {
             hint: &hint(new.below),
             label: label.get(..native::LABEL_LEN).unwrap_or(label),
             created_s: now_s(),
+            log: new.log,
             fresh: if new.is_fresh { Fresh::Zeroed } else { Fresh::Unknown },
         };
         let path = file.path().to_owned();
@@ -333,6 +314,43 @@ impl NativeFacts {
             facts.line("state", "in use, or its last user was killed; nothing is lost by that");
         }
     }
+}
+
+/// Opens an overlay for writing, if `take` finds that it may be written.
+fn open_top(
+    file: &mut ImageFile,
+    below: &Below,
+    take: impl FnOnce(native::Opened) -> core::result::Result<native::Writable, ModeError>,
+) -> Result<TopImage> {
+    let op = "use the overlay";
+    let opened = open(file, op)?;
+    let header = opened.header();
+    recorded(header).check(Some(below), file.path())?;
+    let (sectors, was_clean) = (opened.geometry().sectors(), header.clean);
+    let label = String::from_utf8_lossy(&header.label).into_owned();
+    let note_id = NoteId::of(header);
+    let mut top = take(opened).map_err(|e| mode_refused(e, op, file.path()))?;
+    if !was_clean {
+        // A killed process may have left writes that can be read and are yet not durable.
+        file.sync_data()?;
+    }
+    let used = if let Some(used) = top.data_sectors() {
+        used
+    } else {
+        let counted = count_data(&file.main)?;
+        top.set_data_sectors(counted);
+        counted
+    };
+    Ok(TopImage {
+        top: Top::Native(top),
+        index: Vec::new(),
+        used,
+        sectors,
+        label,
+        note_id: Some(note_id),
+        was_clean,
+        discards_to_zeros: true,
+    })
 }
 
 fn open(file: &ImageFile, op: &str) -> Result<native::Opened> {

@@ -3,7 +3,9 @@
 use core::fmt;
 
 use super::geometry::Geometry;
-use super::header::{HINT_LEN, Header, HeaderFault, LABEL_LEN, Mode, Parent, Window, sequence_of};
+use super::header::{
+    HINT_LEN, Header, HeaderFault, LABEL_LEN, LogId, Mode, Parent, Window, sequence_of,
+};
 use super::layer::{Frozen, Writable};
 use crate::identity::{LayerId, ParentIdentity};
 use crate::pages::{Page, StorageKey};
@@ -152,7 +154,8 @@ impl Opened {
     }
 
     /// As [`into_writable`](Self::into_writable), also with a commit log: for who repeats what that
-    /// holds, and then calls [`end_log`](super::end_log).
+    /// holds, and then calls [`end_log`](super::end_log), and for who has just [made](create) the
+    /// image, of which it holds nothing.
     ///
     /// # Errors
     /// [`ModeError::Frozen`].
@@ -277,6 +280,9 @@ pub struct CreateOptions<'a> {
     pub label: &'a [u8],
     /// Now, in seconds since 1970.
     pub created_s: i64,
+    /// The commit log that is part of it from the beginning [FORMAT 7.6]. As
+    /// [`begin_log`](super::begin_log), without a sync of its own.
+    pub log: Option<LogId>,
     /// What the storage holds.
     pub fresh: Fresh,
 }
@@ -290,7 +296,7 @@ pub enum CreateError<E> {
         /// Sectors wanted.
         sectors: u64,
     },
-    /// The identity is [`LayerId::NONE`]. Nothing was written.
+    /// The identity is [`LayerId::NONE`], or that of the log is as much. Nothing was written.
     NoIdentity,
     /// The parent has the identity of the new image. Nothing was written.
     OwnParent,
@@ -319,7 +325,7 @@ impl<E> fmt::Display for CreateError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadSize { sectors } => write!(f, "a disk cannot have {sectors} sectors"),
-            Self::NoIdentity => f.write_str("the layer identity is all zeros"),
+            Self::NoIdentity => f.write_str("the identity of layer or log is all zeros"),
             Self::OwnParent => f.write_str("an image cannot be its own parent"),
             Self::BadWindow => f.write_str("the window into the parent is empty or too large"),
             Self::LabelTooLong { len } => {
@@ -345,7 +351,7 @@ impl CreateOptions<'_> {
     fn header<E>(&self) -> Result<Header, CreateError<E>> {
         let geometry =
             Geometry::new(self.sectors).ok_or(CreateError::BadSize { sectors: self.sectors })?;
-        if self.layer_id == LayerId::NONE {
+        if self.layer_id == LayerId::NONE || self.log == Some(LogId([0; 16])) {
             return Err(CreateError::NoIdentity);
         }
         if self.parent == ParentIdentity::Layer(self.layer_id) {
@@ -373,7 +379,7 @@ impl CreateOptions<'_> {
             created_s: self.created_s,
             label,
             data_sectors: Some(0),
-            log: None,
+            log: self.log,
         })
     }
 }

@@ -86,6 +86,8 @@ fn creation_refuses_what_cannot_be() {
     assert_eq!(refused(&options(sectors)), CreateError::BadSize { sectors });
     let nobody = CreateOptions { layer_id: LayerId::NONE, ..options(1) };
     assert_eq!(refused(&nobody), CreateError::NoIdentity);
+    let nowhere = CreateOptions { log: Some(LogId([0; 16])), ..options(1) };
+    assert_eq!(refused(&nowhere), CreateError::NoIdentity);
     let own = CreateOptions { parent: ParentIdentity::Layer(ID), ..options(1) };
     assert_eq!(refused(&own), CreateError::OwnParent);
     let window = CreateOptions { window: Some(Window { offset: 2, len: u64::MAX }), ..options(1) };
@@ -450,6 +452,33 @@ fn a_commit_log_is_part_of_the_image() {
     begin_log(&mut storage, &mut overlay, log, &mut page()).unwrap();
     let empty = rollback(&mut storage, &mut page()).unwrap();
     assert_eq!(empty.header().log, None, "what it holds is not wanted any more");
+    open_writable(&mut storage, KEY, &mut page()).unwrap();
+}
+
+/// From its creation on, and without a sync that one without a log has not got.
+#[test]
+fn an_image_is_made_with_its_log() {
+    let log = LogId([7; 16]);
+    let mut storage = Memory::new(0, 0);
+    storage.log_on = true;
+    let named = CreateOptions { log: Some(log), ..options(100) };
+    let made = create(&mut storage, &named, &mut page()).unwrap();
+    assert_eq!(storage.log.iter().filter(|entry| entry.is_none()).count(), 1);
+    assert!(storage.log.last().unwrap().is_none(), "with all that was written before it");
+    for slot in 0..2 {
+        let header = storage.page_at(slot * 4096);
+        assert_eq!(header[24..32], [1, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(header[1400..1416], [7; 16], "both headers say it");
+    }
+    let image = opened(&storage).unwrap();
+    assert_eq!(image.clone().into_writable(KEY).map(|_| ()), Err(ModeError::Logged));
+    let overlay = made.into_repeating(KEY).unwrap();
+    assert_eq!(overlay.header(), image.header());
+    let mut drive = Drive::over(storage, overlay);
+    drive.write(extent(0, 1), 1);
+    let mut storage = drive.close();
+    assert_eq!(opened(&storage).unwrap().header().log, Some(log), "a session keeps it");
+    end_log(&mut storage, &mut page()).unwrap();
     open_writable(&mut storage, KEY, &mut page()).unwrap();
 }
 

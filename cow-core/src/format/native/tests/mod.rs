@@ -142,6 +142,7 @@ fn options(sectors: u64) -> CreateOptions<'static> {
         hint: b"",
         label: b"",
         created_s: 0,
+        log: None,
         fresh: Fresh::Zeroed,
     }
 }
@@ -216,6 +217,10 @@ fn pool() -> PagePool<'static> {
 impl Drive {
     fn new(mut storage: Memory) -> Self {
         let overlay = open_writable(&mut storage, KEY, &mut page()).unwrap();
+        Self::over(storage, overlay)
+    }
+
+    fn over(storage: Memory, overlay: Writable) -> Self {
         Self { storage, overlay, pages: pool(), open: Vec::new(), begun: false }
     }
 
