@@ -3,19 +3,27 @@
 #![allow(clippy::unwrap_used, reason = "a failed preparation fails the test")]
 #![allow(clippy::zombie_processes, reason = "the tracer is waited for unless the test fails")]
 
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
+use system_tests::frames::{ATA, Mac, Registers, command, field, parse_mac};
+use system_tests::initiator::Initiator;
+use system_tests::judge;
 use system_tests::lab::Lab;
 use system_tests::net::Segment;
-use system_tests::operator;
+use system_tests::operator::{self, Said};
+use system_tests::pattern::{SECTOR, Stamp};
 use system_tests::require::{self, Need};
+use system_tests::rng::Rng;
 use system_tests::server::Server;
-use system_tests::site::Site;
+use system_tests::site::{BASE, SECTORS, SEED, Site};
 
 const DISK_WORKER: &str = env!("CARGO_BIN_EXE_disk-worker");
+const ROOT: &[Need] = &[Need::Root, Need::Program("ip")];
 const STRACE: &[Need] = &[Need::Root, Need::Program("ip"), Need::Program("strace")];
 
 /// Writes down every sync of a server's threads, and of what, until it is told to stop.
@@ -105,4 +113,261 @@ fn the_first_writes_of_new_clients_need_few_syncs() {
     // One before it has a name; two of the commit that follows.
     assert_eq!(of("overlay"), 3 * CLIENTS, "{counts:?}");
     assert!(of("log") <= CLIENTS, "{counts:?}");
+}
+
+/// Sectors of a write.
+const STEP: u8 = 8;
+/// Writes that are outstanding at the same time.
+const DEPTH: u64 = 8;
+/// Longest wait for anything: catches hangs only.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A client that writes all over its disk, and remembers what it was told.
+struct Load {
+    station: Initiator,
+    mac: Mac,
+    seed: u64,
+    rng: Rng,
+    number: u64,
+    /// Where it writes: so many steps from the beginning of the disk.
+    places: u64,
+    /// By sector: the last write that was acknowledged; 0: it is golden.
+    known: Vec<u64>,
+    /// By sector: writes since then that failed, or were never answered.
+    doubtful: Vec<Vec<u64>>,
+    refused: u64,
+}
+
+impl Load {
+    fn new(site: &Site, index: usize) -> Self {
+        let (seed, sectors) = (100 + index as u64, usize::try_from(SECTORS).unwrap());
+        Self {
+            station: site.station(index),
+            mac: parse_mac(&Segment::client_mac(index)),
+            seed,
+            rng: Rng::new(seed),
+            number: 0,
+            places: SECTORS / u64::from(STEP),
+            known: vec![0; sectors],
+            doubtful: vec![Vec::new(); sectors],
+            refused: 0,
+        }
+    }
+
+    fn bytes(&self, lba: u64, write: u64) -> Vec<u8> {
+        let sector = |lba| Stamp { seed: self.seed, lba, write }.sector();
+        (lba..lba + u64::from(STEP)).flat_map(sector).collect()
+    }
+
+    /// Some writes at once, in places that do not overlap, repeated until they are answered. False if the
+    /// server was killed before.
+    fn round(&mut self, killed: &AtomicBool) -> bool {
+        let places = self.places;
+        let first = self.rng.below(places);
+        let mut open = BTreeMap::new();
+        for n in 0..DEPTH {
+            self.number += 1;
+            let lba = (first + n * 37) % places * u64::from(STEP);
+            let data = self.bytes(lba, self.number);
+            let header = self.station.header(command::ATA);
+            let frame = header.with(&Registers::write(lba, STEP).with(&data));
+            self.station.socket().send(&frame).unwrap();
+            open.insert(header.tag.to_be_bytes(), (lba, self.number, frame));
+        }
+        let (mut buffer, deadline) = (vec![0; 65_536], Instant::now() + PATIENCE);
+        while !open.is_empty() {
+            assert!(Instant::now() < deadline, "no answer");
+            let len = self.station.socket().receive(&mut buffer, Duration::from_millis(200));
+            let Some(len) = len.unwrap() else {
+                if killed.load(Ordering::Acquire) {
+                    break;
+                }
+                for (_, _, frame) in open.values() {
+                    self.station.socket().send(frame).unwrap();
+                }
+                continue;
+            };
+            let frame = &buffer[..len];
+            let is_answer = frame.len() >= ATA && frame[14] & 0x08 != 0;
+            if !is_answer || field(frame, 0) != Some(self.mac) {
+                continue;
+            }
+            let Some((lba, number, _)) = open.remove(&field(frame, 20).unwrap()) else { continue };
+            let is_done = frame[14] & 0x04 == 0 && frame[27] & 0xa9 == 0;
+            self.refused += u64::from(!is_done);
+            self.told(lba, number, is_done);
+        }
+        let all = open.is_empty();
+        for (lba, number, _) in open.into_values() {
+            self.told(lba, number, false);
+        }
+        all
+    }
+
+    fn told(&mut self, lba: u64, number: u64, is_done: bool) {
+        let first = usize::try_from(lba).unwrap();
+        for at in first..first + usize::from(STEP) {
+            if is_done {
+                self.known[at] = number;
+                self.doubtful[at].clear();
+            } else {
+                self.doubtful[at].push(number);
+            }
+        }
+    }
+
+    /// The disk holds what was acknowledged, or what came after it. From now on what it holds is known.
+    #[track_caller]
+    fn find(&mut self, disk: &[u8]) {
+        assert_eq!(disk.len(), self.known.len() * SECTOR);
+        for (at, sector) in disk.chunks(SECTOR).enumerate() {
+            let stamp = Stamp::read(sector).unwrap_or_else(|| panic!("sector {at} is torn"));
+            assert_eq!(stamp.lba, at as u64, "{stamp:?}");
+            let expected = if stamp.write == 0 { SEED } else { self.seed };
+            assert_eq!(stamp.seed, expected, "sector {at}: {stamp:?}");
+            let is_known = self.known[at] == stamp.write;
+            assert!(
+                is_known || self.doubtful[at].contains(&stamp.write),
+                "sector {at}: {stamp:?}, acknowledged {}, then {:?}",
+                self.known[at],
+                self.doubtful[at]
+            );
+            self.known[at] = stamp.write;
+            self.doubtful[at].clear();
+        }
+    }
+
+    #[track_caller]
+    fn find_on_wire(&mut self) {
+        let disk = self.station.read(0, SECTORS, 16);
+        self.find(&disk);
+    }
+}
+
+/// Kills the server while clients write, after so many rounds of all of them together.
+fn kill_under_load(server: &mut Server, loads: &mut [Load], rounds: u64) {
+    let (killed, done) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for load in loads.iter_mut() {
+            let (killed, done) = (&killed, &done);
+            scope.spawn(move || {
+                while load.round(killed) {
+                    done.fetch_add(1, Ordering::Release);
+                }
+            });
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while done.load(Ordering::Acquire) < rounds {
+            assert!(Instant::now() < deadline, "the load has ended");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        server.kill();
+        killed.store(true, Ordering::Release);
+    });
+    for load in loads {
+        assert!(load.doubtful.iter().any(|writes| !writes.is_empty()), "killed while it wrote");
+    }
+}
+
+/// Files of commit logs.
+fn logs(site: &Site) -> usize {
+    let names = std::fs::read_dir(site.overlays()).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().ends_with(".cowlog")).count()
+}
+
+/// Every tool that could take an overlay for what it is not, or change it, refuses and says what helps.
+fn refused_by_every_tool(lab: &Lab, site: &Site, overlay: &str) {
+    let golden = site.golden().display().to_string();
+    let (chain, new) = (format!("{overlay},{golden}"), lab.dir().join("new").display().to_string());
+    let (overlay, chain, new) = (overlay, chain.as_str(), new.as_str());
+    let tools: &[&[&str]] = &[
+        &["map", chain],
+        &["convert", chain, new],
+        &["compare", chain, &golden],
+        &["merge", chain, "-o", new],
+        &["merge", chain, "--in-place", "--yes"],
+        &["rebase", chain, "--parent", "blank:4M"],
+        &["rebase", chain, "--metadata-only", "--parent", &golden, "--trust"],
+        &["rebind", overlay, "--parent", &golden, "--trust"],
+        &["freeze", overlay],
+        &["snapshot", overlay, new],
+    ];
+    let help = format!("cowblade check --repair {overlay}");
+    let before = std::fs::read(overlay).unwrap();
+    for words in tools {
+        let said = operator::local(words);
+        let told = said.err.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.code != 0 && told.contains(&help), "{words:?}: {said:?}");
+        assert!(told.contains("start the server"), "{words:?}: {said:?}");
+        assert!(!std::path::Path::new(new).exists(), "{words:?}");
+    }
+    assert!(std::fs::read(overlay).unwrap() == before, "nothing was changed");
+    for words in [["info", overlay], ["check", overlay]] {
+        let said = operator::local(&words).assert_done();
+        let told = said.out.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(told.contains(&help), "{said:?}");
+    }
+}
+
+fn repair(overlay: &str) -> Said {
+    operator::local(&["check", "--repair", overlay])
+}
+
+#[test]
+fn tools_enter_what_a_killed_server_left() {
+    let test = "tools_enter_what_a_killed_server_left";
+    if !require::met(test, &[ROOT]) {
+        return;
+    }
+    let lab = Lab::new(test, DISK_WORKER);
+    let site = Site::new(&lab, 9000, 2);
+    let names = [0, 1].map(|n| format!("c{n}={}", Segment::client_mac(n)));
+    let clients = ["--client", &names[0], "--client", &names[1], "--durability", "logged"];
+    let mut server = site.serve(&clients);
+    let mut loads = [0, 1].map(|n| Load::new(&site, n));
+    for load in &mut loads {
+        assert!(load.round(&AtomicBool::new(false)));
+    }
+    let [one, other] =
+        [0, 1].map(|n| site.overlays().join(format!("c{n}.cow")).display().to_string());
+    let alive = repair(&one);
+    assert!(alive.code != 0 && alive.err.contains("another server uses"), "{alive:?}");
+
+    kill_under_load(&mut server, &mut loads, 120);
+    assert_eq!(logs(&site), 4);
+    refused_by_every_tool(&lab, &site, &one);
+    let said = repair(&one).assert_done();
+    assert!(said.out.contains("changes entered from its commit log"), "{said:?}");
+    assert_eq!(logs(&site), 4, "the other one needs them");
+    assert!(!operator::local(&["check", &one]).assert_done().out.contains("log"));
+    let said = repair(&one).assert_done();
+    assert!(!said.out.contains("repaired"), "once is enough: {said:?}");
+    let (chain, image) = (format!("{one},{}", site.golden().display()), lab.dir().join("c0.img"));
+    let (chain, image) = (chain.as_str(), image.display().to_string());
+    operator::local(&["convert", chain, &image]).assert_done();
+    loads[0].find(&std::fs::read(&image).unwrap());
+    operator::local(&["compare", "--strict", chain, &image]).assert_done();
+    refused_by_every_tool(&lab, &site, &other);
+
+    // What a tool has entered the next server does not enter again.
+    server.restart();
+    assert!(server.log().contains("c1.cow"), "{}", server.log());
+    assert!(!server.log().contains("into `c0.cow"), "{}", server.log());
+    for load in &mut loads {
+        load.find_on_wire();
+    }
+    kill_under_load(&mut server, &mut loads, 20);
+    for (overlay, load) in [one, other].iter().zip(&mut loads) {
+        repair(overlay).assert_done();
+        let image = lab.dir().join("again.img");
+        let chain = format!("{overlay},{}", site.golden().display());
+        let image = image.display().to_string();
+        operator::local(&["convert", "--force", &chain, &image]).assert_done();
+        load.find(&std::fs::read(&image).unwrap());
+    }
+    assert_eq!(logs(&site), 0, "nobody needs it any more");
+    server.restart();
+    loads[0].find_on_wire();
+    assert!(server.terminate().success(), "{}", server.log());
+    assert_eq!(judge::untouched(&site.golden(), 0..SECTORS, BASE), Ok(()));
 }

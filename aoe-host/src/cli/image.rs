@@ -109,7 +109,8 @@ pub struct CheckArgs {
     #[arg(value_name = "CHAIN", required = true)]
     pub images: Vec<OsString>,
 
-    /// Repair what can be repaired without losing data, then check
+    /// Repair what can be repaired without losing data, then check; enter what a killed server left in
+    /// a commit log
     #[arg(long)]
     pub repair: bool,
 

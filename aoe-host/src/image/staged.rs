@@ -156,7 +156,8 @@ fn named(path: &Path, target: &Path, how: StagedOptions) -> Result<File> {
     })
 }
 
-fn directory_of(path: &Path) -> &Path {
+/// Where the name in `path` stands.
+pub(super) fn directory_of(path: &Path) -> &Path {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     directory.unwrap_or(Path::new("."))
 }

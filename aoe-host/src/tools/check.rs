@@ -8,7 +8,8 @@ use super::source::ChainName;
 use crate::config::Layer;
 use crate::error::Result;
 use crate::image::{
-    CheckReport, ImageFile, ImageName, Progress, merging_words, overlay_options, refuse_merging,
+    CheckReport, ImageFile, ImageName, Progress, Repeats, merging_words, overlay_options,
+    refuse_merging, repeat_into,
 };
 use crate::storage::{FileOptions, LockMode};
 
@@ -65,25 +66,43 @@ pub fn check_chain(
     Ok(reports)
 }
 
-/// Repairs what can be repaired without losing data, and checks what came of it. What was repaired is in
-/// the report; the findings are those that are left.
+/// Repairs what can be repaired without losing data, and checks what came of it: what a killed server
+/// left in a commit log beside an overlay is entered into it. What was repaired is in the report; the
+/// findings are those that are left.
 ///
 /// # Errors
-/// As [`check`]; somebody has the image open; writing failed, after which a second try goes on.
+/// As [`check`]; somebody has the image open, or its commit log; a part of that is missing; writing
+/// failed, after which a second try goes on.
 pub fn repair(
     path: impl AsRef<Path>,
     gate: &Gate,
     progress: &mut Progress<'_>,
 ) -> Result<CheckReport> {
     let name = ImageName::parse(path);
+    let repeated = repeat_into(&name.path)?.map(told_repeats).transpose()?;
     let (mut file, format) = name.open(&overlay_options(false))?;
     refuse_merging(&file)?;
     let mut report = CheckReport::new(name.path, format);
+    report.repaired.extend(repeated);
     format.ops().repair(&mut file, &mut report, progress)?;
     file.sync_data()?;
     format.ops().check(&file, &mut report, progress)?;
     check_parents(&file, &mut report, gate)?;
     Ok(report)
+}
+
+/// What became of the commit log of an overlay.
+fn told_repeats(repeats: Repeats) -> Result<String> {
+    if let Some(failed) = repeats.failed.into_iter().next() {
+        return Err(failed);
+    }
+    let changes: usize = repeats.entered.iter().map(|repeated| repeated.changes).sum();
+    let log = if repeats.removed.is_empty() {
+        "kept: other overlays may need it"
+    } else {
+        "removed: nobody else needs it"
+    };
+    Ok(format!("{changes} changes entered from its commit log, which is {log}"))
 }
 
 fn check_parents(file: &ImageFile, report: &mut CheckReport, gate: &Gate) -> Result<()> {

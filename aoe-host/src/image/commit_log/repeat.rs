@@ -19,7 +19,8 @@ use super::{SEGMENT_LEN, SEGMENTS, SUFFIX, segment_name};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::identity::scratch_page;
 use crate::image::overlay::overlay_options;
-use crate::storage::{Access, FileOptions, FileStorage, FileTable, PoolMemory};
+use crate::image::staged::directory_of;
+use crate::storage::{Access, FileKey, FileOptions, FileStorage, FileTable, PoolMemory};
 
 /// Pages for one overlay at a time.
 const POOL_PAGES: usize = 64;
@@ -43,6 +44,8 @@ pub struct Repeats {
     pub failed: Vec<HostError>,
     /// Files that are kept because they hold changes of overlays that are not in the directory.
     pub orphaned: Vec<PathBuf>,
+    /// Files that nobody needs any more, and which are gone.
+    pub removed: Vec<PathBuf>,
 }
 
 /// A file of a log that a server left, open and locked.
@@ -94,14 +97,40 @@ type Changes<'a> = HashMap<(LogId, LayerId), Vec<(u64, Record<'a>)>>;
 /// # Errors
 /// The system's, if it does not say what is in the directory.
 pub fn repeat(directory: &Path) -> Result<Repeats> {
-    let Files { mut left, withheld } = files(directory)?;
-    if left.is_empty() && withheld.is_empty() {
+    let files = files(directory, is_segment_name)?;
+    if files.left.is_empty() && files.withheld.is_empty() {
         return Ok(Repeats::default());
     }
+    repeat_files(directory, files, |_| true)
+}
+
+/// As [`repeat`], for one overlay and the log that it names, which must lie beside it: the other
+/// overlays and logs are not touched. `None` if it names no log.
+///
+/// # Errors
+/// As [`repeat`]. What keeps the overlay from its log, such as the server that uses both, is in
+/// [`Repeats::failed`].
+pub fn repeat_into(overlay: &Path) -> Result<Option<Repeats>> {
+    let Examined::Native(_, Some(log)) = examine(overlay) else { return Ok(None) };
+    let (directory, key) = (directory_of(overlay), FileKey::of(overlay));
+    let files = files(directory, |path| is_any_of(path, log))?;
+    repeat_files(directory, files, |path| FileKey::of(path) == key).map(Some)
+}
+
+/// Repeats what these files hold of those overlays that are wanted.
+fn repeat_files(
+    directory: &Path,
+    Files { mut left, withheld }: Files,
+    is_wanted: impl Fn(&Path) -> bool,
+) -> Result<Repeats> {
     left.sort_by_key(|left| left.turn.map(|turn| turn.generation));
     let changes = changes(&left);
     let (mut repeats, mut overlays) = (Repeats::default(), overlays(directory)?);
     for (path, layer, log) in core::mem::take(&mut overlays.logged) {
+        if !is_wanted(&path) {
+            overlays.logged.push((path, layer, log));
+            continue;
+        }
         let changes = changes.get(&(log, layer)).map_or(&[][..], Vec::as_slice);
         let entered = if is_whole(&left, log) {
             enter(&path, log, changes)
@@ -126,9 +155,13 @@ pub fn repeat(directory: &Path) -> Result<Repeats> {
             repeats.orphaned.push(file.path.clone());
         } else if !is_named && !is_part && overlays.all_known {
             // What cannot be examined now may need the log later.
-            let removed = fs::remove_file(&file.path);
-            let failed = |e| HostError::io(e, "remove the commit log").path(&file.path);
-            repeats.failed.extend(removed.map_err(failed).err());
+            match fs::remove_file(&file.path) {
+                Ok(()) => repeats.removed.push(file.path.clone()),
+                Err(e) => {
+                    let failed = HostError::io(e, "remove the commit log").path(&file.path);
+                    repeats.failed.push(failed);
+                }
+            }
         }
     }
     let withheld = withheld.into_iter().map(|(_, error)| error);
@@ -167,18 +200,19 @@ fn missed(path: &Path, log: LogId, withheld: &[(PathBuf, HostError)]) -> HostErr
         None => HostError::new(ErrorKind::NotFound, OP)
             .path(path)
             .detail(format!("not all of `{}` and its like are there", segment_name(log, 0)))
-            .advice(
-                "bring them back and start the server again; `cowblade rollback` empties the \
-                 overlay if they are lost",
-            ),
+            .advice(format!(
+                "bring them back and start the server again, or use `cowblade check --repair {}`; \
+                 `cowblade rollback` empties the overlay if they are lost",
+                path.display()
+            )),
     }
 }
 
-/// The files of logs, locked unless somebody else uses them.
-fn files(directory: &Path) -> Result<Files> {
+/// Those files of logs that are wanted, locked unless somebody else uses them.
+fn files(directory: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<Files> {
     let mut all = Files::default();
     for (path, kind) in entries(directory)? {
-        if !kind.is_file() || !is_segment_name(&path) {
+        if !kind.is_file() || !is_wanted(&path) {
             continue;
         }
         let opened = FileStorage::open(&path, &overlay_options(false));
@@ -325,7 +359,7 @@ fn enter(path: &Path, log: LogId, changes: &[(u64, Record<'_>)]) -> Result<()> {
     let overlay = opened.into_repeating(key).map_err(|e| refused(e.to_string()))?;
     let overlay = make(overlay, changes, &mut files).map_err(|e| {
         let failed = file.take_failure().map_or_else(|| refused(e), HostError::from);
-        failed.advice("see to that, and start the server again: the log is kept")
+        failed.advice("see to that, and try again: the log is kept")
     })?;
     native::close(&mut file, &overlay, &mut scratch_page()).map_err(|e| refused(e.to_string()))?;
     native::end_log(&mut file, &mut scratch_page()).map_err(|e| refused(e.to_string()))

@@ -612,3 +612,5 @@ fn after_a_failure_nothing_is_acknowledged() {
     assert_eq!(ended, Some(true));
     assert!(life.engine.is_read_only() && life.engine.is_idle());
 }
+
+mod one;

@@ -60,7 +60,7 @@ impl ImageFormat for Native {
             }
         };
         facts.disk_bytes = Some(opened.geometry().sectors().saturating_mul(SECTOR_BYTES));
-        NativeFacts::new(opened.header()).tell(facts);
+        NativeFacts::new(opened.header()).tell(file.path(), facts);
         Ok(())
     }
 
@@ -207,7 +207,8 @@ impl ImageFormat for Native {
     ) -> Result<()> {
         let opened = native::open(&file.main, &mut scratch_page());
         if opened.as_ref().is_ok_and(|opened| opened.header().log.is_some()) {
-            report.found(false, "acknowledged writes may be in its commit log only".to_owned());
+            let advice = enter_advice(file.path());
+            report.found(false, format!("{}; {advice}", ModeError::Logged));
         }
         let total = opened.map_or(0, |opened| opened.geometry().data_offset());
         let mut tell = |done, total| progress(done, total);
@@ -294,7 +295,7 @@ impl NativeFacts {
         }
     }
 
-    fn tell(&self, facts: &mut Facts) {
+    fn tell(&self, path: &Path, facts: &mut Facts) {
         facts.set_json(self);
         facts.line("mode", if self.is_frozen { "frozen: a layer for others" } else { "writable" });
         if !self.label.is_empty() {
@@ -307,8 +308,7 @@ impl NativeFacts {
             None => facts.line("holds", "not counted yet"),
         }
         if self.is_logged {
-            let told = "acknowledged writes may be in its commit log only; a server enters them";
-            facts.line("log", told);
+            facts.line("log", format!("{}; {}", ModeError::Logged, enter_advice(path)));
         }
         if !self.is_clean {
             facts.line("state", "in use, or its last user was killed; nothing is lost by that");
@@ -433,6 +433,15 @@ fn update_failed(error: native::UpdateError<StorageError>, op: &str, path: &Path
     }
 }
 
+/// How what a commit log holds gets into the overlay.
+fn enter_advice(path: &Path) -> String {
+    let path = path.display();
+    format!(
+        "start the server again, or use `cowblade check --repair {path}`: both enter what the log's \
+         files beside it hold"
+    )
+}
+
 /// An image in the wrong mode.
 fn mode_refused(mode: ModeError, op: &str, path: &Path) -> HostError {
     let error = HostError::new(ErrorKind::InUse, op).path(path).detail(mode.to_string());
@@ -441,9 +450,7 @@ fn mode_refused(mode: ModeError, op: &str, path: &Path) -> HostError {
             error.advice("make a new overlay above it: `cowblade create --backing`")
         }
         ModeError::NotFrozen => error.advice("`cowblade freeze` it"),
-        ModeError::Logged => error.advice(
-            "start and stop the server once: it enters the logs in its directory of overlays",
-        ),
+        ModeError::Logged => error.advice(enter_advice(path)),
         _ => error,
     }
 }
