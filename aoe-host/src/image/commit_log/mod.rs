@@ -40,9 +40,9 @@ use crate::storage::{FileStorage, HostedDriver, LogSync};
 use self::repeat::overlays;
 pub use repeat::{Repeated, Repeats, repeat, repeat_into};
 
-/// Bytes of a segment: some 2,000 writes of 4 KiB. A full one asks all overlays to commit, so larger
+/// Bytes of a segment: some 4,000 writes of 4 KiB. A full one asks all overlays to commit, so larger
 /// ones mean fewer commits, and more to repeat after a power cut.
-const SEGMENT_LEN: u64 = 8 << 20;
+const SEGMENT_LEN: u64 = 16 << 20;
 
 /// Segments of a log: one that is being filled, and others whose overlays are committing. When all
 /// are waited for, writes wait too.
