@@ -8,6 +8,7 @@ use cow_core::engine::{
 };
 use cow_core::format::native;
 use cow_core::pages::{Frame, Page, PagePool};
+use cow_core::storage::Storage;
 use cow_core::units::{Extent, Lba};
 
 use super::*;
@@ -163,6 +164,69 @@ impl Life {
         let refused = read(after.path(), base).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::InUse, "it needs its log");
         after
+    }
+}
+
+impl Life {
+    /// A write whose data reach their place only in part, as the client is told.
+    fn fail_write(&mut self, extent: Extent, data: &[u8]) {
+        let request = Request::Write { extent, durable: false };
+        self.engine.submit(RequestId(0), request).unwrap();
+        let layers = Arc::clone(self.backing.layers());
+        let mut lent = Lent { pages: &mut self.pool, layers: &layers, index: &mut [] };
+        let mut result = None;
+        while let Some(output) = self.engine.poll(&mut lent) {
+            match output {
+                Output::Operation(o) if matches!(o.buffer, Buffer::Request { .. }) => {
+                    let half = &data[..data.len() / 2];
+                    self.files.get(o.storage).unwrap().clone().write_at(o.offset, half).unwrap();
+                    self.engine.complete(&mut lent, o.ticket, Err(IoFailure::Medium));
+                }
+                Output::Operation(o) => {
+                    perform(&mut self.files, &o, &mut [], lent.pages).unwrap();
+                    self.engine.complete(&mut lent, o.ticket, Ok(()));
+                }
+                Output::Done { result: told, .. } => result = Some(told),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(result, Some(Err(Failure::Medium)));
+        assert!(!self.engine.is_read_only(), "only this write failed");
+    }
+}
+
+/// Its sectors are old or new, as long as nobody writes them again, and the others as they were; what is
+/// acknowledged later counts, whatever was in the log before.
+#[test]
+fn a_rewrite_that_failed_leaves_old_or_new_and_undoes_nothing() {
+    for commits in [false, true] {
+        let (elsewhere, directory) = two_directories();
+        let base = golden(&elsewhere, 64 << 10);
+        let mut life = Life::begin(directory.path(), &base);
+        life.change(Extent::new(2, 8).unwrap(), Some(vec![1; 8 * 512]));
+        if commits {
+            life.commit();
+        }
+        life.fail_write(Extent::new(4, 4).unwrap(), &[2; 4 * 512]);
+        life.change(Extent::new(20, 1).unwrap(), Some(vec![3; 512]));
+        life.commit();
+        let repeated = |life: &Life| {
+            let after = life.cut(&base);
+            repeat(after.path()).unwrap();
+            read(after.path(), &base).unwrap()
+        };
+        let found = repeated(&life);
+        for (at, (found, model)) in found.chunks(512).zip(life.model.chunks(512)).enumerate() {
+            let is_new = (4..8).contains(&at) && found == [2; 512];
+            assert!(found == model || is_new, "sector {at}");
+        }
+        for sector in [4, 7] {
+            life.change(Extent::new(sector, 1).unwrap(), Some(vec![4; 512]));
+        }
+        let found = repeated(&life);
+        for at in [4, 7, 20] {
+            assert!(found[at * 512..][..512] == life.model[at * 512..][..512], "sector {at}");
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use super::*;
 use crate::blocking::{Blocking, OverBase};
 use crate::engine::{
-    Buffer, Durability, Engine, Kind, Lent, Operation, Output, Request, RequestId,
+    Buffer, Durability, Engine, Failure, IoFailure, Kind, Lent, Operation, Output, Request,
+    RequestId,
 };
 use crate::format::{Layer, Top, raw::Raw};
 use crate::units::Lba;
@@ -191,6 +192,79 @@ impl Slots {
             }
             _ => {}
         }
+    }
+}
+
+/// Polls until nothing more comes. Keeps the writes of requests back where there is a place for them;
+/// reading a page fails if it is to. Gives what became of requests.
+fn turn(
+    engine: &mut Engine<16>,
+    storage: &mut Memory,
+    pages: &mut PagePool<'_>,
+    mut held: Option<&mut Vec<Operation>>,
+    pages_fail: bool,
+) -> Vec<(RequestId, Result<(), Failure>)> {
+    let mut lent = Lent { pages, layers: &[], index: &mut [] };
+    let mut done = Vec::new();
+    while let Some(output) = engine.poll(&mut lent) {
+        match (output, &mut held) {
+            (Output::Operation(o), Some(held))
+                if o.kind == Kind::Write && matches!(o.buffer, Buffer::Request { .. }) =>
+            {
+                held.push(o);
+            }
+            (Output::Operation(o), _) if o.kind == Kind::Read && pages_fail => {
+                engine.complete(&mut lent, o.ticket, Err(IoFailure::Medium));
+            }
+            (Output::Operation(o), _) => {
+                perform(&o, storage, lent.pages);
+                engine.complete(&mut lent, o.ticket, Ok(()));
+            }
+            (Output::Note { ticket, .. }, _) => engine.complete(&mut lent, ticket, Ok(())),
+            (Output::Done { id, result }, _) => done.push((id, result)),
+            _ => {}
+        }
+    }
+    done
+}
+
+/// Where the sectors of a rewrite are is looked up once more when its data are written, for its note. If
+/// their page has left the pool meanwhile and cannot be read, there is no note: the log would undo the
+/// rewrite, so the overlay takes no more of them.
+#[test]
+fn a_logged_rewrite_that_loses_its_page_ends_writing() {
+    for (durability, is_ended) in [(Durability::Logged, true), (Durability::Safe, false)] {
+        let mut storage = made(SECTORS);
+        let mut engine = engine_of(&mut storage, durability);
+        let (memory, frames) = (std::vec![Page::ZERO; 2].leak(), std::vec![Frame::EMPTY; 2].leak());
+        let mut pages = PagePool::new(memory, frames).unwrap();
+        let write = Request::Write { extent: extent(5, 1), durable: false };
+        engine.submit(RequestId(1), write).unwrap();
+        let done = turn(&mut engine, &mut storage, &mut pages, None, false);
+        assert_eq!(done, [(RequestId(1), Ok(()))]);
+        engine.commit();
+        turn(&mut engine, &mut storage, &mut pages, None, false);
+        let mut held = Vec::new();
+        engine.submit(RequestId(2), write).unwrap();
+        let done = turn(&mut engine, &mut storage, &mut pages, Some(&mut held), false);
+        assert_eq!((done.len(), held.len()), (0, 1));
+        for (id, start) in [(3, 16_128), (4, 32_256)] {
+            engine.submit(RequestId(id), Request::Map(extent(start, 1))).unwrap();
+            let done = turn(&mut engine, &mut storage, &mut pages, None, false);
+            assert_eq!(done, [(RequestId(id), Ok(()))]);
+        }
+        assert_eq!(pages.find(OVERLAY, 0), None, "its page has left");
+        perform(&held[0], &mut storage, &mut pages);
+        let mut lent = Lent { pages: &mut pages, layers: &[], index: &mut [] };
+        engine.complete(&mut lent, held[0].ticket, Ok(()));
+        let done = turn(&mut engine, &mut storage, &mut pages, None, true);
+        let result = if is_ended { Err(Failure::Medium) } else { Ok(()) };
+        assert_eq!(done, [(RequestId(2), result)]);
+        assert_eq!(engine.is_read_only(), is_ended);
+        engine.submit(RequestId(5), write).unwrap();
+        let done = turn(&mut engine, &mut storage, &mut pages, None, false);
+        let result = if is_ended { Err(Failure::ReadOnly) } else { Ok(()) };
+        assert_eq!(done, [(RequestId(5), result)]);
     }
 }
 
