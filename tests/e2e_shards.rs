@@ -274,15 +274,15 @@ fn machines_are_adopted_and_removed_at_whichever_worker() {
     }
 }
 
-/// A query, a read and a write of machine `n`; `None` if one of them is not answered at once.
-fn visit(site: &Site, n: u8) -> Option<()> {
+/// A query, a read and a write of machine `n`; `None` if one of them is not answered soon.
+fn visit(site: &Site, n: u8, patience: Duration) -> Option<()> {
     let (namespace, interface) = (site.segment.clients(), Segment::client(0));
     let mut anybody = Initiator::at(namespace, &interface, machine(n), (0, 0), BROADCAST);
-    let answer = anybody.request_once(command::CONFIG, &config(0, 0, &[]), SILENCE)?;
+    let answer = anybody.request_once(command::CONFIG, &config(0, 0, &[]), patience)?;
     let target = field(answer.frame(), 6)?;
     let mut known = Initiator::at(namespace, &interface, machine(n), (0, 0), target);
     let mut ask = |registers: Registers, data: &[u8]| {
-        let answer = known.request_once(command::ATA, &registers.with(data), SILENCE)?;
+        let answer = known.request_once(command::ATA, &registers.with(data), patience)?;
         assert_eq!(answer.status().0, 0x40);
         Some(answer)
     };
@@ -320,9 +320,11 @@ fn an_interface_that_changes_is_dealt_anew() {
             act();
             // All of them are answered, by whomever, and then by those who have their disks.
             let until = Instant::now() + PATIENCE;
+            // Short at first, as the first try often comes too early; a busy machine needs longer.
+            let mut patience = SILENCE;
             loop {
                 let before = status(&site);
-                let are_served = (0..MACHINES).all(|n| visit(&site, n).is_some());
+                let are_served = (0..MACHINES).all(|n| visit(&site, n, patience).is_some());
                 let after = status(&site);
                 let grown = |name| sum(&after, name) - sum(&before, name);
                 let both = |name: &str| {
@@ -336,6 +338,7 @@ fn an_interface_that_changes_is_dealt_anew() {
                 {
                     break;
                 }
+                patience = (patience * 2).min(PATIENCE / 10);
                 server.assert_running();
                 assert!(
                     Instant::now() < until,
