@@ -5,7 +5,8 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::process::{Child, Command};
+use std::os::fd::AsRawFd;
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use system_tests::frames::{ATA, Registers, command, field};
@@ -256,6 +257,61 @@ fn what_is_read_often_is_sent_from_where_it_lies() {
         }
         server.assert_running();
     }
+}
+
+/// What is not in memory is read by the kernel without a thread for it, several with one call, and
+/// rightly.
+#[test]
+fn cold_reads_need_no_threads() {
+    const PLACES: u64 = SECTORS / 16;
+    let test = "cold_reads_need_no_threads";
+    if !require::met(test, &[NEEDS]) {
+        return;
+    }
+    let lab = Lab::new(test, DISK_WORKER);
+    let site = Site::new(&lab, 1500, 1);
+    let server = site.serve(&["--clients", "1"]);
+    let status: serde_json::Value =
+        serde_json::from_str(&site.order(&["status", "--json"]).out).unwrap();
+    let way = status["cold_reads"].as_str().unwrap();
+    if way != "io_uring" {
+        require::announce(
+            require::SKIP_LOG,
+            &format!("SKIP: {test}: cold reads are done by {way}"),
+        );
+        return;
+    }
+    let mut station = site.station(0);
+    let image = std::fs::File::open(site.golden()).unwrap();
+    image.sync_all().unwrap();
+    let cool = || {
+        // SAFETY: the descriptor is open, and the call takes plain numbers.
+        let error =
+            unsafe { libc::posix_fadvise(image.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        assert_eq!(error, 0);
+    };
+    cool();
+    let counter = Counter::attach(&lab, &server);
+    let lba = |n: u64| n * 37 % PLACES * 16;
+    let read = |n: u64| Registers::read(lba(n), STEP).with(&[]);
+    exchange(&mut station, PLACES / DEPTH as u64, read);
+    let calls = counter.stop();
+    let of = |name: &str| calls.get(name).copied().unwrap_or(0);
+    println!("{calls:?} for {PLACES} requests");
+    if of("io_uring_enter") == 0 {
+        require::announce(
+            require::SKIP_LOG,
+            &format!("SKIP: {test}: the page cache kept the image"),
+        );
+        return;
+    }
+    // Metadata of the overlay may be read by threads in the meantime; a thread for each read may not.
+    assert!(of("pread64") * 10 < PLACES, "{calls:?}");
+    assert!(of("futex") * 10 < PLACES, "{calls:?}");
+    assert!(of("preadv2") * 2 < PLACES, "they were not looked for one by one: {calls:?}");
+    assert!(of("io_uring_enter") < 2 * PLACES, "{calls:?}");
+    cool();
+    assert!(is_golden(&mut station, 0, SECTORS));
 }
 
 /// Sectors of which every other one was written are not read sector by sector: they too are sent from

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use aoe_host::server::io::{Completion, IoDriver, Job, Memory, Run};
-use aoe_host::storage::{Access, FileOptions, FileStorage, HostedDriver, WorkerCounts};
+use aoe_host::storage::{Access, ColdReads, FileOptions, FileStorage, HostedDriver, WorkerCounts};
 use cow_core::blocking::Storages;
 use cow_core::engine::{
     Buffer, Engine, IoFailure, Kind, Lent, Operation, Output, Request, RequestId,
@@ -46,16 +46,27 @@ fn job(operation: &Operation) -> Job {
     Job { disk: 7, ticket: operation.ticket, buffer: Buffer::None }
 }
 
+/// Waits until something has ended; how much had.
+fn wait_for(driver: &mut HostedDriver, sink: &mut dyn FnMut(Completion)) -> usize {
+    let (mut ended, begun) = (0, Instant::now());
+    while ended == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "nothing was reported");
+        if !driver.submit() {
+            let timeout = Timespec { tv_sec: 5, tv_nsec: 0 };
+            let fd = driver.poll_fd();
+            poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).unwrap();
+        }
+        driver.drain(&mut |completion| {
+            ended += 1;
+            sink(completion);
+        });
+    }
+    ended
+}
+
 fn wait(driver: &mut HostedDriver) -> Completion {
     let mut found = None;
-    let begun = Instant::now();
-    while found.is_none() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "nothing was reported");
-        let timeout = Timespec { tv_sec: 5, tv_nsec: 0 };
-        let fd = driver.poll_fd();
-        poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).unwrap();
-        driver.drain(&mut |completion| found = Some(completion));
-    }
+    wait_for(driver, &mut |completion| found = Some(completion));
     found.unwrap()
 }
 
@@ -214,27 +225,123 @@ fn sectors_of_one_unit_written_at_once_keep_each_other() {
     }
 }
 
-#[test]
-fn cold_reads_leave_the_loop_and_warm_ones_do_not() {
-    use rustix::fs::Advice;
+/// A driver for each way of reading what is not in memory, as far as this system has them.
+fn both_ways(test: &str) -> impl Iterator<Item = HostedDriver> {
+    [ColdReads::Auto, ColdReads::Threads].into_iter().filter_map(move |way| {
+        let driver = HostedDriver::with_cold_reads(WorkerCounts::default(), way).unwrap();
+        let by_ring = driver.cold_reads() == "io_uring";
+        if way == ColdReads::Auto && !by_ring {
+            println!("SKIP: {test}: {}", driver.cold_reads());
+            return None;
+        }
+        assert_eq!(by_ring, way == ColdReads::Auto);
+        Some(driver)
+    })
+}
+
+/// A file of `pages` pages that say their number, of which none is in memory.
+fn numbered_pages(pages: u64) -> (tempfile::NamedTempFile, FileStorage) {
     let file = tempfile::NamedTempFile::new().unwrap();
-    fs::write(file.path(), vec![3; 1 << 20]).unwrap();
-    let mut driver = HostedDriver::new(WorkerCounts::default()).unwrap();
+    let bytes: Vec<u8> = (0..pages).flat_map(|page| page.to_be_bytes().repeat(512)).collect();
+    fs::write(file.path(), bytes).unwrap();
     let storage = open(file.path(), false);
     storage.sync_data().unwrap();
-    let key = driver.files_mut().add(storage.clone());
-    let operation = read_operation(key, 1 << 20, 0, 16);
-    rustix::fs::fadvise(storage.file(), 0, None, Advice::DontNeed).unwrap();
-    let (bytes, at_once) = read(&mut driver, &operation);
-    assert!(bytes.iter().all(|b| *b == 3));
-    if at_once {
-        println!("SKIP: cold_reads_leave_the_loop_and_warm_ones_do_not: the page cache kept it");
-        return;
+    rustix::fs::fadvise(storage.file(), 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    (file, storage)
+}
+
+#[test]
+fn cold_reads_leave_the_loop_and_warm_ones_do_not() {
+    let test = "cold_reads_leave_the_loop_and_warm_ones_do_not";
+    for mut driver in both_ways(test) {
+        let (_kept, storage) = numbered_pages(256);
+        let key = driver.files_mut().add(storage);
+        let operation = read_operation(key, 1 << 20, 8, 16);
+        let expected = [1_u64.to_be_bytes().repeat(512), 2_u64.to_be_bytes().repeat(512)].concat();
+        let (bytes, at_once) = read(&mut driver, &operation);
+        assert!(bytes == expected);
+        if at_once {
+            println!("SKIP: {test}: the page cache kept it");
+            return;
+        }
+        let (bytes, at_once) = read(&mut driver, &operation);
+        assert!(bytes == expected);
+        if !at_once {
+            println!("SKIP: {test}: no RWF_NOWAIT here");
+        }
     }
-    let (bytes, at_once) = read(&mut driver, &operation);
-    assert!(bytes.iter().all(|b| *b == 3));
-    if !at_once {
-        println!("SKIP: cold_reads_leave_the_loop_and_warm_ones_do_not: no RWF_NOWAIT here");
+}
+
+#[test]
+fn more_cold_reads_than_the_medium_takes_at_once_all_end_right() {
+    const PAGES: u64 = 1000;
+    for mut driver in both_ways("more_cold_reads_than_the_medium_takes_at_once_all_end_right") {
+        let (_kept, storage) = numbered_pages(PAGES);
+        let key = driver.files_mut().add(storage);
+        let base = read_operation(key, PAGES * 4096, 0, 8);
+        let (mut open, mut later) = (std::collections::BTreeMap::new(), 0);
+        for n in 0..PAGES {
+            let page = n * 37 % PAGES;
+            let operation = with(base, Kind::Read, page * 4096, 4096);
+            let whose = Job { disk: u32::try_from(page).unwrap(), ..job(&operation) };
+            let mut buf = vec![0; 4096];
+            match driver.start(whose, &operation, Memory::Into(&mut buf)) {
+                Some(result) => {
+                    assert_eq!(result, Ok(()));
+                    assert!(buf == page.to_be_bytes().repeat(512), "page {page}");
+                }
+                None => drop(open.insert(whose.disk, page)),
+            }
+        }
+        assert_eq!(driver.under_way(), open.len());
+        while !open.is_empty() {
+            later += wait_for(&mut driver, &mut |done| {
+                let page = open.remove(&done.job.disk).unwrap();
+                assert_eq!(done.result, Ok(()));
+                assert!(done.data.unwrap() == page.to_be_bytes().repeat(512), "page {page}");
+            });
+        }
+        assert_eq!(driver.under_way(), 0);
+        println!("{later} of {PAGES} ended later: {}", driver.cold_reads());
+    }
+}
+
+/// What ends before it should is told as by a plain read, whoever did it.
+#[test]
+fn cold_reads_behind_the_end_fail_like_warm_ones() {
+    for mut driver in both_ways("cold_reads_behind_the_end_fail_like_warm_ones") {
+        let (_kept, storage) = numbered_pages(64);
+        let key = driver.files_mut().add(storage.clone());
+        let base = read_operation(key, 1 << 20, 0, 8);
+        // One page after the other misses, so that later ones are not looked for any more.
+        for page in (0..48).step_by(3) {
+            drop(read(&mut driver, &with(base, Kind::Read, page * 4096, 4096)));
+        }
+        let crossing = with(base, Kind::Read, 63 * 4096, 8192);
+        let mut buf = vec![0; 8192];
+        let started = driver.start(job(&crossing), &crossing, Memory::Into(&mut buf));
+        let result = started.unwrap_or_else(|| wait(&mut driver).result);
+        assert_eq!(result, Err(IoFailure::Medium));
+        let failure = storage.take_failure().unwrap().to_string();
+        assert!(failure.contains("ends before") && failure.contains("262144"), "{failure}");
+    }
+}
+
+/// Who goes away while reads are under way takes nothing along that is still written to.
+#[test]
+fn a_driver_may_be_dropped_while_reads_are_under_way() {
+    for mut driver in both_ways("a_driver_may_be_dropped_while_reads_are_under_way") {
+        let (_kept, storage) = numbered_pages(512);
+        let key = driver.files_mut().add(storage);
+        let base = read_operation(key, 512 * 4096, 0, 8);
+        for page in (0..512).step_by(5) {
+            let operation = with(base, Kind::Read, page * 4096, 4096);
+            let mut buf = vec![0; 4096];
+            let started = driver.start(job(&operation), &operation, Memory::Into(&mut buf));
+            assert!(started.is_none_or(|result| result == Ok(())));
+        }
+        driver.submit();
+        driver.files_mut().remove(key).unwrap();
     }
 }
 

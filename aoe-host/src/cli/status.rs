@@ -92,6 +92,9 @@ fn render(status: &Status) -> String {
             status.unknown_stations
         ));
     }
+    if !status.cold_reads.is_empty() {
+        parts.push(format!("what is not in memory is read by {}", status.cold_reads));
+    }
     if let Some(free) = status.overlay_space_free_bytes {
         parts.push(format!("{} free for overlays", human_bytes(free)));
     }
@@ -283,6 +286,7 @@ mod tests {
                 failure: None,
             }],
             sessions: vec![session],
+            cold_reads: "io_uring".into(),
             unknown_stations: 2,
             ..Status::default()
         }
@@ -291,9 +295,16 @@ mod tests {
     #[test]
     fn tables_show_who_is_connected_and_what_it_costs() {
         let text = render(&sample());
-        for expected in
-            ["eth0", "9000", "each client's overlay", "lab1", "connected", "1.00 MiB", "2 unknown"]
-        {
+        for expected in [
+            "eth0",
+            "9000",
+            "each client's overlay",
+            "lab1",
+            "connected",
+            "1.00 MiB",
+            "2 unknown",
+            "read by io_uring",
+        ] {
             assert!(text.contains(expected), "{expected} is missing in\n{text}");
         }
     }

@@ -20,6 +20,9 @@ pub struct Status {
     pub cpu_s: f64,
     /// Where it serves.
     pub interfaces: Vec<InterfaceStatus>,
+    /// Who does reads of what is not in memory (`io_uring`, `threads`), and why so.
+    #[serde(default)]
+    pub cold_reads: String,
     /// What it serves, by address.
     pub targets: Vec<TargetStatus>,
     /// Who uses it: one entry for each client of each address.

@@ -82,6 +82,7 @@ impl Running<'_> {
             uptime_s: self.started.elapsed().as_secs(),
             cpu_s: cpu_seconds(),
             interfaces: interfaces.collect(),
+            cold_reads: self.edge.driver.cold_reads().to_owned(),
             targets,
             unknown_stations: parts.iter().map(|p| p.unknown).sum(),
             refused_frames: vec![

@@ -439,6 +439,8 @@ impl<'m> Running<'m> {
         self.server.tick(now, &mut self.edge);
         self.edge.sync_log();
         self.edge.write_states(now, false);
+        // The medium works while answers are sent.
+        more |= self.edge.driver.submit();
         self.transmit();
         more |= self.server.is_holding();
         if !self.server.is_lending() {

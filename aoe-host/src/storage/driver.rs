@@ -3,9 +3,9 @@
 //! 1. Reads from the page cache and writes into it are done inside [`IoDriver::start`], without an
 //!    allocation. A write into part of a page that would have to be read first is not.
 //!    Writes that follow each other are done by one call.
-//! 2. A read that would block is done by a thread into memory of its own. How a file tells is
-//!    learnt per file: `RWF_NOWAIT` where the file system has it; at once where the file lives in
-//!    memory (tmpfs); always a thread elsewhere.
+//! 2. A read that would block is done into memory of its own: by the kernel's ring, see `cold`, else
+//!    by a thread. How a file tells is learnt per file: `RWF_NOWAIT` where the file system has it; at
+//!    once where the file lives in memory (tmpfs); always a thread elsewhere.
 //! 3. Syncs, zeroing and punching are done by threads of a pool of their own, so that a slow sync
 //!    never keeps a read waiting.
 //! 4. With direct I/O everything is done by threads.
@@ -15,6 +15,7 @@
 //! 8. A sync covers every write whose end was reported before it was started: such writes are in
 //!    the page cache, or on the device, by then.
 
+use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::os::fd::BorrowedFd;
@@ -25,6 +26,7 @@ use cow_core::pages::StorageKey;
 use cow_core::storage::ReadStorage;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::cold::{ColdReads, ColdRing, Ended, Wanted};
 use super::file::Now;
 use super::unpack::Unpacker;
 use super::windows::Windows;
@@ -43,7 +45,7 @@ const SECTOR_LEN: usize = 512;
 /// How many threads a [`HostedDriver`] has at most. They are started when they are needed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct WorkerCounts {
-    /// For reads that would block, and direct writes.
+    /// For reads that would block and the kernel does not do by itself, and direct writes.
     pub data: usize,
     /// For syncs, zeroing, punching and [`HostedDriver::spawn`]. A sync sleeps nearly all of its
     /// time, and those of many files at the same time share the commits of a journalling file
@@ -81,17 +83,29 @@ pub struct HostedDriver {
     under_way: usize,
     outcomes: Receiver<Completion>,
     report: Sender<Completion>,
+    /// Dropped before the bell that it rings.
+    cold: ColdRing,
     bell: Arc<Bell>,
+    /// Whether somebody may have slept until the bell rang.
+    slept: Cell<bool>,
     data: Pool,
     slow: Pool,
 }
 
 impl HostedDriver {
-    /// Starts the threads.
+    /// Starts the threads. Cold reads go the best way that there is.
     ///
     /// # Errors
     /// The system has no thread or descriptor to give.
     pub fn new(workers: WorkerCounts) -> Result<Self> {
+        Self::with_cold_reads(workers, ColdReads::Auto)
+    }
+
+    /// As [`new`](Self::new), with a choice.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_cold_reads(workers: WorkerCounts, cold: ColdReads) -> Result<Self> {
         let bell = Arc::new(Bell::new()?);
         let (report, outcomes) = unbounded();
         Ok(Self {
@@ -101,6 +115,8 @@ impl HostedDriver {
             under_way: 0,
             outcomes,
             report,
+            cold: ColdRing::new(cold, bell.fd()),
+            slept: Cell::new(false),
             data: Pool::new("data", workers.data, &bell)?,
             slow: Pool::new("sync", workers.slow, &bell)?,
             bell,
@@ -117,14 +133,31 @@ impl HostedDriver {
         &mut self.files
     }
 
-    /// Readable when [`drain`](Self::drain) has something to tell, or a spawned task has ended.
+    /// Readable when [`drain`](Self::drain) has something to tell, or a spawned task has ended. To be
+    /// asked for again before each wait, after [`submit`](Self::submit).
     pub fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.slept.set(true);
         self.bell.fd()
     }
 
     /// Whether [`poll_fd`](Self::poll_fd) is readable, or is about to be. Costs no system call.
-    pub fn has_news(&self) -> bool {
-        self.bell.is_rung()
+    pub fn has_news(&mut self) -> bool {
+        self.bell.is_rung() || self.cold.has_news()
+    }
+
+    /// Who does reads that would block: `io_uring`, or `threads` and why.
+    pub fn cold_reads(&self) -> &str {
+        self.cold.way()
+    }
+
+    /// Has the kernel begin the cold reads that were started: once for all of them, after the last.
+    /// True if [`drain`](Self::drain) has something to tell already.
+    pub fn submit(&mut self) -> bool {
+        self.cold.enter();
+        while let Some((file, Wanted { job, operation })) = self.cold.next_lost() {
+            self.by_thread(job, file, &operation, None);
+        }
+        self.cold.has_news()
     }
 
     /// What makes [`poll_fd`](Self::poll_fd) readable from another thread.
@@ -149,7 +182,20 @@ impl HostedDriver {
 
     /// Hands every completion that is there to `sink`; never blocks.
     pub fn drain(&mut self, sink: &mut dyn FnMut(Completion)) {
-        self.bell.silence();
+        let by_kernel = self.cold.may_ring() && (self.slept.replace(false) || self.cold.has_news());
+        self.bell.silence(by_kernel);
+        self.submit();
+        while let Some(ended) = self.cold.next() {
+            match ended {
+                Ended::Whole(job, data) => {
+                    self.under_way = self.under_way.saturating_sub(1);
+                    sink(Completion { job, result: Ok(()), data: Some(data) });
+                }
+                Ended::Again(file, Wanted { job, operation }) => {
+                    self.by_thread(job, file, &operation, None);
+                }
+            }
+        }
         while let Ok(completion) = self.outcomes.try_recv() {
             self.under_way = self.under_way.saturating_sub(1);
             sink(completion);
@@ -191,6 +237,14 @@ impl HostedDriver {
 
     fn later(&mut self, job: Job, file: FileStorage, operation: &Operation, data: Option<Vec<u8>>) {
         self.under_way = self.under_way.saturating_add(1);
+        if operation.kind == Kind::Read && self.cold.start(job, &file, operation) {
+            return;
+        }
+        self.by_thread(job, file, operation, data);
+    }
+
+    /// Has an operation that is under way done by a thread.
+    fn by_thread(&self, job: Job, file: FileStorage, operation: &Operation, data: Option<Vec<u8>>) {
         let (operation, report) = (*operation, self.report.clone());
         let unpacker = Arc::clone(self.files.unpacker());
         let task = Box::new(move || {
@@ -319,13 +373,21 @@ impl IoDriver for HostedDriver {
         let offset = operation.offset;
         let copy = match (operation.kind, memory) {
             (Kind::Read, Memory::Into(buf)) if buf.len() as u64 == operation.len => {
+                if file.is_probably_cold() && self.cold.start(job, file, operation) {
+                    self.under_way = self.under_way.saturating_add(1);
+                    return None;
+                }
                 match file.read_now(offset, buf) {
                     Now::Done => {
+                        file.found(true);
                         self.windows.found(file, offset, buf.len());
                         return Some(Ok(()));
                     }
                     Now::Failed(error) => return Some(Err(error.failure())),
-                    Now::Later => None,
+                    Now::Later => {
+                        file.found(false);
+                        None
+                    }
                 }
             }
             (Kind::Unpack(packed), Memory::Into(buf)) if buf.len() as u64 == operation.len => {

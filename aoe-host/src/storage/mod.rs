@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!   engine --operations--> HostedDriver --inline--> FileStorage      page cache
-//!                              |  `--worker threads--> FileStorage   cold reads, syncs, punching
+//!                              |  |`--read ring------> kernel        cold reads
+//!                              |  `--worker threads--> FileStorage   syncs, punching; cold reads without a ring
 //!   tools  --blocking----> FileTable ----------------> FileStorage
 //! ```
 //!
 //! All system calls on image files are made below this module.
 
+mod cold;
 mod direct;
 mod driver;
 mod error;
@@ -16,6 +18,23 @@ mod gather;
 mod lease;
 mod lock;
 mod pool;
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "loongarch64",
+    target_arch = "powerpc64"
+))]
+mod read_ring;
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "loongarch64",
+    target_arch = "powerpc64"
+)))]
+#[path = "no_read_ring.rs"]
+mod read_ring;
 mod space;
 mod table;
 mod unpack;
@@ -23,6 +42,7 @@ mod watch;
 mod windows;
 mod workers;
 
+pub use cold::ColdReads;
 pub(crate) use driver::LogSync;
 pub use driver::{HostedDriver, WorkerCounts};
 pub use error::StorageError;

@@ -52,8 +52,9 @@ impl Bell {
 
     /// Call before looking for outcomes. The descriptor is emptied first: a ring in between finds
     /// the mark still set and writes nothing, but its outcome is found by the look that follows.
-    pub(super) fn silence(&self) {
-        if self.rung.load(Ordering::Acquire) {
+    /// `by_kernel`: the kernel may have rung, which leaves no mark.
+    pub(super) fn silence(&self, by_kernel: bool) {
+        if by_kernel || self.rung.load(Ordering::Acquire) {
             let _count = retry(|| rustix::io::read(&self.fd, &mut [0_u8; 8]));
             self.rung.store(false, Ordering::Release);
         }
