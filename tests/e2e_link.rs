@@ -282,7 +282,7 @@ fn cold_reads_need_no_threads() {
         return;
     }
     let mut station = site.station(0);
-    let image = std::fs::File::open(site.golden()).unwrap();
+    let image = File::open(site.golden()).unwrap();
     image.sync_all().unwrap();
     let cool = || {
         // SAFETY: the descriptor is open, and the call takes plain numbers.

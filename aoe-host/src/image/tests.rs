@@ -147,7 +147,7 @@ fn room_is_taken_for_the_whole_disk_where_asked() {
     let mut files = FileTable::new();
     let backing = back(&[Layer::Blank { len_bytes: 5 << 20 }], &mut files);
     let mut make = |file: &str, preallocate| {
-        let name = ImageName::parse(&dir.path().join(file));
+        let name = ImageName::parse(dir.path().join(file));
         let keys = ImageKeys::reserve(&name, &mut files);
         let options = OverlayOptions { preallocate, ..options() };
         create_overlay(&name, &backing, keys, &options).unwrap().file().disk_use().unwrap()
