@@ -74,11 +74,11 @@ mod tests {
 
     const PAGE: usize = 4096;
 
-    /// Two pages: one of each letter, in files of their own.
+    /// Two files, of a letter each.
     fn files() -> [(File, Region); 2] {
         [b'a', b'b'].map(|letter| {
             let mut file = tempfile::tempfile().unwrap();
-            file.write_all(&[letter; 16 * PAGE]).unwrap();
+            file.write_all(&vec![letter; 16 * PAGE]).unwrap();
             let region = Region::new(&file, 0, 16 * PAGE, ProtFlags::READ).unwrap();
             (file, region)
         })
@@ -106,17 +106,17 @@ mod tests {
         let mut given = Vec::new();
         for round in 0..20_u64 {
             let scattered = woven(&files, 8 * 512, 0xaa ^ round);
-            let gathered = gatherer.gather(scattered);
-            assert_eq!(gathered.len(), 8 * 512);
+            let one = gatherer.gather(scattered);
+            assert_eq!(one.len(), 8 * 512);
             if cfg!(target_arch = "x86_64") && round < 16 {
-                assert_eq!(gathered.parts().count(), 1, "{round}");
+                assert_eq!(one.parts().count(), 1, "{round}");
             } else {
-                assert_eq!(gathered, scattered, "{round}: there is no more room");
+                assert_eq!(one, scattered, "{round}: there is no more room");
             }
-            given.push((scattered, gathered));
+            given.push((scattered, one));
         }
-        for (scattered, gathered) in given {
-            assert_eq!(read(scattered), read(gathered));
+        for (scattered, one) in given {
+            assert_eq!(read(scattered), read(one));
         }
         gatherer.clear();
         let again = woven(&files, 5 * 512, 0b01010);
