@@ -7,12 +7,12 @@
 use super::read::Resolved;
 use super::table::{Task, Walk};
 use super::{Engine, Lent, RequestId, Ticket};
-use crate::format::{InPlace, Map, Place, Run};
+use crate::format::{IN_PLACE_MAX, InPlace, Map, Place, Run, low_bits};
 use crate::pages::StorageKey;
 use crate::units::{Extent, SECTOR_BYTES};
 
 /// Most sectors of a weave.
-pub const WEAVE_SECTORS_MAX: u64 = 64;
+pub const WEAVE_SECTORS_MAX: u64 = IN_PLACE_MAX;
 
 /// One of the two storages of a weave.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -103,11 +103,7 @@ impl Iterator for WovenRuns {
 
 /// Bits `first` to `first + count`.
 fn mask(first: u64, count: u64) -> u64 {
-    let ones = |n: u64| {
-        let n = u32::try_from(n.min(WEAVE_SECTORS_MAX)).unwrap_or(u64::BITS);
-        1_u64.checked_shl(n).unwrap_or(0).wrapping_sub(1)
-    };
-    ones(first.saturating_add(count)) & !ones(first)
+    low_bits(first.saturating_add(count)) & !low_bits(first)
 }
 
 /// What a run that is put out was extended to.

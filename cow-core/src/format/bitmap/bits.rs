@@ -118,6 +118,8 @@ mod tests {
         assert_eq!(run(&page, 65, PAGE_BITS), (false, PAGE_BITS - 65));
         assert_eq!(run(&page, PAGE_BITS, 5), (false, 1));
         assert_eq!((count(&page, 0, 64), count(&page, 8, 56)), (11, 9));
+        assert_eq!((window(&page, 7, 12), window(&page, 63, 64)), (0b0001_1111_1111, 0b11));
+        assert_eq!(window(&page, PAGE_BITS, 64), 0);
     }
 
     #[test]
@@ -142,6 +144,9 @@ mod tests {
                 let same = part.iter().take_while(|bit| **bit == part[0]).count();
                 assert_eq!(run(&page, from, most), (part[0], same));
                 assert_eq!(count(&page, from, most), part.iter().filter(|bit| **bit).count());
+                let few = &part[..most.min(64)];
+                let bits = few.iter().rev().fold(0, |bits, bit| bits << 1 | u64::from(*bit));
+                assert_eq!(window(&page, from, few.len()), bits);
             }
             assert_eq!(count(&page, 400, PAGE_BITS), 0);
         }

@@ -13,7 +13,7 @@ use std::vec::Vec;
 use embedded_io::ErrorKind;
 
 use super::*;
-use crate::format::{Applied, Load, Located, Map, Overlay, Place, Placed, Run, State};
+use crate::format::{Applied, Load, Located, Map, Overlay, Place, Placed, Run, State, low_bits};
 use crate::identity::{LayerId, ParentIdentity};
 use crate::pages::{Frame, FrameState, PAGE_LEN, Page, PageId, PagePool, StorageKey};
 use crate::storage::{ReadStorage, Storage};
@@ -244,11 +244,33 @@ impl Drive {
     fn locate(&mut self, at: Extent) -> Result<Run, u64> {
         loop {
             match self.overlay.locate(at, &self.pages, &[]) {
-                Located::Run(run) => return Ok(run),
+                Located::Run(run) => {
+                    self.agrees(at, run);
+                    return Ok(run);
+                }
                 Located::Load(index) => drop(self.fetch(index)?),
                 Located::Corrupt { offset } => return Err(offset),
             }
         }
+    }
+
+    /// What is told of many sectors at once is what was just told of the first ones.
+    fn agrees(&self, at: Extent, run: Run) {
+        let Some(found) = self.overlay.in_place(at.take(64), &self.pages) else {
+            panic!("the page is there");
+        };
+        let bits = low_bits(run.sectors.min(64));
+        let expected = match run.place {
+            Place::Data { offset } => {
+                assert_eq!(found.offset, offset);
+                (bits, 0)
+            }
+            Place::Absent => (0, bits),
+            _ => (0, 0),
+        };
+        assert_eq!((found.data & bits, found.absent & bits), expected, "{at}");
+        assert_eq!(found.data & found.absent, 0);
+        assert_eq!((found.data | found.absent) & !low_bits(at.sectors()), 0, "{at}");
     }
 
     /// Places and writes a range, every byte `byte`, without publishing.
