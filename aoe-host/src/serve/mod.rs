@@ -581,7 +581,11 @@ impl<'m> Running<'m> {
     }
 
     /// Sleeps until something comes. True if it was perhaps a signal or a control request.
-    fn wait(&self, most: Duration, signals: Option<&Signals>) -> bool {
+    fn wait(&mut self, most: Duration, signals: Option<&Signals>) -> bool {
+        // Upkeep and orders may have begun reads since the step.
+        if self.edge.driver.submit() {
+            return false;
+        }
         let control = self.control.as_ref().map(ControlServer::poll_fd);
         let signals = signals.map(Signals::poll_fd);
         let rare = usize::from(control.is_some()) + usize::from(signals.is_some());
