@@ -6,6 +6,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -370,4 +371,112 @@ fn tools_enter_what_a_killed_server_left() {
     loads[0].find_on_wire();
     assert!(server.terminate().success(), "{}", server.log());
     assert_eq!(judge::untouched(&site.golden(), 0..SECTORS, BASE), Ok(()));
+}
+
+/// Writes into a file until the file system takes no more, then leaves so much room.
+fn fill_but(ballast: &std::path::Path, room: u64) {
+    let mut file = std::fs::File::create(ballast).unwrap();
+    let piece = [7; 16 << 10];
+    let mut len = 0;
+    while let Ok(taken) = file.write(&piece) {
+        len += taken as u64;
+    }
+    file.set_len(len - room).unwrap();
+}
+
+/// Unmounted at the end.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(place: PathBuf, size: &str) -> Self {
+        std::fs::create_dir(&place).unwrap();
+        let options = format!("size={size}");
+        let words = ["-t", "tmpfs", "-o", &options, "none"];
+        let mounted = Command::new("mount").args(words).arg(&place).status();
+        assert!(mounted.unwrap().success());
+        Self(place)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
+        assert!(unmounted.unwrap().success());
+    }
+}
+
+/// A file system that is really full: who needs room gets errors, the others go on; room that returns is
+/// used; and what was acknowledged is there after a kill, however full it is meanwhile.
+#[test]
+fn a_full_file_system_costs_nothing_that_was_acknowledged() {
+    let test = "a_full_file_system_costs_nothing_that_was_acknowledged";
+    if !require::met(test, &[ROOT, &[Need::Program("mount")]]) {
+        return;
+    }
+    let lab = Lab::new(test, DISK_WORKER);
+    let site = Site::new(&lab, 9000, 2);
+    let mounted = Mounted::new(site.overlays(), "80M");
+    let ballast = site.overlays().join("ballast");
+    let names = [0, 1].map(|n| format!("c{n}={}", Segment::client_mac(n)));
+    let clients = ["--client", &names[0], "--client", &names[1], "--durability", "logged"];
+    let mut server = site.serve(&clients);
+    let mut loads = [0, 1].map(|n| Load::new(&site, n));
+    let alive = AtomicBool::new(false);
+    {
+        let [greedy, modest] = &mut loads;
+        // It needs no more room than it has.
+        modest.places = 32;
+        let own = usize::try_from(modest.places).unwrap() * usize::from(STEP);
+        while modest.known[..own].contains(&0) {
+            modest.round(&alive);
+        }
+        std::thread::sleep(Duration::from_millis(2500)); // until that is committed
+        for _ in 0..2 {
+            fill_but(&ballast, 1 << 20);
+            while greedy.refused < 20 {
+                greedy.round(&alive);
+            }
+            greedy.refused = 0;
+            for _ in 0..20 {
+                modest.round(&alive);
+            }
+            assert_eq!(modest.refused, 0, "it has its room");
+            greedy.find_on_wire();
+            std::fs::remove_file(&ballast).unwrap();
+            let deadline = Instant::now() + PATIENCE;
+            while !took_all(greedy, &alive) {
+                assert!(Instant::now() < deadline, "there is room again");
+            }
+            greedy.refused = 0;
+        }
+        fill_but(&ballast, 64 << 10);
+    }
+    kill_under_load(&mut server, &mut loads, 60);
+    assert!(loads[0].refused > 0, "killed while it was full");
+    assert_eq!(loads[1].refused, 0);
+
+    // Without room for a log there is no server, and the old one stays.
+    let golden = site.golden().display().to_string();
+    let program = system_tests::workspace::cowblade().display().to_string();
+    let words = [&[&*program, "serve", &golden, "-i", Segment::SERVER], &clients[..]].concat();
+    let said = operator::tool(site.segment.server(), &words);
+    assert!(![0, 124].contains(&said.code) && said.err.contains("room"), "{said:?}");
+    assert_eq!(logs(&site), 4, "{said:?}");
+    std::fs::remove_file(&ballast).unwrap();
+    server.restart();
+    for load in &mut loads {
+        load.find_on_wire();
+        assert!(load.round(&alive));
+        load.find_on_wire();
+    }
+    assert!(server.terminate().success(), "{}", server.log());
+    assert_eq!(logs(&site), 0);
+    assert_eq!(judge::untouched(&site.golden(), 0..SECTORS, BASE), Ok(()));
+    drop(mounted);
+}
+
+/// A round without a single error.
+fn took_all(load: &mut Load, killed: &AtomicBool) -> bool {
+    let before = load.refused;
+    load.round(killed) && load.refused == before
 }
