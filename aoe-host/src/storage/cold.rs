@@ -3,10 +3,7 @@
 //! 1. The ring's memory is that of the read until it has ended; whoever asked may go away meanwhile.
 //! 2. What the ring did not read whole (the file ends, the medium fails) is read by a thread, whose
 //!    word is the last: errors are told, and short reads continued, in one place.
-//! 3. Whether something is in memory is looked for by a call for each read; the ring begins many
-//!    with one. So reads of a file of which several in a row missed something are handed to the ring
-//!    unseen, but for one now and then that looks whether this has changed.
-//! 4. Beginning a read may block in rare cases: when the file system has to read where the file's
+//! 3. Beginning a read may block in rare cases: when the file system has to read where the file's
 //!    bytes are before it can ask for them.
 
 use std::collections::VecDeque;
@@ -33,11 +30,6 @@ pub enum ColdReads {
 /// (SATA) or 64 busy. The queue of any block device takes at least as many: to ask for more
 /// than it takes blocks.
 const UNDER_WAY_MAX: u16 = 64;
-
-/// So many reads are begun with one call. A disk that is given more at once has nothing to do while they
-/// are prepared, and the loop has nothing to do while the disk works: with 16 outstanding, all of them
-/// in one call made fewer a second than a call for each.
-const BATCH: usize = 4;
 
 /// Which read.
 #[derive(Clone, Copy, Debug)]
@@ -90,9 +82,6 @@ impl ColdRing {
         let wanted = Wanted { job, operation: *operation };
         self.waiting.push_back((file.clone(), wanted));
         self.fill();
-        if self.ring.as_mut().is_some_and(|ring| ring.pushed() >= BATCH) {
-            self.enter();
-        }
         true
     }
 

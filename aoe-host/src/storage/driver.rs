@@ -373,21 +373,13 @@ impl IoDriver for HostedDriver {
         let offset = operation.offset;
         let copy = match (operation.kind, memory) {
             (Kind::Read, Memory::Into(buf)) if buf.len() as u64 == operation.len => {
-                if file.is_probably_cold() && self.cold.start(job, file, operation) {
-                    self.under_way = self.under_way.saturating_add(1);
-                    return None;
-                }
                 match file.read_now(offset, buf) {
                     Now::Done => {
-                        file.found(true);
                         self.windows.found(file, offset, buf.len());
                         return Some(Ok(()));
                     }
                     Now::Failed(error) => return Some(Err(error.failure())),
-                    Now::Later => {
-                        file.found(false);
-                        None
-                    }
+                    Now::Later => None,
                 }
             }
             (Kind::Unpack(packed), Memory::Into(buf)) if buf.len() as u64 == operation.len => {

@@ -117,9 +117,6 @@ struct Inner {
     lendable: Option<FileKey>,
     direct: Option<Direct>,
     read_policy: AtomicU8,
-    /// Reads in a row that found something missing, up to [`MISSES_MAX`], and then those that did not
-    /// look, up to [`UNSEEN_MAX`].
-    misses: AtomicU8,
     last_failure: Mutex<Option<StorageError>>,
 }
 
@@ -140,10 +137,6 @@ const ONE_CACHE: [i64; 6] = [
 
 /// Unit of direct access to files: what every file system in use accepts.
 const DIRECT_UNIT: u64 = 4096;
-
-/// After so many reads in a row that found something missing so many do not look.
-const MISSES_MAX: u8 = 8;
-const UNSEEN_MAX: u8 = 15;
 
 /// Position within a page of the page cache; where pages are larger, this only asks more often.
 const PAGE_MASK: u64 = 4095;
@@ -206,7 +199,6 @@ impl FileStorage {
                 is_device,
                 lendable,
                 read_policy: AtomicU8::new(policy as u8),
-                misses: AtomicU8::new(0),
                 last_failure: Mutex::new(None),
             }),
         };
@@ -236,7 +228,6 @@ impl FileStorage {
                 lendable: inner.lendable,
                 direct,
                 read_policy: AtomicU8::new(inner.read_policy.load(Ordering::Relaxed)),
-                misses: AtomicU8::new(0),
                 last_failure: Mutex::new(None),
             }),
         })
@@ -360,27 +351,6 @@ impl FileStorage {
             }
         }
         Now::Done
-    }
-
-    /// Remembers whether all that a read wanted was in memory.
-    pub(super) fn found(&self, all: bool) {
-        let misses = self.inner.misses.load(Ordering::Relaxed);
-        let now = if all { 0 } else { misses.saturating_add(1).min(MISSES_MAX) };
-        if now != misses {
-            self.inner.misses.store(now, Ordering::Relaxed);
-        }
-    }
-
-    /// What is to be read is so probably not in memory that it is not worth looking. Every now and
-    /// then it is.
-    pub(super) fn is_probably_cold(&self) -> bool {
-        let misses = self.inner.misses.load(Ordering::Relaxed);
-        if misses < MISSES_MAX {
-            return false;
-        }
-        let looks = misses >= MISSES_MAX + UNSEEN_MAX;
-        self.inner.misses.store(if looks { MISSES_MAX - 1 } else { misses + 1 }, Ordering::Relaxed);
-        !looks
     }
 
     /// Where in the file a read begins that the kernel may do by itself: one through the page cache

@@ -95,11 +95,6 @@ impl<T> ReadRing<T> {
         !self.free.is_empty()
     }
 
-    /// How many reads the next [`enter`](Self::enter) begins.
-    pub(super) fn pushed(&mut self) -> usize {
-        self.ring.submission().len()
-    }
-
     /// Whether there is something for [`enter`](Self::enter) or [`next`](Self::next) to do. Costs no
     /// system call.
     pub(super) fn has_news(&mut self) -> bool {
