@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail like the test")]
 
 use core::time::Duration;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -471,4 +473,33 @@ fn the_best_link_is_chosen() {
     let Some(net) = Net::make("the_best_link_is_chosen") else { return };
     let wire = Wire { net, kind: LinkKind::Auto };
     assert_eq!(wire.open_near().implementation(), "ring, the fastest here");
+}
+
+/// A link may have a handler for bus errors of its own.
+#[test]
+fn other_bus_errors_end_the_process_as_before() {
+    const NAMESPACE: &str = "COWBLADE_TEST_BUS_ERROR";
+    let test = "other_bus_errors_end_the_process_as_before";
+    if let Ok(namespace) = std::env::var(NAMESPACE) {
+        let _link = Net::inside(&namespace, || {
+            link::open(LinkKind::Xdp, "veth0", Room::default()).unwrap()
+        });
+        let file = tempfile::tempfile().unwrap();
+        // SAFETY: a new mapping, at a place that nobody else uses.
+        let start = unsafe {
+            let (read, shared) = (libc::PROT_READ, libc::MAP_SHARED);
+            libc::mmap(core::ptr::null_mut(), 4096, read, shared, file.as_raw_fd(), 0)
+        };
+        assert_ne!(start, libc::MAP_FAILED);
+        // SAFETY: none: this is the mistake that must end the process.
+        let byte = unsafe { start.cast::<u8>().read_volatile() };
+        panic!("read {byte} beyond the end of a file");
+    }
+    let Some(net) = Net::make(test) else { return };
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test])
+        .env(NAMESPACE, &net.near)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.signal(), Some(libc::SIGBUS), "{output:?}");
 }

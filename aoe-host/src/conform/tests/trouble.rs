@@ -77,24 +77,41 @@ fn a_run_that_ends_with_its_target_says_what_was_not_run_and_what_would_help() {
     assert!(text.contains(hint), "{text}");
 }
 
+/// Fails to restart the target, and cannot do anything else. (Commands would be processes, of which the
+/// tests of this program start none.)
+#[derive(Default)]
+struct FailsToRestart(Option<String>);
+
+const WHY: &str = "--action restart: `exit 3` ended with exit status: 3";
+
+impl Stage for FailsToRestart {
+    fn begin(&mut self, action: Action) -> bool {
+        self.0 = None;
+        matches!(action, Action::Restart | Action::Revive)
+    }
+
+    fn poll(&mut self) -> Option<bool> {
+        self.0 = Some(WHY.to_owned());
+        Some(false)
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.0.clone()
+    }
+}
+
 #[test]
 fn an_action_that_fails_is_told_once_and_is_no_success() {
     let shared = Shared::new();
     let mut plan = everything();
     plan.choice.topics = vec![Topic::Advertisement];
-    let command = (ActionName::Restart, "exit 3".to_owned());
     let mut told = Vec::new();
     let mut wire = shared.clone();
     let report = conduct(
         &plan,
         &mut Sides {
             wire: &mut wire,
-            stage: &mut Commands::new(
-                vec![command],
-                plan.config.address,
-                1500,
-                Duration::from_mins(1),
-            ),
+            stage: &mut FailsToRestart::default(),
             ledger: &mut MemoryLedger::default(),
             watcher: &mut |progress| {
                 if let Progress::NotDone(why) = progress {
@@ -105,14 +122,13 @@ fn an_action_that_fails_is_told_once_and_is_no_success() {
         },
     )
     .unwrap();
-    let why = "--action restart: `exit 3` ended with exit status: 3";
     assert_eq!(
         (told.as_slice(), report.actions_failed.as_slice()),
-        (&[why.to_owned()][..], &[why.to_owned()][..])
+        (&[WHY.to_owned()][..], &[WHY.to_owned()][..])
     );
     assert!(report.counts.skipped > 1, "{:?}", report.counts);
     let text = render(&report, false);
-    assert!(text.contains(&format!("warning: {why}")), "{text}");
+    assert!(text.contains(&format!("warning: {WHY}")), "{text}");
     assert!(text.contains("nobody did this: stop the target and start it again"), "{text}");
     assert!(text.contains("nobody did this: take the target's interface down"), "{text}");
 }
