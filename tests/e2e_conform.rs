@@ -14,7 +14,7 @@ use system_tests::conformance::document::{
     ClientColumn, Column, cell_text, cells_of, clients_part, defects_part, row_front,
 };
 use system_tests::conformance::sections::sections_part;
-use system_tests::conformance::site::{ADDRESS, CLIENT_SECTORS, ConformSite, Which, at_both};
+use system_tests::conformance::site::{ADDRESS, ConformSite, Which, at_both};
 use system_tests::conformance::{explained, in_process};
 use system_tests::dissector::{self, Dissected};
 use system_tests::frames::{command, config, parse_mac};
@@ -149,7 +149,7 @@ fn clients_fare_as_documented() {
     let lab = Lab::beside_others(test);
     let reports = [Which::Cowblade, Which::Vblade].map(|which| {
         at_both(|mtu| {
-            let site = ConformSite::with_disk(&lab, which, mtu, CLIENT_SECTORS);
+            let site = ConformSite::for_clients(&lab, which, mtu);
             let report = site.clients();
             assert!(site.journals_left().is_empty());
             report

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use system_tests::conformance::compare::check;
 use system_tests::conformance::document::{ClientColumn, Column, document};
-use system_tests::conformance::site::{CLIENT_SECTORS, ConformSite, Which, at_both};
+use system_tests::conformance::site::{ConformSite, Which, at_both};
 use system_tests::conformance::{explained, in_process};
 use system_tests::lab::Lab;
 use system_tests::require::{self, Need};
@@ -34,8 +34,7 @@ fn main() -> ExitCode {
         }
         columns.push(Column { name, runs: [low, high], explanations });
     }
-    let clients_of =
-        |which| at_both(|mtu| ConformSite::with_disk(&lab, which, mtu, CLIENT_SECTORS).clients());
+    let clients_of = |which| at_both(|mtu| ConformSite::for_clients(&lab, which, mtu).clients());
     let (with_us, with_them) = (clients_of(Which::Cowblade), clients_of(Which::Vblade));
     let in_process = [1500, 9000].map(in_process::clients);
     let [[our_low, our_high], [low, high], [their_low, their_high]] =

@@ -22,6 +22,13 @@ pub const ADDRESS: (u16, u8) = (7, 3);
 pub const SECTORS: u64 = 2048;
 /// Sectors of a disk for clients: one of them counts in cylinders of 255 x 63 sectors.
 pub const CLIENT_SECTORS: u64 = 2 * 255 * 63;
+
+/// Requests that vblade promises to queue: as many writes at once as its socket holds, however late it
+/// is run. Of those of MTU 9000, 12 fit what the system gives it, and it would promise 16.
+const VBLADE_QUEUE: &str = "8";
+/// The same for clients. `WinAoE` has 64 short requests outstanding whatever a target promises; the socket has
+/// this number times the MTU, which for 8 of MTU 1500 is room for 29 of them.
+const VBLADE_CLIENT_QUEUE: &str = "24";
 /// Sectors at the end of the disk that may be written to.
 pub const WINDOW: u64 = 64;
 /// Seed of the disk's contents.
@@ -87,11 +94,15 @@ pub fn at_both<T: Send>(act: impl Fn(u16) -> T + Sync) -> [T; 2] {
 impl ConformSite {
     /// Makes the segment and starts the target.
     pub fn new(lab: &Lab, which: Which, mtu: u16) -> Self {
-        Self::with_disk(lab, which, mtu, SECTORS)
+        Self::with_disk(lab, which, mtu, SECTORS, VBLADE_QUEUE)
     }
 
-    /// The same with a disk of so many sectors.
-    pub fn with_disk(lab: &Lab, which: Which, mtu: u16, sectors: u64) -> Self {
+    /// The same with a disk that real clients are content with, and room for what they send at once.
+    pub fn for_clients(lab: &Lab, which: Which, mtu: u16) -> Self {
+        Self::with_disk(lab, which, mtu, CLIENT_SECTORS, VBLADE_CLIENT_QUEUE)
+    }
+
+    fn with_disk(lab: &Lab, which: Which, mtu: u16, sectors: u64, vblade_queue: &str) -> Self {
         let dir = lab.dir().join(format!("{which:?}-{mtu}-{sectors}"));
         std::fs::create_dir_all(&dir).expect("a site has a directory");
         let disk = dir.join("disk.img");
@@ -100,11 +111,10 @@ impl ConformSite {
         let (major, minor) = ADDRESS;
         let address = format!("{major}.{minor}");
         let (plan, noticed) = match which {
-            // As many writes at once as its socket holds however late it is run: of those of MTU 9000,
-            // 12 fit what the system gives it, and it would promise 16.
-            // And it never looks at its MTU.
+            // It never looks at its MTU.
             Which::Vblade => {
-                let plan = target::vblade(&segment, &dir, &address, &disk, &["-b", "8"]);
+                let options = ["-b", vblade_queue];
+                let plan = target::vblade(&segment, &dir, &address, &disk, &options);
                 (plan, "true".to_owned())
             }
             Which::Cowblade => {
