@@ -15,7 +15,7 @@ use super::{Running, pool_pages};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::link::Link;
 use crate::share::Share;
-use crate::storage::{HostedDriver, PoolMemory, Waker, WorkerCounts};
+use crate::storage::{ColdReads, HostedDriver, PoolMemory, Waker, WorkerCounts};
 
 /// Frames that may wait for a worker to which they were handed: as many as a few initiators have
 /// outstanding. More are lost, as where a socket is full.
@@ -184,10 +184,11 @@ pub(super) fn muster(common: &Arc<Common>, links: Vec<Links>) -> Result<(HostedD
         slow: (SLOW_THREADS.0 / count).max(SLOW_THREADS.1),
         ..WorkerCounts::default()
     };
+    let cold = ColdReads::of_files(common.config.direct);
     let mut drivers = Vec::new();
     let (mut doors, mut insides) = (Vec::new(), Vec::new());
     for _ in 0..count {
-        let driver = HostedDriver::new(threads)?;
+        let driver = HostedDriver::with_cold_reads(threads, cold)?;
         let (frames, handed) = bounded(HANDED_MAX);
         let (orders, ordered) = unbounded();
         doors.push(Door { frames, orders, waker: driver.waker() });

@@ -37,7 +37,7 @@ use crate::link::{self, Link, LinkEvent, Room};
 use crate::server::{DiskSpec, Durability, Server};
 use crate::share::Share;
 use crate::signals::Signals;
-use crate::storage::{HostedDriver, PoolMemory, WorkerCounts};
+use crate::storage::{ColdReads, HostedDriver, PoolMemory, WorkerCounts};
 use crew::{Crew, Links};
 use edge::HostedEdge;
 use idle::{AWAKE_MAX, Idle};
@@ -190,7 +190,8 @@ impl<'m> Running<'m> {
         quiet: bool,
     ) -> Result<Self> {
         let common = Common::open(config, quiet)?;
-        let driver = HostedDriver::new(WorkerCounts::default())?;
+        let cold = ColdReads::of_files(config.direct);
+        let driver = HostedDriver::with_cold_reads(WorkerCounts::default(), cold)?;
         let mut running = Self::assemble(&common, driver, pool, None)?;
         running.plug_in(links);
         running.open_up()?;

@@ -24,11 +24,21 @@ pub enum ColdReads {
     Auto,
     /// Threads.
     Threads,
+    /// Threads, because files are read past the page cache.
+    Direct,
 }
 
-/// Most reads that the kernel has at one time; others wait. It keeps a disk with one queue of 32
-/// (SATA) or 64 busy. The queue of any block device takes at least as many: to ask for more
-/// than it takes blocks.
+impl ColdReads {
+    /// For files that are opened with or without `--direct`.
+    pub fn of_files(direct: bool) -> Self {
+        if direct { Self::Direct } else { Self::Auto }
+    }
+}
+
+/// Most reads that the ring has at one time; others wait, without memory for their data. So many keep
+/// a disk with one queue of 32 (SATA) or 64 busy. It is no bound of what the medium is asked: looking
+/// whether something is in memory asks for it already, so clients' outstanding requests are that
+/// bound, and beginning one may block where a device's queue is full.
 const UNDER_WAY_MAX: u16 = 64;
 
 /// Which read.
@@ -60,6 +70,7 @@ impl ColdRing {
     pub(super) fn new(how: ColdReads, bell: BorrowedFd<'_>) -> Self {
         let (ring, way) = match how {
             ColdReads::Threads => (None, "threads, as asked for".to_owned()),
+            ColdReads::Direct => (None, "threads, past the page cache".to_owned()),
             ColdReads::Auto => match ReadRing::new(UNDER_WAY_MAX, bell) {
                 Ok(ring) => (Some(ring), "io_uring".to_owned()),
                 Err(error) => (None, by_threads(&error)),
