@@ -162,6 +162,14 @@ impl OpenedOverlay {
     /// The medium's; the next opening then takes it as not closed, which costs nothing else.
     pub fn close(&mut self, top: &mut Top) -> Result<()> {
         self.format.ops().close(&mut self.file, top)?;
+        self.end_log()
+    }
+
+    /// Its commit log is no part of it any more: of an overlay that is closed, or was not changed yet.
+    ///
+    /// # Errors
+    /// The medium's.
+    pub fn end_log(&mut self) -> Result<()> {
         if self.log.take().is_some() {
             native::end_log(&mut self.file.main, &mut scratch_page())
                 .map_err(|e| log_failed(e, "end", &self.file))?;

@@ -7,7 +7,6 @@ use std::sync::{Arc, MutexGuard};
 
 use aoe_proto::{Address, Mac, TargetState};
 use cow_core::engine::{IoFailure, Note, Operation, Weave};
-use cow_core::format::native::LogId;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::clients_file::SharedRegistry;
@@ -237,10 +236,9 @@ impl HostedEdge {
         if durability == Durability::Logged && notes.is_empty() && opened.logged_layer().is_none() {
             let path = opened.file().path().to_owned();
             let layer = opened.note_id().map(|id| id.layer());
-            let may = |log: &CommitLog| layer.is_some_and(|layer| log.may_take(layer));
-            let id = self.log_for(&path).filter(|_| self.commit_log.as_ref().is_some_and(may));
-            if let Some(id) = id {
-                opened.begin_log(id)?;
+            let may = |log: &&mut CommitLog| layer.is_some_and(|layer| log.may_take(layer));
+            if let Some(log) = self.log_for(&path).filter(|log| may(log)) {
+                opened.begin_log(log.tell())?;
             }
         }
         let logged = opened.logged_layer().is_some();
@@ -256,9 +254,18 @@ impl HostedEdge {
 
 impl HostedEdge {
     /// The log that an overlay's changes go to: a server finds it only beside the overlay.
-    fn log_for(&self, path: &Path) -> Option<LogId> {
-        let log = self.commit_log.as_ref()?;
-        (path.parent() == self.overlays.as_deref()).then(|| log.id())
+    fn log_for(&mut self, path: &Path) -> Option<&mut CommitLog> {
+        let is_beside = path.parent() == self.overlays.as_deref();
+        self.commit_log.as_mut().filter(|_| is_beside)
+    }
+
+    /// There will be no server, and no overlay was changed: its log goes with it.
+    pub(super) fn abandon(&mut self) {
+        if let Some(log) = &mut self.commit_log
+            && self.attachments.values_mut().all(|a| a.opened.end_log().is_ok())
+        {
+            log.take_back();
+        }
     }
 
     /// Has appended changes synced.
@@ -314,7 +321,8 @@ impl Edge for HostedEdge {
         let name = ImageName::parse(path);
         let keys = ImageKeys::reserve(&name, self.driver.files_mut());
         // Named from its creation on, a log costs no sync of its own.
-        let log = self.log_for(&name.path).filter(|_| spec.durability == Durability::Logged);
+        let is_logged = spec.durability == Durability::Logged;
+        let log = self.log_for(&name.path).filter(|_| is_logged).map(CommitLog::tell);
         let (options, made) = (OverlayOptions { log, ..self.options(spec) }, self.made.clone());
         let (registry, directory) = (Arc::clone(&self.registry), self.overlays.clone());
         self.driver.spawn(Box::new(move || {

@@ -231,7 +231,10 @@ impl<'m> Running<'m> {
         if let Some(crew) = &crew {
             edge.doors = crew.doors();
         }
-        setup::exports(config, &mut server, &mut edge)?;
+        if let Err(error) = setup::exports(config, &mut server, &mut edge) {
+            edge.abandon();
+            return Err(error);
+        }
         // Unknown is as good as one: sleeping is never wrong. Whoever sends needs one that no
         // worker keeps.
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);

@@ -124,6 +124,8 @@ pub struct CommitLog {
     wants_commit: bool,
     /// And that was told since something was committed.
     has_asked: bool,
+    /// An overlay's header may name it.
+    is_told: bool,
 }
 
 impl CommitLog {
@@ -156,6 +158,7 @@ impl CommitLog {
             is_broken: Arc::default(),
             wants_commit: false,
             has_asked: false,
+            is_told: false,
         };
         // Found from the start: an overlay names the log before it has a record.
         let head = Turn { log: id, generation: 0 }.emit();
@@ -165,9 +168,6 @@ impl CommitLog {
                 Ok(file) => log.segments.push(Segment { file, path, generation: 0 }),
                 Err(error) => {
                     drop(fs::remove_file(&path));
-                    for made in log.segments {
-                        drop(fs::remove_file(made.path));
-                    }
                     return Err(error);
                 }
             }
@@ -176,9 +176,16 @@ impl CommitLog {
         Ok(log)
     }
 
-    /// What headers of overlays name it by.
-    pub fn id(&self) -> LogId {
+    /// What the header of an overlay is going to name it by. From now on the files stay until
+    /// [`remove`](Self::remove).
+    pub fn tell(&mut self) -> LogId {
+        self.is_told = true;
         self.id
+    }
+
+    /// All headers that named it name it no more, and there are no records.
+    pub fn take_back(&mut self) {
+        self.is_told = false;
     }
 
     /// Whether an overlay's header may name it from now on. One that was closed in between may have
@@ -421,6 +428,17 @@ impl CommitLog {
             removed.map_err(|e| HostError::io(e, "remove the commit log").path(path))?;
         }
         Ok(())
+    }
+}
+
+/// A log that no overlay was ever told of holds nothing: a server that cannot start leaves none behind.
+impl Drop for CommitLog {
+    fn drop(&mut self) {
+        if !self.is_told {
+            for segment in &self.segments {
+                drop(fs::remove_file(&segment.path)); // gone already, or an orphan for the next server
+            }
+        }
     }
 }
 

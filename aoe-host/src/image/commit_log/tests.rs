@@ -69,8 +69,8 @@ impl Life {
         let mut files = FileTable::new();
         let backing = backing(base, &mut files);
         let name = ImageName::parse(directory.join("a.cow"));
-        let log = CommitLog::with_segments(directory, SMALL).unwrap();
-        let options = OverlayOptions { log: Some(log.id()), ..OverlayOptions::default() };
+        let mut log = CommitLog::with_segments(directory, SMALL).unwrap();
+        let options = OverlayOptions { log: Some(log.tell()), ..OverlayOptions::default() };
         let keys = ImageKeys::reserve(&name, &mut files);
         let mut overlay = create_overlay(&name, &backing, keys, &options).unwrap();
         overlay.enter(&mut files);
@@ -501,7 +501,7 @@ fn a_log_that_is_missing_is_missed_and_one_in_use_is_left_alone() {
     assert_eq!(entries(damaged.path()).len(), 2 + SEGMENTS, "b.cow may need it");
     let file = FileStorage::open(after.path().join("a.cow"), &overlay_options(false)).unwrap();
     let opened = native::open(&file, &mut Page::ZERO.clone()).unwrap();
-    assert_eq!(opened.header().log, Some(life.log.id()));
+    assert_eq!(opened.header().log, Some(life.log.id));
 }
 
 /// For jobs that no engine waits for.
@@ -615,7 +615,7 @@ fn a_log_with_a_part_missing_is_missed_and_kept() {
     life.change(Extent::new(3, 1).unwrap(), Some(vec![1; 512]));
     for number in 0..SEGMENTS {
         let after = life.cut(&base);
-        let segment = after.path().join(segment_name(life.log.id(), number));
+        let segment = after.path().join(segment_name(life.log.id, number));
         let bytes = fs::read(&segment).unwrap();
         fs::remove_file(&segment).unwrap();
         fs::write(after.path().join("mine.cowlog"), "not a log").unwrap();
@@ -642,6 +642,25 @@ fn a_log_that_was_never_used_is_repeated_too() {
     assert_eq!(repeated.iter().map(|r| r.changes).collect::<Vec<_>>(), [0]);
     assert!(read(after.path(), &base).unwrap() == life.model);
     assert_eq!(entries(after.path()).len(), 1);
+}
+
+/// A server that fails to start again and again does not fill the disk.
+#[test]
+fn a_log_that_no_overlay_was_told_of_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = CommitLog::with_segments(directory.path(), SMALL).unwrap();
+    assert_eq!(entries(directory.path()).len(), SEGMENTS);
+    drop(log);
+    assert_eq!(entries(directory.path()).len(), 0);
+    let mut log = CommitLog::with_segments(directory.path(), SMALL).unwrap();
+    assert_eq!(log.tell(), log.id);
+    log.take_back();
+    drop(log);
+    assert_eq!(entries(directory.path()).len(), 0);
+    let mut log = CommitLog::with_segments(directory.path(), SMALL).unwrap();
+    log.tell();
+    drop(log);
+    assert_eq!(entries(directory.path()).len(), SEGMENTS, "an overlay may name it");
 }
 
 #[test]

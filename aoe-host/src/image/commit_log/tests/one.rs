@@ -74,7 +74,8 @@ fn what_cannot_be_had_is_told_and_nothing_is_touched() {
 #[test]
 fn other_logs_are_left_alone() {
     let (_elsewhere, base, model, after) = left_for_two();
-    let other = CommitLog::with_segments(after.path(), SMALL).unwrap();
+    let mut other = CommitLog::with_segments(after.path(), SMALL).unwrap();
+    other.tell();
     let mut repeats = repeat_into(&after.path().join("a.cow")).unwrap().unwrap();
     assert!(repeats.failed.is_empty(), "{:?}", repeats.failed);
     repeats = repeat_into(&after.path().join("b.cow")).unwrap().unwrap();
