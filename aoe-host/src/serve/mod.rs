@@ -256,8 +256,14 @@ impl<'m> Running<'m> {
 
     /// Makes what others can see of a server that is in order.
     fn open_up(&mut self) -> Result<()> {
-        setup::directories(&self.config, &self.edge)?;
-        self.control = self.config.control.as_deref().map(ControlServer::listen).transpose()?;
+        let listen = || self.config.control.as_deref().map(ControlServer::listen).transpose();
+        match setup::directories(&self.config, &self.edge).and_then(|()| listen()) {
+            Ok(control) => self.control = control,
+            Err(error) => {
+                self.edge.abandon();
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
