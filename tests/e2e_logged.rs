@@ -314,6 +314,46 @@ fn repair(overlay: &str) -> Said {
     operator::local(&["check", "--repair", overlay])
 }
 
+/// Servers that cannot start, for an overlay that nobody can read, leave no logs behind.
+fn failed_starts_leave_no_logs(site: &Site, clients: &[&str]) {
+    let [one, other] = [0, 1].map(|n| site.overlays().join(format!("c{n}.cow")));
+    let golden = site.golden().display().to_string();
+    let program = system_tests::workspace::cowblade().display().to_string();
+    for (bad, good) in [(&one, &other), (&other, &one)] {
+        let bytes = std::fs::read(bad).unwrap();
+        let mut damaged = bytes.clone();
+        for at in [100, 4096 + 100] {
+            damaged[at] ^= 1;
+        }
+        std::fs::write(bad, damaged).unwrap();
+        for workers in ["1", "2"] {
+            let serve = ["5", &program, "serve", &golden, "-i", Segment::SERVER];
+            let words = [&serve[..], clients, &["--workers", workers]].concat();
+            let said = Said::of(&site.segment.server().run("timeout", &words));
+            assert!(said.code != 0 && said.code != 124, "{said:?}");
+            assert_eq!(logs(site), 0, "{said:?}");
+            let good = operator::local(&["check", &good.display().to_string()]).assert_done();
+            assert!(!good.out.contains("commit log"), "{good:?}");
+        }
+        std::fs::write(bad, bytes).unwrap();
+    }
+}
+
+/// A copy elsewhere, which has lost its log, goes on without.
+fn goes_on_without_a_lost_log(lab: &Lab, overlay: &str) {
+    let lost = |overlay| operator::local(&["check", "--repair", "--log-lost", overlay]);
+    let said = lost(overlay);
+    assert!(said.code != 0 && said.err.contains("the log is there"), "{said:?}");
+    assert!(operator::local(&["check", "--log-lost", overlay]).code != 0);
+    let copy = lab.dir().join("copy.cow").display().to_string();
+    std::fs::copy(overlay, &copy).unwrap();
+    let said = repair(&copy);
+    assert!(said.code != 0 && said.err.contains("--log-lost"), "{said:?}");
+    let said = lost(&copy).assert_done();
+    assert!(said.out.contains("goes on without its commit log"), "{said:?}");
+    assert!(!operator::local(&["check", &copy]).assert_done().out.contains("log"));
+}
+
 #[test]
 fn tools_enter_what_a_killed_server_left() {
     let test = "tools_enter_what_a_killed_server_left";
@@ -332,7 +372,7 @@ fn tools_enter_what_a_killed_server_left() {
     let [one, other] =
         [0, 1].map(|n| site.overlays().join(format!("c{n}.cow")).display().to_string());
     let alive = repair(&one);
-    assert!(alive.code != 0 && alive.err.contains("another server uses"), "{alive:?}");
+    assert!(alive.code != 0 && alive.err.contains("another process uses"), "{alive:?}");
 
     kill_under_load(&mut server, &mut loads, 120);
     assert_eq!(logs(&site), 4);
@@ -358,6 +398,8 @@ fn tools_enter_what_a_killed_server_left() {
         load.find_on_wire();
     }
     kill_under_load(&mut server, &mut loads, 20);
+    goes_on_without_a_lost_log(&lab, &one);
+    assert_eq!(logs(&site), 4, "nobody touched them");
     for (overlay, load) in [one, other].iter().zip(&mut loads) {
         repair(overlay).assert_done();
         let image = lab.dir().join("again.img");
@@ -367,6 +409,11 @@ fn tools_enter_what_a_killed_server_left() {
         load.find(&std::fs::read(&image).unwrap());
     }
     assert_eq!(logs(&site), 0, "nobody needs it any more");
+    server.restart();
+    loads[0].find_on_wire();
+    assert!(server.terminate().success(), "{}", server.log());
+
+    failed_starts_leave_no_logs(&site, &clients);
     server.restart();
     loads[0].find_on_wire();
     assert!(server.terminate().success(), "{}", server.log());

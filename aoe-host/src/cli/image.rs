@@ -12,7 +12,7 @@ use super::output::{print_json, print_line, progress_bar};
 use crate::config::Window;
 use crate::error::{Exit, HostError, Result};
 use crate::image::{Format, FormatOptions};
-use crate::tools::{self, ChainName, Gate, MapRun, Proof};
+use crate::tools::{self, ChainName, Gate, MapRun, Proof, Repairs};
 use crate::values::ByteSize;
 
 /// Reads the word of one of these formats.
@@ -113,6 +113,11 @@ pub struct CheckArgs {
     /// a commit log
     #[arg(long)]
     pub repair: bool,
+
+    /// With --repair: go on without the commit log that the overlay names; what was acknowledged in
+    /// its last seconds may be lost
+    #[arg(long, requires = "repair")]
+    pub log_lost: bool,
 
     /// Which parents are looked at
     #[command(flatten)]
@@ -235,10 +240,15 @@ pub(super) fn info(args: &InfoArgs) -> Result<Exit> {
 /// Checks all images, then fails with the first that could not be checked.
 pub(super) fn check(args: &CheckArgs) -> Result<Exit> {
     let (mut reports, mut exit, mut failure) = (Vec::new(), Exit::Success, None);
+    let repairs = match (args.repair, args.log_lost) {
+        (true, true) => Repairs::LogLost,
+        (true, false) => Repairs::Lossless,
+        (false, _) => Repairs::None,
+    };
     for image in &args.images {
         let checked = chain(image).and_then(|chain| {
             let gate = gate(&args.parents);
-            with_bar(args.json, |bar| tools::check_chain(&chain, &gate, args.repair, bar))
+            with_bar(args.json, |bar| tools::check_chain(&chain, &gate, repairs, bar))
         });
         match checked {
             Ok(checked) => {

@@ -8,10 +8,21 @@ use super::source::ChainName;
 use crate::config::Layer;
 use crate::error::Result;
 use crate::image::{
-    CheckReport, ImageFile, ImageName, Progress, Repeats, merging_words, overlay_options,
-    refuse_merging, repeat_into,
+    CheckReport, ImageFile, ImageName, Progress, Repeats, go_on_without, merging_words,
+    overlay_options, refuse_merging, repeat_into,
 };
 use crate::storage::{FileOptions, LockMode};
+
+/// What [`check_chain`] repairs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Repairs {
+    /// Nothing.
+    None,
+    /// As [`repair`] does.
+    Lossless,
+    /// As [`repair_without_log`] does.
+    LogLost,
+}
 
 /// Checks an image. With [`Gate::Open`] also whether what lies below is what was recorded.
 ///
@@ -39,23 +50,27 @@ pub fn check(
 }
 
 /// Checks every image that a chain names, and whether each is what the one above it was made over. With
-/// `repairs` the top is repaired; the others stay as they are, for what lies on them knows them so.
+/// repairs the top is repaired; the others stay as they are, for what lies on them knows them so.
 ///
 /// # Errors
 /// As [`check`] and [`repair`].
 pub fn check_chain(
     chain: &ChainName,
     gate: &Gate,
-    repairs: bool,
+    repairs: Repairs,
     progress: &mut Progress<'_>,
 ) -> Result<Vec<CheckReport>> {
     let mut reports: Vec<CheckReport> = Vec::new();
     for layer in chain.layers() {
         let Layer::File { path, .. } = layer else { continue };
-        let look = if repairs && reports.is_empty() { repair } else { check };
         // What the last one names is followed; what the others name was replaced.
         let is_last = reports.len() + 1 == chain.layers().len();
-        reports.push(look(path, if is_last { gate } else { &Gate::Closed }, progress)?);
+        let gate = if is_last { gate } else { &Gate::Closed };
+        reports.push(match repairs {
+            Repairs::Lossless if reports.is_empty() => repair(path, gate, progress)?,
+            Repairs::LogLost if reports.is_empty() => repair_without_log(path, gate, progress)?,
+            _ => check(path, gate, progress)?,
+        });
     }
     if let (Some(report), [_, ..]) = (reports.first_mut(), chain.lower()) {
         for parent in info_of_chain(chain, gate)?.parents.iter().filter(|parent| parent.is_wrong())
@@ -79,11 +94,38 @@ pub fn repair(
     progress: &mut Progress<'_>,
 ) -> Result<CheckReport> {
     let name = ImageName::parse(path);
-    let repeated = repeat_into(&name.path)?.map(told_repeats).transpose()?;
+    let repeated = repeat_into(&name.path)?.map_or(Ok(None), told_repeats)?;
+    mend(name, repeated, gate, progress)
+}
+
+/// As [`repair`], of an overlay whose commit log is lost: it goes on without, and what was acknowledged
+/// in its last seconds may be lost.
+///
+/// # Errors
+/// As [`repair`]; [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) if the log is there.
+pub fn repair_without_log(
+    path: impl AsRef<Path>,
+    gate: &Gate,
+    progress: &mut Progress<'_>,
+) -> Result<CheckReport> {
+    let name = ImageName::parse(path);
+    let ended = go_on_without(&name.path)?.map_or(Ok(None), told_repeats)?;
+    let words =
+        "it goes on without its commit log: what was acknowledged in its last seconds may be lost";
+    mend(name, ended.map(|_entered| words.to_owned()), gate, progress)
+}
+
+/// Repairs what has nothing to do with commit logs, and checks.
+fn mend(
+    name: ImageName,
+    repaired: Option<String>,
+    gate: &Gate,
+    progress: &mut Progress<'_>,
+) -> Result<CheckReport> {
     let (mut file, format) = name.open(&overlay_options(false))?;
     refuse_merging(&file)?;
     let mut report = CheckReport::new(name.path, format);
-    report.repaired.extend(repeated);
+    report.repaired.extend(repaired);
     format.ops().repair(&mut file, &mut report, progress)?;
     file.sync_data()?;
     format.ops().check(&file, &mut report, progress)?;
@@ -91,18 +133,21 @@ pub fn repair(
     Ok(report)
 }
 
-/// What became of the commit log of an overlay.
-fn told_repeats(repeats: Repeats) -> Result<String> {
-    if let Some(failed) = repeats.failed.into_iter().next() {
-        return Err(failed);
-    }
-    let changes: usize = repeats.entered.iter().map(|repeated| repeated.changes).sum();
-    let log = if repeats.removed.is_empty() {
-        "kept: other overlays may need it"
-    } else {
-        "removed: nobody else needs it"
+/// What became of the commit log of an overlay; `None` if somebody else was faster.
+///
+/// # Errors
+/// What kept the changes from the overlay. A file of the log that stays is no failure.
+fn told_repeats(repeats: Repeats) -> Result<Option<String>> {
+    let Some(entered) = repeats.entered.first() else {
+        return repeats.failed.into_iter().next().map_or(Ok(None), Err);
     };
-    Ok(format!("{changes} changes entered from its commit log, which is {log}"))
+    let log = match repeats.failed.first() {
+        Some(failed) => format!("kept: {failed}"),
+        None if repeats.removed.is_empty() => "kept: other overlays may need it".to_owned(),
+        None => "removed: no overlay in this directory needs it".to_owned(),
+    };
+    let changes = entered.changes;
+    Ok(Some(format!("{changes} changes entered from its commit log, which is {log}")))
 }
 
 fn check_parents(file: &ImageFile, report: &mut CheckReport, gate: &Gate) -> Result<()> {
@@ -112,4 +157,27 @@ fn check_parents(file: &ImageFile, report: &mut CheckReport, gate: &Gate) -> Res
         report.found(true, format!("below it: {parent}"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{ErrorKind, HostError};
+    use crate::image::Repeated;
+
+    #[test]
+    fn a_log_that_cannot_be_removed_is_no_failure_of_the_overlay() {
+        let failed = || {
+            let denied = HostError::new(ErrorKind::PermissionDenied, "remove the commit log");
+            vec![denied.path("x-0.cowlog")]
+        };
+        let entered = vec![Repeated { path: "a.cow".into(), changes: 3 }];
+        let repeats = Repeats { entered, failed: failed(), ..Repeats::default() };
+        let told = told_repeats(repeats).unwrap().unwrap();
+        assert!(told.starts_with("3 changes entered"), "{told}");
+        assert!(told.contains("kept: cannot remove the commit log `x-0.cowlog`"), "{told}");
+        let repeats = Repeats { failed: failed(), ..Repeats::default() };
+        assert_eq!(told_repeats(repeats).unwrap_err().kind(), ErrorKind::PermissionDenied);
+        assert!(told_repeats(Repeats::default()).unwrap().is_none());
+    }
 }

@@ -347,7 +347,7 @@ fn a_chain_from_the_base_up_is_turned_round_only_where_nothing_is_in_doubt() {
             assert_eq!(told.format, format);
             let states: Vec<_> = told.parents.iter().map(|parent| parent.state.clone()).collect();
             assert_eq!(states, vec![ParentState::AsRecorded; typed.len() - 1], "{format}");
-            let checked = check_chain(&turned, &Gate::Closed, false, &mut quiet()).unwrap();
+            let checked = check_chain(&turned, &Gate::Closed, Repairs::None, &mut quiet()).unwrap();
             assert_eq!(checked.len(), typed.len(), "{format}");
             assert!(checked.iter().all(|report| report.findings.is_empty()), "{format}");
         }
@@ -357,7 +357,7 @@ fn a_chain_from_the_base_up_is_turned_round_only_where_nothing_is_in_doubt() {
         let later = fs::metadata(&base).unwrap().modified().unwrap() + Duration::from_mins(1);
         File::options().write(true).open(&other).unwrap().set_modified(later).unwrap();
         let wrong = chain(&[&previous, &other]);
-        let checked = check_chain(&wrong, &Gate::Closed, false, &mut quiet()).unwrap();
+        let checked = check_chain(&wrong, &Gate::Closed, Repairs::None, &mut quiet()).unwrap();
         let (first, second) = (&checked[0].findings, &checked[1].findings);
         assert!(first.len() == 1 && second.is_empty(), "{format}: {first:?}");
         let told = info_of_chain(&wrong, &Gate::Closed).unwrap();

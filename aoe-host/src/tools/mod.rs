@@ -33,7 +33,7 @@ mod tests;
 pub(crate) use chain::parents;
 pub use chain::{Gate, ParentReport, ParentState};
 pub use change::{Frozen, RolledBack, freeze, rollback};
-pub use check::{check, check_chain, repair};
+pub use check::{Repairs, check, check_chain, repair, repair_without_log};
 pub use compare::{CompareRequest, Compared, compare};
 pub use convert::{ConvertRequest, Converted, convert};
 pub use create::{CreateRequest, Created, create};

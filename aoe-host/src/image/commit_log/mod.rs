@@ -38,7 +38,8 @@ use crate::server::io::{Job, Started};
 use crate::storage::{FileStorage, HostedDriver, LogSync};
 
 use self::repeat::overlays;
-pub use repeat::{Repeated, Repeats, repeat, repeat_into};
+pub(super) use repeat::enter_advice;
+pub use repeat::{Repeated, Repeats, go_on_without, repeat, repeat_into};
 
 /// Bytes of a segment: some 4,000 writes of 4 KiB. A full one asks all overlays to commit, so larger
 /// ones mean fewer commits, and more to repeat after a power cut.

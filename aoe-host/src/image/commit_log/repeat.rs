@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, FileType};
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 use cow_core::blocking::Blocking;
@@ -80,7 +80,7 @@ fn is_any_of(path: &Path, log: LogId) -> bool {
 #[derive(Default)]
 struct Files {
     left: Vec<Left>,
-    /// What cannot be had, such as those that another server uses.
+    /// What cannot be had, such as those that another process uses.
     withheld: Vec<(PathBuf, HostError)>,
 }
 
@@ -89,7 +89,7 @@ type Changes<'a> = HashMap<(LogId, LayerId), Vec<(u64, Record<'a>)>>;
 
 /// Enters what commit logs in `directory` hold into the overlays there, and removes the logs that no
 /// overlay there names any more, unless some file cannot be examined, or they hold changes of
-/// overlays that are not there. Logs that another server uses stay as they are, and so do those of
+/// overlays that are not there. Logs that another process uses stay as they are, and so do those of
 /// which a part is missing.
 ///
 /// What fails is tried again the next time: repeating a change twice does no harm.
@@ -101,7 +101,7 @@ pub fn repeat(directory: &Path) -> Result<Repeats> {
     if files.left.is_empty() && files.withheld.is_empty() {
         return Ok(Repeats::default());
     }
-    repeat_files(directory, files, |_| true)
+    repeat_files(directory, files, |_| true, IfMissing::Refuse)
 }
 
 /// As [`repeat`], for one overlay and the log that it names, which must lie beside it: the other
@@ -111,10 +111,34 @@ pub fn repeat(directory: &Path) -> Result<Repeats> {
 /// As [`repeat`]. What keeps the overlay from its log, such as the server that uses both, is in
 /// [`Repeats::failed`].
 pub fn repeat_into(overlay: &Path) -> Result<Option<Repeats>> {
+    enter_one(overlay, IfMissing::Refuse)
+}
+
+/// As [`repeat_into`], of an overlay whose log is lost: it names none from then on, and what is in the
+/// log alone is lost. What is left of the log is removed if nobody else needs it.
+///
+/// # Errors
+/// As [`repeat_into`]; also in [`Repeats::failed`], if nothing of the log is missing.
+pub fn go_on_without(overlay: &Path) -> Result<Option<Repeats>> {
+    enter_one(overlay, IfMissing::GoOn)
+}
+
+/// What becomes of an overlay whose log is not all there.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum IfMissing {
+    Refuse,
+    /// And an overlay whose log is all there is refused.
+    GoOn,
+}
+
+fn enter_one(overlay: &Path, if_missing: IfMissing) -> Result<Option<Repeats>> {
     let Examined::Native(_, Some(log)) = examine(overlay) else { return Ok(None) };
+    if if_missing == IfMissing::GoOn && whereabouts(overlay, log) != Whereabouts::Missing {
+        return Err(not_lost(overlay));
+    }
     let (directory, key) = (directory_of(overlay), FileKey::of(overlay));
     let files = files(directory, |path| is_any_of(path, log))?;
-    repeat_files(directory, files, |path| FileKey::of(path) == key).map(Some)
+    repeat_files(directory, files, |path| FileKey::of(path) == key, if_missing).map(Some)
 }
 
 /// Repeats what these files hold of those overlays that are wanted.
@@ -122,6 +146,7 @@ fn repeat_files(
     directory: &Path,
     Files { mut left, withheld }: Files,
     is_wanted: impl Fn(&Path) -> bool,
+    if_missing: IfMissing,
 ) -> Result<Repeats> {
     left.sort_by_key(|left| left.turn.map(|turn| turn.generation));
     let changes = changes(&left);
@@ -131,11 +156,16 @@ fn repeat_files(
             overlays.logged.push((path, layer, log));
             continue;
         }
-        let changes = changes.get(&(log, layer)).map_or(&[][..], Vec::as_slice);
-        let entered = if is_whole(&left, log) {
-            enter(&path, log, changes)
-        } else {
-            Err(missed(&path, log, &withheld))
+        let mut changes = changes.get(&(log, layer)).map_or(&[][..], Vec::as_slice);
+        let is_withheld = withheld.iter().any(|(path, _)| is_any_of(path, log));
+        let entered = match (is_whole(&left, log), if_missing) {
+            (true, IfMissing::Refuse) => enter(&path, log, changes),
+            (true, IfMissing::GoOn) => Err(not_lost(&path)),
+            (false, IfMissing::GoOn) if !is_withheld => {
+                changes = &[]; // without those between them they may be older than what is there
+                enter(&path, log, changes)
+            }
+            (false, _) => Err(missed(&path, log, &withheld)),
         };
         match entered {
             Ok(()) => repeats.entered.push(Repeated { path, changes: changes.len() }),
@@ -193,19 +223,92 @@ fn missed(path: &Path, log: LogId, withheld: &[(PathBuf, HostError)]) -> HostErr
         Some((file, error)) if error.kind() == ErrorKind::InUse => {
             HostError::new(ErrorKind::InUse, OP)
                 .path(path)
-                .detail(format!("another server uses `{}`", file.display()))
-                .advice("it is that server's for as long as it runs")
+                .detail(format!("another process uses `{}`", file.display()))
+                .advice("the log is that process's for as long as it runs")
         }
         Some((_, error)) => HostError::new(error.kind(), OP).path(path).detail(error.report()),
         None => HostError::new(ErrorKind::NotFound, OP)
             .path(path)
-            .detail(format!("not all of `{}` and its like are there", segment_name(log, 0)))
-            .advice(format!(
-                "bring them back and start the server again, or use `cowblade check --repair {}`; \
-                 `cowblade rollback` empties the overlay if they are lost",
-                path.display()
-            )),
+            .detail("parts of its commit log are missing or damaged")
+            .advice(missing_advice(path, log)),
     }
+}
+
+fn not_lost(path: &Path) -> HostError {
+    HostError::new(ErrorKind::Usage, "go on without the commit log of")
+        .path(path)
+        .detail("the log is there")
+        .advice(enter_advice(path))
+}
+
+/// Where the files of a log are, by their names.
+#[derive(Debug, Eq, PartialEq)]
+enum Whereabouts {
+    /// Beside the overlay.
+    Here,
+    /// Not beside it, which is a link, but beside the file to which that leads.
+    Behind(PathBuf),
+    /// Not all of them in either place, or too much of what they hold is damaged.
+    Missing,
+}
+
+fn whereabouts(overlay: &Path, log: LogId) -> Whereabouts {
+    let is_beside = |overlay: &Path| {
+        let directory = directory_of(overlay);
+        let files = (0..SEGMENTS).map(|number| directory.join(segment_name(log, number)));
+        let begun = files.map(|path| match head(&path) {
+            Ok(turn) => Some(turn.is_some_and(|turn| turn.log == log)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            // It is there, whatever keeps us from reading it.
+            Err(_) => Some(true),
+        });
+        let begun: Option<Vec<bool>> = begun.collect();
+        begun.is_some_and(|begun| begun.into_iter().filter(|is| !is).count() <= 1)
+    };
+    if is_beside(overlay) {
+        return Whereabouts::Here;
+    }
+    match fs::canonicalize(overlay) {
+        Ok(file) if is_beside(&file) => Whereabouts::Behind(file),
+        _ => Whereabouts::Missing,
+    }
+}
+
+/// The beginning of a segment, if it is sound.
+fn head(path: &Path) -> io::Result<Option<Turn>> {
+    let file = fs::File::open(path)?;
+    let mut head = [0; HEADER_LEN];
+    Ok(file.read_exact_at(&mut head, 0).ok().and_then(|()| Turn::parse(&head)))
+}
+
+/// How what a commit log holds gets into an overlay that names one, or how to go on without.
+pub(in crate::image) fn enter_advice(overlay: &Path) -> String {
+    let Examined::Native(_, Some(log)) = examine(overlay) else {
+        return "try again".to_owned(); // it has been entered meanwhile
+    };
+    match whereabouts(overlay, log) {
+        Whereabouts::Here => format!(
+            "start the server again, or use `cowblade check --repair {}`: both enter what the \
+             log's files beside it hold",
+            overlay.display()
+        ),
+        Whereabouts::Behind(file) => format!(
+            "its log is beside the file to which this link leads: use `cowblade check --repair {}`",
+            file.display()
+        ),
+        Whereabouts::Missing => missing_advice(overlay, log),
+    }
+}
+
+fn missing_advice(overlay: &Path, log: LogId) -> String {
+    format!(
+        "bring `{}` to `{}` back beside it and try again, or name the overlay where they are; if \
+         they are lost, `cowblade check --repair --log-lost {}` goes on without what was \
+         acknowledged in its last seconds, and `cowblade rollback` empties it",
+        segment_name(log, 0),
+        segment_name(log, SEGMENTS - 1),
+        overlay.display()
+    )
 }
 
 /// Those files of logs that are wanted, locked unless somebody else uses them.

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{Creation, Facts, ImageFormat, NewImage, OpenedLayer, OptionSpec, TopImage};
 use crate::error::{ErrorKind, HostError, Result};
+use crate::image::commit_log::enter_advice;
 use crate::image::identity::{now_s, random_layer_id, scratch_page};
 use crate::image::name::{ImageFile, ImageKeys};
 use crate::image::notes::{NoteId, NoteLog, default_notes_directory};
@@ -431,15 +432,6 @@ fn update_failed(error: native::UpdateError<StorageError>, op: &str, path: &Path
         UpdateError::Mode(mode) => mode_refused(mode, op, path),
         other => HostError::usage(op, other.to_string()).path(path),
     }
-}
-
-/// How what a commit log holds gets into the overlay.
-fn enter_advice(path: &Path) -> String {
-    let path = path.display();
-    format!(
-        "start the server again, or use `cowblade check --repair {path}`: both enter what the log's \
-         files beside it hold"
-    )
 }
 
 /// An image in the wrong mode.

@@ -1,5 +1,6 @@
 //! What a killed server left is entered into one overlay, without a server.
 
+use super::repeat::enter_advice;
 use super::*;
 
 /// What a killed server leaves, with a second overlay that needs the log as well: `a.cow` and `b.cow`.
@@ -85,6 +86,58 @@ fn other_logs_are_left_alone() {
     drop(other);
     repeat_into(&after.path().join("a.cow")).unwrap();
     assert_eq!(entries(after.path()).len(), 2 + SEGMENTS, "it is not named");
+}
+
+/// Its log went while it was elsewhere, or was lost: it goes on with what it holds itself.
+#[test]
+fn without_its_log_an_overlay_goes_on_if_it_is_told_to() {
+    for lost in [1, SEGMENTS] {
+        let (elsewhere, directory) = two_directories();
+        let base = golden(&elsewhere, 64 << 10);
+        let mut life = Life::begin(directory.path(), &base);
+        life.change(Extent::new(3, 2).unwrap(), Some(vec![7; 1024]));
+        life.commit();
+        let committed = life.model.clone();
+        let after = life.cut(&base);
+        let one = after.path().join("a.cow");
+        let before = fs::read(&one).unwrap();
+        let refused = go_on_without(&one).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Usage, "nothing is lost");
+        assert!(refused.report().contains("`cowblade check --repair /"), "{}", refused.report());
+        // The log counts also if the overlay is named by a link from elsewhere.
+        let link = elsewhere.path().join("link.cow");
+        std::os::unix::fs::symlink(&one, &link).unwrap();
+        assert_eq!(go_on_without(&link).unwrap_err().kind(), ErrorKind::Usage);
+        let real =
+            format!("`cowblade check --repair {}`", fs::canonicalize(&one).unwrap().display());
+        let told = enter_advice(&link);
+        assert!(told.contains(&real) && !told.contains("lost"), "{told}");
+
+        let segment = |number| after.path().join(segment_name(life.log.id, number));
+        for number in 0..lost {
+            fs::remove_file(segment(number)).unwrap();
+        }
+        let told = read(after.path(), &base).unwrap_err().report();
+        for words in ["back beside it", "--repair --log-lost", "rollback"] {
+            assert!(told.contains(words), "{told}");
+        }
+        assert!(!told.contains("start the server"), "it was just started: {told}");
+        let missed = repeat_into(&one).unwrap().unwrap().failed;
+        assert!(missed[0].report().contains("--log-lost"), "{missed:?}");
+        if lost < SEGMENTS {
+            let held = FileStorage::open(segment(lost), &overlay_options(false)).unwrap();
+            let repeats = go_on_without(&one).unwrap().unwrap();
+            assert_eq!(kinds(&repeats), [ErrorKind::InUse], "somebody has the rest");
+            drop(held);
+        }
+        assert!(fs::read(&one).unwrap() == before, "not told to");
+        let repeats = go_on_without(&one).unwrap().unwrap();
+        assert_eq!(repeats.entered, [Repeated { path: one.clone(), changes: 0 }]);
+        assert_eq!((repeats.failed.len(), repeats.removed.len()), (0, SEGMENTS - lost));
+        assert!(read(after.path(), &base).unwrap() == committed);
+        assert_eq!(entries(after.path()).len(), 1);
+        assert!(go_on_without(&one).unwrap().is_none(), "it names no log any more");
+    }
 }
 
 fn is_a_segment(path: &Path) -> bool {
