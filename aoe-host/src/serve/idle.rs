@@ -4,7 +4,9 @@
 //! in which a busy initiator sends its next request, and takes longer. It is a waste when nothing
 //! comes, or when whoever sends needs this very processor: so staying awake has to prove itself.
 
+use core::num::NonZero;
 use core::time::Duration;
+use std::thread::available_parallelism;
 
 /// How long to stay awake for the next frame.
 pub(super) const AWAKE_MAX: Duration = Duration::from_micros(50);
@@ -30,10 +32,10 @@ pub(super) struct Idle {
 }
 
 impl Idle {
-    /// For a loop that may use so many processors. On one there is nobody who could send
-    /// something while it is kept from others.
-    pub(super) fn new(processors: usize) -> Self {
-        Self { has_company: processors > 1, penalty: 0, skip: 0, is_recent: false }
+    /// For one of `workers` loops of a machine with so many processors. If none is left besides those
+    /// that loops keep awake, nothing can be sent while they look for it.
+    pub(super) fn new(processors: usize, workers: usize) -> Self {
+        Self { has_company: processors > workers, penalty: 0, skip: 0, is_recent: false }
     }
 
     /// Frames came.
@@ -64,6 +66,26 @@ impl Idle {
     }
 }
 
+/// How many processors this machine has running, also if this process may not use all of them: whoever
+/// sends may use the others. If the system does not tell, those that it may use; unknown is as good
+/// as one, for sleeping is never wrong.
+pub(super) fn processors() -> usize {
+    let told = std::fs::read_to_string(PROCESSORS).ok().and_then(|list| count(&list));
+    told.unwrap_or_else(|| available_parallelism().map_or(1, NonZero::get))
+}
+
+/// The numbers of the processors that run. [Linux, Documentation/admin-guide/cputopology.rst]
+const PROCESSORS: &str = "/sys/devices/system/cpu/online";
+
+/// How many numbers are in a list of numbers and ranges: `0-3,6`.
+fn count(numbers: &str) -> Option<usize> {
+    numbers.trim().split(',').try_fold(0_usize, |sum, range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
+        sum.checked_add(last.checked_sub(first)?.checked_add(1)?)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,19 +105,19 @@ mod tests {
 
     #[test]
     fn a_steady_stream_keeps_it_awake() {
-        assert_eq!(awake(&mut Idle::new(2), 1000, |_| true), 1000);
+        assert_eq!(awake(&mut Idle::new(2, 1), 1000, |_| true), 1000);
         // One in a hundred is late.
-        let count = awake(&mut Idle::new(2), 1000, |turn| turn % 100 != 0);
+        let count = awake(&mut Idle::new(2, 1), 1000, |turn| turn % 100 != 0);
         assert!(count >= 850, "{count}");
     }
 
     #[test]
     fn in_vain_it_hardly_ever_tries() {
-        let count = awake(&mut Idle::new(2), 10_000, |_| false);
+        let count = awake(&mut Idle::new(2, 1), 10_000, |_| false);
         assert!(count <= 48, "{count}");
         // Two of three is not often enough.
         let mut rng = 1_u32;
-        let count = awake(&mut Idle::new(2), 10_000, |_| {
+        let count = awake(&mut Idle::new(2, 1), 10_000, |_| {
             rng = rng.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             !(rng >> 16).is_multiple_of(3)
         });
@@ -104,7 +126,7 @@ mod tests {
 
     #[test]
     fn it_finds_out_when_times_change() {
-        let mut idle = Idle::new(2);
+        let mut idle = Idle::new(2, 1);
         awake(&mut idle, 10_000, |_| false);
         awake(&mut idle, 2000, |_| true);
         assert_eq!(awake(&mut idle, 1000, |_| true), 1000);
@@ -112,12 +134,24 @@ mod tests {
 
     #[test]
     fn on_one_processor_nobody_stays_awake() {
-        assert_eq!(awake(&mut Idle::new(1), 1000, |_| true), 0);
+        assert_eq!(awake(&mut Idle::new(1, 1), 1000, |_| true), 0);
+        assert_eq!(awake(&mut Idle::new(4, 4), 1000, |_| true), 0);
+    }
+
+    #[test]
+    fn processors_are_those_of_the_machine() {
+        assert_eq!(count("0\n"), Some(1));
+        assert_eq!(count("0-1\n"), Some(2));
+        assert_eq!(count("0-3,6,8-11"), Some(9));
+        for wrong in ["", "\n", "3-1", "a", "0-", "0,,1", "0-18446744073709551615,0"] {
+            assert_eq!(count(wrong), None, "{wrong:?}");
+        }
+        assert!(processors() >= available_parallelism().unwrap().get());
     }
 
     #[test]
     fn without_traffic_nobody_stays_awake() {
-        let mut idle = Idle::new(2);
+        let mut idle = Idle::new(2, 1);
         assert!(!idle.is_worth_waking());
         idle.saw_traffic();
         assert!(idle.is_worth_waking());

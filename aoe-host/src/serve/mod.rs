@@ -23,7 +23,6 @@ mod log;
 mod setup;
 mod upkeep;
 
-use core::num::NonZero;
 use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
@@ -235,9 +234,6 @@ impl<'m> Running<'m> {
             edge.abandon();
             return Err(error);
         }
-        // Unknown is as good as one: sleeping is never wrong. Whoever sends needs one that no
-        // worker keeps.
-        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         Ok(Self {
             server,
             edge,
@@ -245,7 +241,7 @@ impl<'m> Running<'m> {
             config: config.clone(),
             control: None,
             upkeep: Upkeep::new(config),
-            idle: Idle::new((processors + 1).saturating_sub(share.count())),
+            idle: Idle::new(idle::processors(), share.count()),
             next_attention: Duration::ZERO,
             started: common.started,
             stopping: None,
