@@ -54,15 +54,6 @@ fn a_client_attached_by_advertisement_at_mtu_9000() {
 }
 
 #[test]
-fn a_client_whose_answers_leave_by_an_xdp_socket_at_mtu_9000() {
-    let test = "a_client_whose_answers_leave_by_an_xdp_socket_at_mtu_9000";
-    // Advertisements are looked for at the server's own interface, where these frames are not seen.
-    if require::met(test, &[&[Need::XdpSockets]]) {
-        everyday(test, 9000, Attach::Discovery, &["--clients", "1", "--link", "xdp"]);
-    }
-}
-
-#[test]
 fn a_newcomer_attached_by_discovery_at_mtu_9000() {
     let test = "a_newcomer_attached_by_discovery_at_mtu_9000";
     let options = ["--new-clients", "auto", "--durability", "writeback"];

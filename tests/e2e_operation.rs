@@ -35,7 +35,7 @@ fn site(test: &'static str, mtu: u16, stations: usize) -> Option<(Lab, Site)> {
 
 /// Runs `body` with a server on each kind of link, at a site of its own.
 fn on_every_link(test: &'static str, mtu: u16, body: impl Fn(&Site, Server)) {
-    for link in target::links(test) {
+    for link in target::LINKS {
         println!("on {link}");
         let Some((_lab, site)) = site(test, mtu, 1) else { return };
         let server = site.serve(&["--clients", "1", "--link", link]);

@@ -18,7 +18,7 @@ use system_tests::require::{self, Need, UML_INITIATOR};
 use system_tests::scenario;
 use system_tests::server::Server;
 use system_tests::site::{self, BASE, STEP, Site};
-use system_tests::target::{self, LINKS, links};
+use system_tests::target::{self, LINKS};
 
 const DISK_WORKER: &str = env!("CARGO_BIN_EXE_disk-worker");
 const ROOT: &[Need] = &[Need::Root, Need::Program("ip")];
@@ -81,7 +81,7 @@ fn each(status: &Value, name: &str) -> Vec<u64> {
 
 #[test]
 fn a_load_of_many_machines_is_shared_and_right() {
-    for link in links("a_load_of_many_machines_is_shared_and_right") {
+    for link in LINKS {
         let Some((_lab, site)) = site("a_load_of_many_machines_is_shared_and_right", 9000) else {
             return;
         };
@@ -297,8 +297,7 @@ fn visit(site: &Site, n: u8, patience: Duration) -> Option<()> {
 
 #[test]
 fn an_interface_that_changes_is_dealt_anew() {
-    let test = "an_interface_that_changes_is_dealt_anew";
-    for link in links(test).filter(|link| *link != "pnet") {
+    for link in LINKS.into_iter().filter(|link| *link != "pnet") {
         let Some((_lab, site)) = site("an_interface_that_changes_is_dealt_anew", 1500) else {
             return;
         };

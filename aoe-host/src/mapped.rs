@@ -135,19 +135,6 @@ impl MappedBytes {
         })
     }
 
-    /// The `len` of these bytes from `at` on, as far as they are there, each in one place.
-    pub(crate) fn parts_within(self, at: usize, len: usize) -> impl Iterator<Item = Self> {
-        let (mut skip, mut left) = (at, len);
-        self.parts().filter_map(move |part| {
-            let skipped = skip.min(part.len);
-            skip -= skipped;
-            let len = (part.len - skipped).min(left);
-            left -= len;
-            let start = part.start.wrapping_add(skipped);
-            (len > 0).then_some(Self { start, len, other: start, from_other: 0 })
-        })
-    }
-
     /// Has the processor fetch them into its cache while something else is done: a random read of a
     /// large file waits for memory, and for the tables of pages that say where it lies, longest.
     /// Does nothing where a page is missing.
@@ -201,10 +188,6 @@ mod tests {
         let woven = MappedBytes::woven(6 * 512, (first, 0), (other, 512), 0b10_0110);
         let expected = [(0, 512), (32_768 + 512, 1024), (1536, 1024), (32_768 + 2560, 512)];
         assert_eq!(parts(woven), expected);
-        let within: Vec<_> = woven.parts_within(100, 1000).map(place).collect();
-        assert_eq!(within, [(100, 412), (32_768 + 512, 588)]);
-        let within: Vec<_> = woven.parts_within(2048, 9000).map(place).collect();
-        assert_eq!(within, [(2048, 512), (32_768 + 2560, 512)]);
         let all = MappedBytes::woven(64 * 512, (first, 0), (other, 512), u64::MAX);
         assert_eq!(parts(all), [(32_768, 64 * 512)]);
     }

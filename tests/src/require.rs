@@ -22,8 +22,6 @@ pub enum Need {
     File(&'static str),
     /// A module of the installed user-mode-linux kernel.
     UmlModule(&'static str),
-    /// XDP sockets that send frames of several pieces: Linux 6.6.
-    XdpSockets,
 }
 
 /// What every test with a user-mode-linux initiator needs.
@@ -43,7 +41,6 @@ impl Need {
             Self::Program(name) => program(name).is_some(),
             Self::File(path) => Path::new(path).exists(),
             Self::UmlModule(name) => uml_module(name).is_some(),
-            Self::XdpSockets => has_xdp_sockets(),
         }
     }
 }
@@ -55,23 +52,8 @@ impl fmt::Display for Need {
             Self::Program(name) => write!(f, "the program {name}"),
             Self::File(path) => write!(f, "the file {path}"),
             Self::UmlModule(name) => write!(f, "user-mode-linux's module {name}"),
-            Self::XdpSockets => f.write_str("XDP sockets of Linux 6.6"),
         }
     }
-}
-
-fn has_xdp_sockets() -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split('.').map_while(|number| number.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    // SAFETY: `socket` takes three integers and touches no memory of ours.
-    let socket = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    if socket < 0 {
-        return false;
-    }
-    // SAFETY: opened just above, and used by nobody.
-    unsafe { libc::close(socket) };
-    version >= (6, 6)
 }
 
 /// Says whether `test` can run; if not, prints and counts the skip.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::net::Segment;
-use crate::require::{self, Need};
+use crate::require;
 use crate::server::ServerPlan;
 use crate::workspace;
 
@@ -35,14 +35,8 @@ pub fn forgetful_vblade(segment: &Segment, dir: &Path, address: &str, image: &Pa
     plan
 }
 
-/// Every way in which requests reach our server; it takes the first unless told otherwise.
+/// Every way in which our server reaches the network; it takes the first unless told otherwise.
 pub const LINKS: [&str; 3] = ["ring", "mmsg", "pnet"];
-
-/// Every way in which our server reaches the network, as far as `test` finds it on this machine.
-pub fn links(test: &str) -> impl Iterator<Item = &'static str> {
-    let xdp = require::met(&format!("{test} over xdp"), &[&[Need::XdpSockets]]);
-    xdp.then_some("xdp").into_iter().chain(LINKS)
-}
 
 /// Our program with the given arguments; the interface is added. Where `COWBLADE_TEST_WORKERS` is a
 /// number, every server has so many workers that does not say otherwise.

@@ -161,11 +161,8 @@ pub enum LinkKind {
     Auto,
     /// A raw socket through libpnet.
     Pnet,
-    /// A packet socket with a ring that is shared with the kernel.
+    /// Packet sockets with rings that are shared with the kernel.
     Ring,
-    /// As ring, but frames leave by an XDP socket: faster, unseen by others who listen on this
-    /// machine, and past its queueing disciplines.
-    Xdp,
     /// A packet socket, many frames with one system call.
     Mmsg,
 }

@@ -14,7 +14,7 @@
 //!   fanout.rs  several sockets of one interface, for several workers
 //!   filter.rs  what the kernel lets in  ring.rs, mapping.rs, messages.rs  frames, many at a time
 //!   gather.rs, guarded.rs  data that lie by turns in two mapped files, where pages may be missing
-//!   xdp/       frames leave by an XDP socket      wait.rs    sleeping until something comes
+//!   send_ring.rs  frames leave through memory shared with the kernel  wait.rs  sleeping until something comes
 //!   watch.rs, state.rs, upper.rs  what happens to an interface, and what it is part of
 //!   sending.rs  what becomes of frames
 //! ```
@@ -54,13 +54,13 @@ mod packet_socket;
 pub mod pnet;
 pub mod probe;
 mod ring;
+mod send_ring;
 mod sending;
 mod state;
 pub mod tap;
 mod upper;
 mod wait;
 mod watch;
-mod xdp;
 
 pub use open::{Room, open, open_several};
 pub use state::InterfaceState;

@@ -80,7 +80,7 @@ pub fn open_several(
     let group = Group::new(count, everybody);
     let (chosen, first) = open_first(kind, name, room, Some(&group))?;
     let intake = match chosen {
-        LinkKind::Auto | LinkKind::Ring | LinkKind::Xdp => Intake::Ring,
+        LinkKind::Auto | LinkKind::Ring => Intake::Ring,
         LinkKind::Mmsg => Intake::Messages,
         LinkKind::Pnet => {
             group.give_up();
@@ -91,11 +91,7 @@ pub fn open_several(
     for number in 1..count {
         let member = Member::new(&group, number);
         let choice = format!("as that of worker 0, for worker {number}");
-        let mut link = PacketLink::open(name, intake, room, choice, Some(member))?;
-        if chosen == LinkKind::Xdp {
-            // Interfaces have as many queues as they like: without one it sends as others do.
-            link.try_to_leave_by_xdp(number);
-        }
+        let link = PacketLink::open(name, intake, room, choice, Some(member))?;
         links.push(Box::new(link));
     }
     Ok(links)
@@ -114,7 +110,6 @@ fn open_first(
         let link: Box<dyn Link + Send> = match kind {
             LinkKind::Auto | LinkKind::Ring => Box::new(packets(Intake::Ring, choice)?),
             LinkKind::Mmsg => Box::new(packets(Intake::Messages, choice)?),
-            LinkKind::Xdp => Box::new(packets(Intake::Ring, choice)?.leaving_by_xdp()?),
             LinkKind::Pnet => Box::new(PnetLink::with_room(name, room, choice)?),
         };
         Ok((kind, link))
@@ -148,7 +143,6 @@ fn word(kind: LinkKind) -> &'static str {
     match kind {
         LinkKind::Auto => "auto",
         LinkKind::Ring => "ring",
-        LinkKind::Xdp => "xdp",
         LinkKind::Mmsg => "mmsg",
         LinkKind::Pnet => "pnet",
     }

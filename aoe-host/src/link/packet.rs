@@ -1,10 +1,11 @@
 //! The fast links of Linux: a packet socket of our own, read through a ring or by `recvmmsg`.
 //!
 //! The socket is bound to AoE, so that no other frame is even looked at, and never to what we sent
-//! ourselves. Answers leave by `sendmmsg` out of the buffers in which they were built.
+//! ourselves. With a ring, taking a frame costs no system call and no copy, and answers leave through a
+//! ring too; without, or where they cannot, by `sendmmsg` out of the buffers in which they were built.
 //!
-//! With a ring, taking a frame costs no system call and no copy. It is made anew when the MTU
-//! grows; should the system have no memory for the larger one, the link goes on without.
+//! Rings are made anew when the MTU grows; should the system have no memory for the larger one, the link
+//! goes on without.
 
 use core::time::Duration;
 use std::io;
@@ -17,11 +18,11 @@ use super::fanout::{Joined, Member, Place};
 use super::filter::Wanted;
 use super::gather::Gatherer;
 use super::messages::{self, Arrived, Inbox, MESSAGES_MAX};
-use super::packet_socket::PacketSocket;
+use super::packet_socket::{PacketSocket, RingUse};
 use super::ring::Ring;
+use super::send_ring::SendRing;
 use super::sending::{SendFailure, Tally};
 use super::watch::Watch;
-use super::xdp::Exit;
 use super::{InterfaceState, Link, LinkCounters, LinkEvent, OutFrame, Room, SendReport};
 use crate::error::{HostError, Result};
 use crate::values::{Address, Mac};
@@ -31,9 +32,6 @@ const SEND_TIMEOUT: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
 /// Distance between two looks at the drop counter while frames are being lost.
 const DROPS_INTERVAL: Duration = Duration::from_millis(10);
-
-/// The queue of an interface that every interface has.
-const FIRST_QUEUE: u32 = 0;
 
 /// How frames are taken from the socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,8 +53,8 @@ pub struct PacketLink {
     /// One of several links of this interface.
     member: Option<Member>,
     gatherer: Gatherer,
-    /// Another way out than the packet socket.
-    exit: Option<Exit>,
+    /// A way out with less work than by the packet socket.
+    send_ring: Option<SendRing>,
     /// Why this link and no other, for `status`.
     choice: String,
     /// The last look for frames found none.
@@ -106,7 +104,7 @@ impl PacketLink {
         let (socket, state) = PacketSocket::of_interface(name, room)?;
         let inbound = Inbound::open(&socket, intake, state.mtu, room)
             .map_err(|e| HostError::io(e, "receive many frames").interface(name))?;
-        let link = Self {
+        let mut link = Self {
             name: name.to_owned(),
             inbound,
             socket,
@@ -115,7 +113,7 @@ impl PacketLink {
             wanted: Wanted::All,
             member,
             gatherer: Gatherer::new(),
-            exit: None,
+            send_ring: None,
             choice,
             was_empty: true,
             losing: false,
@@ -125,33 +123,31 @@ impl PacketLink {
         link.hear()
             .and_then(|()| link.bind(state))
             .map_err(|error| HostError::io(error, "bind a raw socket").interface(name))?;
+        if intake == Intake::Ring {
+            link.open_send_ring(state);
+        }
         Ok(link)
     }
 
-    /// This link, with frames leaving by an XDP socket.
-    pub(super) fn leaving_by_xdp(mut self) -> Result<Self> {
-        let exit = Exit::open(self.watch.state(), FIRST_QUEUE).map_err(|error| {
-            HostError::io(error, "make an XDP socket")
-                .interface(&self.name)
-                .advice("`--link ring` does without")
-        })?;
-        self.exit = Some(exit);
-        Ok(self)
-    }
-
-    /// Has frames leave by an XDP socket at the queue of this number, if there is one.
-    pub(super) fn try_to_leave_by_xdp(&mut self, queue: usize) {
-        let queue = u32::try_from(queue).unwrap_or(u32::MAX);
-        match Exit::open(self.watch.state(), queue) {
-            Ok(exit) => self.exit = Some(exit),
-            Err(error) => self.note_no_exit(&error),
+    /// Has frames leave through a ring, if the system has one for this interface.
+    fn open_send_ring(&mut self, state: InterfaceState) {
+        match SendRing::open(&self.name, state) {
+            Ok(ring) => self.send_ring = Some(ring),
+            Err(error) => {
+                let note = format!("; sends by sendmmsg: {error}");
+                if !self.choice.contains(&note) {
+                    self.choice.push_str(&note);
+                }
+            }
         }
     }
 
-    fn note_no_exit(&mut self, error: &io::Error) {
-        let note = format!("; sends by sendmmsg: {error}");
-        if !self.choice.contains(&note) {
-            self.choice.push_str(&note);
+    /// Replaces a ring that is one for the interface as it was.
+    fn renew_send_ring(&mut self, state: InterfaceState) {
+        if self.send_ring.as_ref().is_some_and(|ring| !ring.suits(state)) {
+            // The old one first: its memory may be what the new one needs.
+            self.send_ring = None;
+            self.open_send_ring(state);
         }
     }
 
@@ -176,11 +172,7 @@ impl PacketLink {
         }
         if let Some(new) = found {
             self.make_room(new);
-        }
-        if let Some(exit) = &mut self.exit
-            && let Err(error) = exit.follow(found)
-        {
-            self.note_no_exit(&error);
+            self.renew_send_ring(new);
         }
         self.watch.update(found);
         if let Some(state) = found {
@@ -292,7 +284,7 @@ impl PacketLink {
         if had_ring {
             let ring = self
                 .socket
-                .set_ring(None)
+                .set_ring(RingUse::Receive, None)
                 .and_then(|()| Ring::new(&self.socket, mtu, self.room.frames));
             match ring {
                 Ok(ring) => self.inbound = Inbound::Ring(ring),
@@ -409,7 +401,8 @@ impl Link for PacketLink {
         let mut outgoing = Outgoing {
             socket: &self.socket,
             gatherer: &mut self.gatherer,
-            exit: self.exit.as_mut().map(|exit| (exit, state)),
+            ring: self.send_ring.as_mut().filter(|_| state.up),
+            frame_len_max: frame_len(state.mtu),
             tally: Tally::new(&mut self.counters),
             may_wait: true,
             stuck: None,
@@ -443,9 +436,6 @@ impl Link for PacketLink {
         } else if self.losing && now >= self.next_drops {
             self.next_drops = now.saturating_add(DROPS_INTERVAL);
             self.count_drops();
-        }
-        if let Some(exit) = &mut self.exit {
-            exit.flush();
         }
         self.watch.next_event()
     }
@@ -527,8 +517,10 @@ fn is_nothing_waiting(error: &io::Error) -> bool {
 struct Outgoing<'l> {
     socket: &'l PacketSocket,
     gatherer: &'l mut Gatherer,
-    /// To be tried first, with how the interface is.
-    exit: Option<(&'l mut Exit, InterfaceState)>,
+    /// To be tried first.
+    ring: Option<&'l mut SendRing>,
+    /// Octets of the longest frame that the interface takes.
+    frame_len_max: usize,
     tally: Tally<'l>,
     /// Nobody has waited for room yet: waiting again and again would stall every initiator.
     may_wait: bool,
@@ -540,10 +532,13 @@ struct Outgoing<'l> {
 impl Outgoing<'_> {
     fn send(&mut self, frames: &[OutFrame<'_>]) {
         let mut rest = frames;
-        if let Some((exit, state)) = self.exit.as_mut().filter(|_| self.stuck.is_none()) {
-            let (taken, stuck) = exit.send(frames, *state, &mut self.tally);
-            self.stuck = stuck;
-            rest = frames.get(taken..).unwrap_or_default();
+        if let Some(ring) = self.ring.as_mut().filter(|_| self.stuck.is_none()) {
+            let taken = ring.send(frames, self.frame_len_max);
+            let (sent, left) = frames.split_at_checked(taken).unwrap_or((frames, &[]));
+            for frame in sent {
+                self.tally.sent(frame.len());
+            }
+            rest = left;
         }
         while let Some((_first, behind)) = rest.split_first() {
             if let Some(failure) = self.stuck {

@@ -18,6 +18,7 @@ use aoe_proto::wire::ETHERTYPE;
 use rustix::net::sockopt;
 
 use super::filter::{self, Wanted};
+use super::ring::RingLayout;
 use super::{InterfaceState, Room};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::values::Mac;
@@ -35,15 +36,14 @@ const PACKET_FANOUT_DATA: c_int = 22;
 const PACKET_FANOUT_CBPF: c_int = 6;
 const PACKET_FANOUT_FLAG_UNIQUEID: c_int = 0x2000;
 
-/// A receive ring: `blocks` pieces of memory, each with `per_block` frames at its beginning.
+/// `PACKET_VNET_HDR` (`linux/if_packet.h`).
+const PACKET_VNET_HDR: c_int = 15;
+
+/// What a ring is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct RingLayout {
-    /// Octets of one frame with everything around it.
-    pub(super) frame_len: usize,
-    pub(super) per_block: usize,
-    /// Octets of one block, a power of two.
-    pub(super) block_len: usize,
-    pub(super) blocks: usize,
+pub(super) enum RingUse {
+    Receive,
+    Send,
 }
 
 /// A raw socket that lets only AoE frames for this station pass.
@@ -79,6 +79,11 @@ impl PacketSocket {
         let socket = Self::open_filtered(&filter::program(&Wanted::Nothing))?;
         socket.grow_receive_buffer(room.socket_len(mtu))?;
         Ok(socket)
+    }
+
+    /// A socket that is to send only: bound without a protocol it hears nothing.
+    pub(super) fn mute() -> io::Result<Self> {
+        Self::open_filtered(&filter::program(&Wanted::Nothing))
     }
 
     /// A filtered socket that is not bound yet and therefore receives nothing.
@@ -169,6 +174,15 @@ impl PacketSocket {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The MTU of the interface called `name`, by one call.
+    pub(super) fn mtu(&self, name: &str) -> io::Result<usize> {
+        let mut request = interface_request(name)?;
+        self.interface_ioctl(libc::SIOCGIFMTU, &mut request)?;
+        // SAFETY: SIOCGIFMTU succeeded, so the kernel wrote this member.
+        let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+        usize::try_from(mtu).map_err(io::Error::other)
     }
 
     fn look_at(&self, name: &str) -> io::Result<InterfaceState> {
@@ -285,9 +299,17 @@ impl PacketSocket {
         unsafe { self.set_option(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &on) }
     }
 
-    /// Gives the socket a receive ring, or takes it away (`None`). It must not be mapped, and the
+    /// Has a description stand before each frame from now on (`struct virtio_net_hdr`). Comes before a
+    /// ring.
+    pub(super) fn describe_frames(&self) -> io::Result<()> {
+        let on: c_int = 1;
+        // SAFETY: the option takes an integer.
+        unsafe { self.set_option(libc::SOL_PACKET, PACKET_VNET_HDR, &on) }
+    }
+
+    /// Gives the socket a ring, or takes it away (`None`). It must not be mapped, and the
     /// kernel forgets the frames in it.
-    pub(super) fn set_ring(&self, layout: Option<RingLayout>) -> io::Result<()> {
+    pub(super) fn set_ring(&self, purpose: RingUse, layout: Option<RingLayout>) -> io::Result<()> {
         let mut request = libc::tpacket_req {
             tp_block_size: 0,
             tp_block_nr: 0,
@@ -304,8 +326,12 @@ impl PacketSocket {
             request.tp_frame_size = number(layout.frame_len)?;
             request.tp_frame_nr = number(layout.blocks * layout.per_block)?;
         }
-        // SAFETY: with version 2 the option takes a `tpacket_req`.
-        unsafe { self.set_option(libc::SOL_PACKET, libc::PACKET_RX_RING, &request) }
+        let name = match purpose {
+            RingUse::Receive => libc::PACKET_RX_RING,
+            RingUse::Send => libc::PACKET_TX_RING,
+        };
+        // SAFETY: with version 2 both options take a `tpacket_req`.
+        unsafe { self.set_option(libc::SOL_PACKET, name, &request) }
     }
 
     /// # Safety

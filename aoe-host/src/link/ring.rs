@@ -1,4 +1,5 @@
-//! The receive ring that a packet socket shares with its user (`TPACKET_V2`).
+//! The receive ring that a packet socket shares with its user (`TPACKET_V2`), and how such rings lie in
+//! memory.
 //!
 //! ```text
 //!  block 0                          block 1
@@ -16,7 +17,7 @@ use core::sync::atomic::Ordering;
 use std::io;
 
 use super::mapping::Mapping;
-use super::packet_socket::{PacketSocket, RingLayout};
+use super::packet_socket::{PacketSocket, RingUse};
 
 /// Octets before the payload: the ring's header, the sender's address, a gap, the Ethernet header
 /// (`TPACKET2_HDRLEN` and `tpacket_rcv` of the kernel).
@@ -45,9 +46,20 @@ pub(super) struct Ring {
     place: Place,
 }
 
+/// A ring in memory: `blocks` pieces of it, each with `per_block` frames at its beginning.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct RingLayout {
+    /// Octets of one frame with everything around it.
+    pub(super) frame_len: usize,
+    pub(super) per_block: usize,
+    /// Octets of one block, a power of two.
+    pub(super) block_len: usize,
+    pub(super) blocks: usize,
+}
+
 /// A frame's place: its block, and its number within.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct Place {
+pub(super) struct Place {
     block: usize,
     frame: usize,
 }
@@ -67,10 +79,10 @@ impl Ring {
     /// # Errors
     /// The system has no rings, or no memory for one.
     pub(super) fn new(socket: &PacketSocket, mtu: usize, frames: usize) -> io::Result<Self> {
-        let layout = layout(mtu, frames)?;
-        socket.set_ring(Some(layout))?;
-        let memory = Mapping::new(socket, 0, layout.block_len * layout.blocks);
-        let memory = memory.inspect_err(|_| drop(socket.set_ring(None)))?;
+        let layout = RingLayout::new(mtu.saturating_add(PAYLOAD_AT), frames)?;
+        socket.set_ring(RingUse::Receive, Some(layout))?;
+        let memory = Mapping::new(socket, 0, layout.len());
+        let memory = memory.inspect_err(|_| drop(socket.set_ring(RingUse::Receive, None)))?;
         Ok(Self { memory, layout, place: Place::default() })
     }
 
@@ -155,28 +167,38 @@ impl Header {
     }
 }
 
-/// A ring for `frames` frames with `mtu` octets of payload.
-fn layout(mtu: usize, frames: usize) -> io::Result<RingLayout> {
-    let needed = mtu.saturating_add(PAYLOAD_AT);
-    let frame_len =
-        needed.checked_next_multiple_of(ALIGNMENT).ok_or(io::ErrorKind::InvalidInput)?;
-    let block_len = BLOCK_LEN.max(frame_len.checked_next_power_of_two().unwrap_or(usize::MAX));
-    let blocks_max = RING_LEN_MAX / block_len;
-    let per_block = block_len / frame_len;
-    let blocks = frames.div_ceil(per_block.max(1)).min(blocks_max);
-    if blocks == 0 || per_block == 0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "frames are too long for a ring"));
-    }
-    Ok(RingLayout { frame_len, per_block, block_len, blocks })
-}
-
 impl RingLayout {
+    /// Room for `frames` frames that take `needed` octets each, with everything around them, as far as
+    /// [`RING_LEN_MAX`] allows.
+    ///
+    /// # Errors
+    /// Not even one has room.
+    pub(super) fn new(needed: usize, frames: usize) -> io::Result<Self> {
+        let frame_len =
+            needed.checked_next_multiple_of(ALIGNMENT).ok_or(io::ErrorKind::InvalidInput)?;
+        let block_len = BLOCK_LEN.max(frame_len.checked_next_power_of_two().unwrap_or(usize::MAX));
+        let blocks_max = RING_LEN_MAX / block_len;
+        let per_block = block_len / frame_len;
+        let blocks = frames.div_ceil(per_block.max(1)).min(blocks_max);
+        if blocks == 0 || per_block == 0 {
+            let why = "frames are too long for a ring";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        Ok(Self { frame_len, per_block, block_len, blocks })
+    }
+
+    /// Octets of all blocks.
+    pub(super) fn len(self) -> usize {
+        self.block_len * self.blocks
+    }
+
     /// Where the frame at `place` begins.
-    fn offset(self, place: Place) -> usize {
+    pub(super) fn offset(self, place: Place) -> usize {
         place.block * self.block_len + place.frame * self.frame_len
     }
 
-    fn after(self, place: Place) -> Place {
+    /// The place behind `place`, from the last one on the first.
+    pub(super) fn after(self, place: Place) -> Place {
         if place.frame + 1 < self.per_block {
             return Place { frame: place.frame + 1, ..place };
         }
@@ -195,7 +217,7 @@ mod tests {
     #[test]
     fn every_frame_has_its_place_and_the_last_leads_to_the_first() {
         for (mtu, frames) in [(1500, 1), (1500, 100), (9000, 448), (65_536, 300), (68, 5)] {
-            let layout = layout(mtu, frames).unwrap();
+            let layout = RingLayout::new(mtu + PAYLOAD_AT, frames).unwrap();
             assert!(layout.per_block * layout.blocks >= frames.min(128), "{layout:?}");
             assert!(layout.block_len.is_multiple_of(4096), "{layout:?}");
             let mut place = Place::default();
@@ -208,7 +230,7 @@ mod tests {
                 end = last + 1;
                 place = layout.after(place);
             }
-            assert!(end <= layout.block_len * layout.blocks);
+            assert!(end <= layout.len());
             assert_eq!(place, Place::default());
         }
     }
@@ -216,11 +238,11 @@ mod tests {
     #[test]
     fn memory_is_bounded_whatever_is_asked_for() {
         for mtu in [68, 1500, 9000, 65_536] {
-            let layout = layout(mtu, usize::MAX).unwrap();
-            assert!(layout.block_len * layout.blocks <= RING_LEN_MAX, "{layout:?}");
+            let layout = RingLayout::new(mtu + PAYLOAD_AT, usize::MAX).unwrap();
+            assert!(layout.len() <= RING_LEN_MAX, "{layout:?}");
         }
-        assert!(layout(RING_LEN_MAX, 1).is_err());
-        assert!(layout(usize::MAX, 1).is_err());
+        assert!(RingLayout::new(RING_LEN_MAX + 1, 1).is_err());
+        assert!(RingLayout::new(usize::MAX, 1).is_err());
     }
 
     #[test]
