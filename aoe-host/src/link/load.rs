@@ -1,18 +1,20 @@
 //! The raw socket of a load generator: requests of many stations leave, answers to all of them come.
 //!
 //! It must cost less than the servers it measures: answers are read in a ring, as much of them as is
-//! wanted, and requests leave in batches, header and data from where they are.
+//! wanted, and requests leave in batches, through a ring as well where there is one.
 
 use core::time::Duration;
 use std::io;
 use std::os::fd::AsFd;
 
+use aoe_proto::wire::ETHERNET_LEN;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::filter::answers_program;
 use super::messages::{self, MESSAGES_MAX};
 use super::packet_socket::PacketSocket;
 use super::ring::Ring;
+use super::send_ring::SendRing;
 use super::{InterfaceState, Room, wait};
 use crate::error::{HostError, Result};
 
@@ -40,6 +42,7 @@ pub struct LoadSocket {
     // Before the socket: a ring can only be taken away when it is not mapped.
     ring: Ring,
     socket: PacketSocket,
+    send_ring: Option<SendRing>,
     state: InterfaceState,
 }
 
@@ -54,7 +57,8 @@ impl LoadSocket {
         let ring = prepare(&socket, &state, answers).map_err(|error| {
             HostError::io(error, "make a raw socket ready for load").interface(name)
         })?;
-        Ok(Self { ring, socket, state })
+        let send_ring = SendRing::open(name, state).ok();
+        Ok(Self { ring, socket, send_ring, state })
     }
 
     /// The interface, as it was when the socket was opened.
@@ -74,6 +78,11 @@ impl LoadSocket {
                 count += 1;
             }
             let mut rest = batch.get(..count).unwrap_or(&batch);
+            if let Some(ring) = &mut self.send_ring {
+                let left = ring.send(rest, self.state.mtu.saturating_add(ETHERNET_LEN));
+                sent += left;
+                rest = rest.get(left..).unwrap_or_default();
+            }
             while let Some((_first, behind)) = rest.split_first() {
                 match messages::send_parts(&self.socket, rest.iter().copied()) {
                     Ok(left) => {

@@ -36,6 +36,7 @@ use super::messages::MESSAGES_MAX;
 use super::packet_socket::{PacketSocket, RingUse};
 use super::ring::{Place, RingLayout};
 use super::{InterfaceState, OutFrame};
+use crate::mapped::MappedBytes;
 
 /// Octets from a place's beginning to the frame's description: the ring's header, aligned
 /// (`TPACKET_ALIGN(sizeof(struct tpacket2_hdr))`).
@@ -123,17 +124,17 @@ impl SendRing {
 
     /// Sends frames of at most `len_max` octets, at most [`MESSAGES_MAX`], and returns how many: those
     /// before the first that cannot leave this way now.
-    pub(super) fn send(&mut self, frames: &[OutFrame<'_>], len_max: usize) -> usize {
+    pub(super) fn send<F: Leaving>(&mut self, frames: &[F], len_max: usize) -> usize {
         let first = self.place;
         let mut len_max = len_max.min(self.frame_len_max());
-        let longest = frames.iter().map(|frame| frame.len()).max();
+        let longest = frames.iter().map(Leaving::octets).max();
         if longest.is_some_and(|len| len > ORDINARY_LEN) {
             let mtu = self.socket.mtu(&self.name).unwrap_or(0);
             len_max = len_max.min(mtu.saturating_add(ETHERNET_LEN));
         }
         let mut staged = 0;
         for frame in frames.iter().take(MESSAGES_MAX) {
-            if frame.len() > len_max || self.stage(frame).is_none() {
+            if frame.octets() > len_max || self.stage(frame).is_none() {
                 break;
             }
             staged += 1;
@@ -147,34 +148,42 @@ impl SendRing {
 
     /// Puts a frame into the next place and asks for it to be sent. `None`: the place is not free, or the
     /// frame cannot be read.
-    fn stage(&mut self, frame: &OutFrame<'_>) -> Option<()> {
+    fn stage(&mut self, frame: &impl Leaving) -> Option<()> {
         let at = self.layout.offset(self.place);
         // Pairs with the kernel's barrier after its last look at the place.
         if self.memory.word(at)?.load(Ordering::Acquire) != STATUS_FREE {
             return None;
         }
-        let mut to = at + FRAME_AT + frame.head.len();
-        if let Some(tail) = frame.tail {
-            let guard = self.guard?;
-            for part in tail.parts() {
-                let place = self.memory.part(to, part.len())?;
-                // SAFETY: a free place of ours, and a mapping apart from it that may have lost its pages
-                // only, which whoever lent it promises.
-                if !unsafe { guard.copy(place.as_ptr(), part.start(), part.len()) } {
-                    return None;
-                }
-                to += part.len();
-            }
-        }
-        let description = description(frame.len())?;
-        let len = u32::try_from(DESCRIPTION_LEN + frame.len()).ok()?;
-        // SAFETY: the place is free, so the kernel does not look at it before its status is stored.
-        unsafe { self.memory.write(at + DESCRIPTION_AT, &description) }?;
-        // SAFETY: as above.
-        unsafe { self.memory.write(at + FRAME_AT, frame.head) }?;
+        let description = description(frame.octets())?;
+        let len = u32::try_from(DESCRIPTION_LEN + frame.octets()).ok()?;
+        self.write(at + DESCRIPTION_AT, &description)?;
+        frame.write_to(self, at + FRAME_AT)?;
         self.memory.word(at + LENGTH_AT)?.store(len, Ordering::Relaxed);
         self.memory.word(at)?.store(STATUS_REQUEST, Ordering::Release);
         self.place = self.layout.after(self.place);
+        Some(())
+    }
+
+    /// Writes to the free place in which a frame is being built.
+    fn write(&self, at: usize, bytes: &[u8]) -> Option<()> {
+        // SAFETY: the place is free, so the kernel does not look at it before its status is stored, and
+        // nobody else knows of it.
+        unsafe { self.memory.write(at, bytes) }
+    }
+
+    /// Copies to the free place in which a frame is being built. `None` if not all of it can be read.
+    fn copy(&self, at: usize, bytes: MappedBytes) -> Option<()> {
+        let guard = self.guard?;
+        let mut to = at;
+        for part in bytes.parts() {
+            let place = self.memory.part(to, part.len())?;
+            // SAFETY: a free place, as above, and a mapping apart from it that may have lost its pages
+            // only, which whoever lent it promises.
+            if !unsafe { guard.copy(place.as_ptr(), part.start(), part.len()) } {
+                return None;
+            }
+            to += part.len();
+        }
         Some(())
     }
 
@@ -205,6 +214,38 @@ impl SendRing {
             }
         }
         taken
+    }
+}
+
+/// What can leave through a ring.
+pub(super) trait Leaving {
+    fn octets(&self) -> usize;
+
+    /// Writes all of it to a place of `ring`, from `at` on.
+    fn write_to(&self, ring: &SendRing, at: usize) -> Option<()>;
+}
+
+impl Leaving for OutFrame<'_> {
+    fn octets(&self) -> usize {
+        self.len()
+    }
+
+    fn write_to(&self, ring: &SendRing, at: usize) -> Option<()> {
+        ring.write(at, self.head)?;
+        self.tail.map_or(Some(()), |tail| ring.copy(at + self.head.len(), tail))
+    }
+}
+
+/// A frame in two parts.
+impl Leaving for [&[u8]; 2] {
+    fn octets(&self) -> usize {
+        self.iter().map(|part| part.len()).sum()
+    }
+
+    fn write_to(&self, ring: &SendRing, at: usize) -> Option<()> {
+        let [head, tail] = self;
+        ring.write(at, head)?;
+        ring.write(at + head.len(), tail)
     }
 }
 
