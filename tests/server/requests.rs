@@ -1,6 +1,6 @@
 //! What becomes of requests: order, limits, retransmissions, failures, every kind once.
 
-use aoe_host::server::{Durability, FRAMES_MAX};
+use aoe_host::server::{Durability, FRAMES_MAX, WRITEBACK_INTERVAL};
 use cow_core::engine::Kind;
 use cow_core::format::Layer;
 use system_tests::frames::{Registers, command};
@@ -278,7 +278,9 @@ fn flush_and_fua_by_durability() {
         }
         world.write(client(1), at, 9, &painted(4, 1));
         let before = syncs(&world);
-        world.second();
+        for _ in 0..WRITEBACK_INTERVAL.as_secs() {
+            world.second();
+        }
         let committed = syncs(&world) > before;
         assert_eq!(committed, mode == Durability::Writeback, "after the interval: {mode:?}");
     }
