@@ -1,14 +1,13 @@
 //! Durability `logged` from outside: what its syncs cost, what tools do with what a killed server left, and
 //! a file system that is full.
 #![allow(clippy::unwrap_used, reason = "a failed preparation fails the test")]
-#![allow(clippy::zombie_processes, reason = "the tracer is waited for unless the test fails")]
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use system_tests::frames::{ATA, Mac, Registers, command, field, parse_mac};
@@ -22,6 +21,7 @@ use system_tests::require::{self, Need};
 use system_tests::rng::Rng;
 use system_tests::server::Server;
 use system_tests::site::{BASE, SECTORS, SEED, Site};
+use system_tests::strace::Strace;
 
 const DISK_WORKER: &str = env!("CARGO_BIN_EXE_disk-worker");
 const ROOT: &[Need] = &[Need::Root, Need::Program("ip")];
@@ -29,29 +29,16 @@ const STRACE: &[Need] = &[Need::Root, Need::Program("ip"), Need::Program("strace
 
 /// Writes down every sync of a server's threads, and of what, until it is told to stop.
 struct Syncs {
-    strace: Child,
+    strace: Strace,
     report: PathBuf,
 }
 
 impl Syncs {
     fn of(lab: &Lab, server: &Server) -> Self {
         let report = lab.dir().join("syncs");
-        let strace = Command::new(require::program("strace").unwrap())
-            .args(["-f", "-y", "-e", "trace=fsync,fdatasync,sync_file_range,syncfs,sync", "-o"])
-            .arg(&report)
-            .args(["-p", &server.pid().to_string()])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let status = format!("/proc/{}/status", server.pid());
-        let tracer = format!("TracerPid:\t{}", strace.id());
-        for _ in 0..2000 {
-            if std::fs::read_to_string(&status).unwrap().contains(&tracer) {
-                return Self { strace, report };
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("strace does not attach");
+        let calls = "trace=fsync,fdatasync,sync_file_range,syncfs,sync";
+        let place = report.display().to_string();
+        Self { strace: Strace::attach(server, &["-y", "-e", calls, "-o", &place]), report }
     }
 
     /// By what was synced: `overlay` (with a name or not yet), `log`, `clients` (who they are), `directory`.
@@ -74,7 +61,7 @@ impl Syncs {
     }
 
     /// All, once there have been no more for longer than an overlay waits with its commit.
-    fn settle(mut self) -> BTreeMap<&'static str, usize> {
+    fn settle(self) -> BTreeMap<&'static str, usize> {
         let (mut last, mut quiet) = (self.count(), 0);
         while quiet < 15 {
             std::thread::sleep(Duration::from_millis(100));
@@ -82,10 +69,7 @@ impl Syncs {
             quiet = if now == last { quiet + 1 } else { 0 };
             last = now;
         }
-        let pid = libc::pid_t::try_from(self.strace.id()).unwrap();
-        // SAFETY: kill takes plain numbers; the child is ours and not reaped yet.
-        assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
-        self.strace.wait().unwrap();
+        drop(self.strace);
         last
     }
 }

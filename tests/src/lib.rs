@@ -9,6 +9,7 @@
 //! * [`hostile_images`] spoils images of every format.
 //! * [`hostile_file`] is one such image in memory, with tables instead of fields.
 //! * [`server`] runs a target in a namespace, kills it and starts it again.
+//! * [`strace`] sees what a server asks the system for, and answers for it.
 //! * [`dissector`] reads captured frames with tshark.
 //! * [`qemu`] runs QEMU's image tools, and drives chains of files beside them.
 //! * [`dm_store`] reads stores of device-mapper snapshots.
@@ -72,6 +73,7 @@ pub mod sim_plan;
 pub mod sim_watch;
 pub mod site;
 pub mod stack;
+pub mod strace;
 pub mod target;
 pub mod wire;
 pub mod workspace;
