@@ -16,6 +16,7 @@ use system_tests::pattern::SECTOR;
 use system_tests::require::{self, Need};
 use system_tests::server::Server;
 use system_tests::site::{self, BASE, SECTORS, STEP, Site};
+use system_tests::strace::Strace;
 use system_tests::target;
 use system_tests::wire::{Seen, Wire};
 
@@ -446,6 +447,40 @@ fn a_full_overlay_fails_the_writes_of_its_client_only() {
 /// Bytes that a sparse file takes on disk.
 fn blocks(path: &std::path::Path) -> u64 {
     std::os::unix::fs::MetadataExt::blocks(&fs::metadata(path).unwrap()) * 512
+}
+
+/// Whoever reads of an overlay that takes no more writes reads why: which file, and what the system said.
+#[test]
+fn a_failed_sync_is_told_with_its_reason() {
+    let test = "a_failed_sync_is_told_with_its_reason";
+    if !require::met(test, &[ROOT, &[Need::Program("strace")]]) {
+        return;
+    }
+    let cases = [
+        ("safe", "ENOSPC", "e0.0.cow`: No space left on device"),
+        ("logged", "EIO", ".cowlog`: Input/output error"),
+    ];
+    for (durability, error, words) in cases {
+        let lab = Lab::new(test, DISK_WORKER);
+        let site = Site::new(&lab, 1500, 1);
+        let mut server = site.serve(&["--clients", "1", "--durability", durability]);
+        let mut station = site.station(0);
+        site::stamp(&mut station, 1, 0, 8);
+        let inject = format!("inject=fdatasync:error={error}");
+        let sabotage = Strace::attach(&server, &["-e", "trace=fdatasync", "-e", &inject]);
+        let refused = station.ata(Registers::write(8, STEP), &[0xaa; 2 * SECTOR]);
+        assert_eq!(refused.status().0 & 1, 1, "{durability}: a write that is not durable");
+        until("the operator is told", || server.log().contains("takes no more writes"));
+        drop(sabotage);
+        let log = server.log();
+        let warning = log.lines().find(|line| line.contains("takes no more writes")).unwrap();
+        assert!(warning.contains("cannot sync `") && warning.contains(words), "{warning}");
+        let status = site.order(&["status", "--json"]).assert_done().json();
+        let why = status["sessions"][0]["overlay"]["read_only_because"].as_str().unwrap();
+        assert!(why.contains("cannot sync `") && why.contains(words), "{status}");
+        assert!(site::is_stamped(&mut station, 1, 0, 8), "what was acknowledged stays");
+        server.assert_running();
+    }
 }
 
 #[test]

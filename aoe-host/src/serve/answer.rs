@@ -154,13 +154,16 @@ impl Running<'_> {
         let now = self.started.elapsed();
         let last = disk.last_seen.map(|(at, _)| now.saturating_sub(at).as_secs());
         let client = (disk.spec.label != disk.address.to_string()).then(|| disk.spec.label.clone());
+        let why = || match (self.server.failure(disk.address), self.edge.failure(disk.number)) {
+            (Some(failure), _) => failure.to_owned(),
+            (None, Some(failure)) => failure.to_string(),
+            (None, None) => "its notes or its commit log could not be kept or taken up".to_owned(),
+        };
         let overlay = self.edge.attachments.get(&disk.number).map(|a| OverlayStatus {
             path: a.opened.file().path().to_owned(),
             bytes_on_disk: a.opened.file().disk_use().map_or(0, |u| u.allocated_bytes),
             limit_bytes: disk.spec.limit,
-            read_only_because: disk
-                .read_only
-                .then(|| "a sync failed, or a layer below was changed".to_owned()),
+            read_only_because: disk.read_only.then(why),
         });
         let mut macs = disk.macs.clone();
         if let (true, Some((_, mac))) = (macs.is_empty(), disk.last_seen) {

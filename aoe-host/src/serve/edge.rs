@@ -24,7 +24,7 @@ use crate::registry::{
 };
 use crate::server::io::{IoDriver, Job, Memory, Run, Started};
 use crate::server::{DiskSpec, Durability, Edge, LeftOverlay, Overlay, Report, identity_of};
-use crate::storage::HostedDriver;
+use crate::storage::{FileStorage, HostedDriver, StorageError};
 
 /// What the names of ephemeral overlays in the overlay directory end with.
 pub(super) const EPHEMERAL: &str = "ephemeral";
@@ -259,6 +259,14 @@ impl HostedEdge {
         self.commit_log.as_mut().filter(|_| is_beside)
     }
 
+    /// What the system said when an overlay, or the log of all of them, failed.
+    pub(super) fn failure(&self, disk: u32) -> Option<StorageError> {
+        let opened = &self.attachments.get(&disk)?.opened;
+        let is_logged = opened.logged_layer().is_some();
+        let log = self.commit_log.as_ref().filter(|_| is_logged).and_then(CommitLog::failure);
+        log.or_else(|| opened.file().files().find_map(FileStorage::failure))
+    }
+
     /// There will be no server, and no overlay was changed: its log goes with it.
     pub(super) fn abandon(&mut self) {
         if let Some(log) = &mut self.commit_log
@@ -417,7 +425,11 @@ impl Edge for HostedEdge {
     }
 
     fn report(&mut self, report: Report<'_>) {
-        self.log.report(&report);
+        let cause = match report {
+            Report::ReadOnly { number, .. } => self.failure(number),
+            _ => None,
+        };
+        self.log.report(&report, cause.as_ref());
     }
 
     fn hand_over(&mut self, worker: usize, link: usize, frame: &[u8]) {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::server::Report;
+use crate::storage::StorageError;
 
 /// Most warnings that `status` repeats: some quote addresses, which anybody can invent.
 const WARNINGS_MAX: usize = 64;
@@ -72,7 +73,8 @@ impl Log {
         self.said().warnings.clone()
     }
 
-    pub(super) fn report(&self, report: &Report<'_>) {
+    /// `cause`: what the system said, where that is known.
+    pub(super) fn report(&self, report: &Report<'_>, cause: Option<&StorageError>) {
         match report {
             Report::Duplicate { address, mac } => self.warn(&format!(
                 "{mac} also answers for {address}: initiators will write to both in turn and \
@@ -97,10 +99,13 @@ impl Log {
                  the disk is not served and its notes are kept; check the overlay and its storage, \
                  then restart"
             )),
-            Report::ReadOnly { disk } => self.warn(&format!(
-                "{disk}: its overlay takes no more writes after a failed sync; acknowledged data \
-                 are as before; check the disk, then restart"
-            )),
+            Report::ReadOnly { disk, .. } => {
+                let cause = cause.map(|error| format!(": {error}")).unwrap_or_default();
+                self.warn(&format!(
+                    "{disk}: its overlay takes no more writes{cause}; acknowledged data are as \
+                     before; check the disk, then restart"
+                ));
+            }
             Report::BackingChanged { address } => self.warn(&format!(
                 "{address}: a layer below its overlays was changed by another program; nothing is \
                  served from it any more; restore the image and restart"

@@ -170,6 +170,8 @@ pub enum Report<'a> {
     ReadOnly {
         /// The disk's label.
         disk: &'a str,
+        /// The disk's number.
+        number: u32,
     },
     /// The frozen layers under an export were changed by somebody: nothing is served from them.
     BackingChanged {

@@ -108,7 +108,7 @@ impl<'p> Server<'p> {
         let Turn { disk, edge, .. } = turn;
         if disk.has_overlay() && disk.engine.is_read_only() && !disk.reported_read_only {
             disk.reported_read_only = true;
-            edge.report(Report::ReadOnly { disk: &disk.spec.label });
+            edge.report(Report::ReadOnly { disk: &disk.spec.label, number });
         }
         let starved = disk.engine.is_starved();
         if core::mem::replace(&mut disk.starved, starved) != starved {

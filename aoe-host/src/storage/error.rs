@@ -90,7 +90,10 @@ impl StorageError {
 
 impl fmt::Display for StorageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {} `{}` at byte {}", self.op, self.path.display(), self.offset)?;
+        write!(f, "cannot {} `{}`", self.op, self.path.display())?;
+        if !matches!(self.op, "sync" | "measure" | "take room for") {
+            write!(f, " at byte {}", self.offset)?;
+        }
         match self.reason {
             Reason::System(errno) => write!(f, ": {}", io::Error::from(errno)),
             Reason::End => f.write_str(": the file ends before that"),

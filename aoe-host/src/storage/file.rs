@@ -273,6 +273,11 @@ impl FileStorage {
         &self.inner.file
     }
 
+    /// The latest operation that failed, without forgetting it.
+    pub(crate) fn failure(&self) -> Option<StorageError> {
+        self.inner.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The latest operation that failed since this was last asked: what the engine's
     /// [`IoFailure`](cow_core::engine::IoFailure) leaves out.
     pub fn take_failure(&self) -> Option<StorageError> {

@@ -35,7 +35,7 @@ use super::overlay::overlay_options;
 use super::staged::sync_directory;
 use crate::error::{HostError, Result};
 use crate::server::io::{Job, Started};
-use crate::storage::{FileStorage, HostedDriver, LogSync};
+use crate::storage::{FileStorage, HostedDriver, LogSync, StorageError};
 
 use self::repeat::overlays;
 pub(super) use repeat::enter_advice;
@@ -393,6 +393,12 @@ impl CommitLog {
     /// change soon. What is under way by then has room in the other half.
     pub fn is_short(&self) -> bool {
         self.next == Next::Unknown && self.at > self.segment_len / 2 && self.free().is_none()
+    }
+
+    /// Why it takes no more records, if the system said so.
+    pub fn failure(&self) -> Option<StorageError> {
+        let is_broken = self.is_broken.load(Ordering::Acquire);
+        self.segments.iter().filter(|_| is_broken).find_map(|segment| segment.file.failure())
     }
 
     /// Ends the changes that wait for room, which will not come before the end of the server. The
