@@ -298,11 +298,29 @@ fn repair(overlay: &str) -> Said {
     operator::local(&["check", "--repair", overlay])
 }
 
+/// Starts a server and ends it after some seconds, unless it ends by itself.
+fn start_shortly(site: &Site, clients: &[&str], workers: &str) -> Said {
+    let golden = site.golden().display().to_string();
+    let program = system_tests::workspace::cowblade().display().to_string();
+    let serve = ["5", &program, "serve", &golden, "-i", Segment::SERVER];
+    let words = [&serve[..], clients, &["--workers", workers]].concat();
+    Said::of(&site.segment.server().run("timeout", &words))
+}
+
+/// What `timeout` ends with when time was up.
+const TIMED_OUT: i32 = 124;
+
+fn assert_no_log_is_left(site: &Site, overlays: &[&PathBuf], said: &Said) {
+    assert_eq!(logs(site), 0, "{said:?}");
+    for overlay in overlays {
+        let good = operator::local(&["check", &overlay.display().to_string()]).assert_done();
+        assert!(!good.out.contains("commit log"), "{good:?}");
+    }
+}
+
 /// Servers that cannot start, for an overlay that nobody can read, leave no logs behind.
 fn failed_starts_leave_no_logs(site: &Site, clients: &[&str]) {
     let [one, other] = [0, 1].map(|n| site.overlays().join(format!("c{n}.cow")));
-    let golden = site.golden().display().to_string();
-    let program = system_tests::workspace::cowblade().display().to_string();
     for (bad, good) in [(&one, &other), (&other, &one)] {
         let bytes = std::fs::read(bad).unwrap();
         let mut damaged = bytes.clone();
@@ -311,16 +329,31 @@ fn failed_starts_leave_no_logs(site: &Site, clients: &[&str]) {
         }
         std::fs::write(bad, damaged).unwrap();
         for workers in ["1", "2"] {
-            let serve = ["5", &program, "serve", &golden, "-i", Segment::SERVER];
-            let words = [&serve[..], clients, &["--workers", workers]].concat();
-            let said = Said::of(&site.segment.server().run("timeout", &words));
-            assert!(said.code != 0 && said.code != 124, "{said:?}");
-            assert_eq!(logs(site), 0, "{said:?}");
-            let good = operator::local(&["check", &good.display().to_string()]).assert_done();
-            assert!(!good.out.contains("commit log"), "{good:?}");
+            let said = start_shortly(site, clients, workers);
+            assert!(said.code != 0 && said.code != TIMED_OUT, "{said:?}");
+            assert_no_log_is_left(site, &[good], &said);
         }
         std::fs::write(bad, bytes).unwrap();
     }
+}
+
+/// Nor do those whose addresses another server answers for.
+fn refused_starts_leave_no_logs(lab: &Lab, site: &Site, clients: &[&str]) {
+    let elsewhere = lab.dir().join("elsewhere").display().to_string();
+    let mut plan = site.plan(&["--clients", "1", "--overlays", &elsewhere]);
+    plan.namespace = site.segment.clients().name().into();
+    let interface = plan.command.iter_mut().find(|word| *word == Segment::SERVER).unwrap();
+    *interface = Segment::client(0);
+    let mut other = plan.start();
+    let overlays = [0, 1].map(|n| site.overlays().join(format!("c{n}.cow")));
+    for workers in ["1", "2"] {
+        // The other one has a third of a second to answer: on a busy machine it may take more than one try.
+        let mut tries = (0..12).map(|_| start_shortly(site, clients, workers));
+        let said = tries.find(|said| said.code != TIMED_OUT).unwrap();
+        assert!(said.code == 5 && said.err.contains("answers for this address"), "{said:?}");
+        assert_no_log_is_left(site, &overlays.each_ref(), &said);
+    }
+    assert!(other.terminate().success(), "{}", other.log());
 }
 
 /// A copy elsewhere, which has lost its log, goes on without.
@@ -398,6 +431,7 @@ fn tools_enter_what_a_killed_server_left() {
     assert!(server.terminate().success(), "{}", server.log());
 
     failed_starts_leave_no_logs(&site, &clients);
+    refused_starts_leave_no_logs(&lab, &site, &clients);
     server.restart();
     loads[0].find_on_wire();
     assert!(server.terminate().success(), "{}", server.log());

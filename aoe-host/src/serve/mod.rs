@@ -278,7 +278,7 @@ impl<'m> Running<'m> {
     /// the server was told to stop meanwhile.
     ///
     /// # Errors
-    /// `InUse` if another server answered.
+    /// `InUse` if another server answered: this one cannot serve any more.
     pub fn prepare(&mut self, signals: &mut Signals) -> Result<bool> {
         self.upkeep.ask_for_duplicates(&self.server, &mut self.links);
         let until = Instant::now() + upkeep::PROBE_WAIT;
@@ -291,6 +291,8 @@ impl<'m> Running<'m> {
             }
             let _came = self.wait(left.min(IDLE_WAIT), None);
             if let Some((address, mac)) = self.upkeep.listen(&self.server, &mut self.links) {
+                // The other workers do so when they learn that they will not serve.
+                self.edge.abandon();
                 return Err(HostError::new(ErrorKind::InUse, "serve").export(address).detail(
                     format!(
                         "{mac} answers for this address already; two servers with one address \
