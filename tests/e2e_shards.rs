@@ -123,6 +123,38 @@ fn a_load_of_many_machines_is_shared_and_right() {
     }
 }
 
+/// The kernel may give one worker what it refuses another, for want of locked memory for example: status
+/// says of how many what is true.
+#[test]
+fn status_tells_of_every_worker_who_reads_what_is_not_in_memory() {
+    let test = "status_tells_of_every_worker_who_reads_what_is_not_in_memory";
+    if !require::met(test, &[ROOT, &[Need::Program("strace")]]) {
+        return;
+    }
+    let lab = Lab::new(test, DISK_WORKER);
+    let site = Site::new(&lab, 1500, 1);
+    let told = |refused: &[&str]| {
+        let mut plan = site.plan(&["--clients", "1", "--workers", "3"]);
+        // The second of the rings that the program asks for.
+        let strace = ["strace", "-D", "-f", "-o", "/dev/null", "-e", "trace=io_uring_setup"];
+        plan.command.splice(0..0, strace.iter().chain(refused).map(ToString::to_string));
+        let mut server = plan.start();
+        let told = status(&site)["cold_reads"].as_str().unwrap().to_owned();
+        assert!(server.terminate().success(), "{}", server.log());
+        told
+    };
+    let all = told(&[]);
+    if all != "io_uring" {
+        assert!(all.starts_with("threads") && !all.contains("worker"), "{all}");
+        require::announce(require::SKIP_LOG, &format!("SKIP: {test}: {all}"));
+        return;
+    }
+    let some = told(&["-e", "inject=io_uring_setup:error=EPERM:when=2"]);
+    let (first, second) = some.split_once("; ").unwrap();
+    assert_eq!(first, "io_uring (2 workers)");
+    assert!(second.starts_with("threads") && second.ends_with(" (1 worker)"), "{some}");
+}
+
 /// Answers to one question for everybody, by address: waits for `wanted` addresses, and then for
 /// answers too many.
 fn answers(

@@ -20,7 +20,8 @@ pub struct Status {
     pub cpu_s: f64,
     /// Where it serves.
     pub interfaces: Vec<InterfaceStatus>,
-    /// Who does reads of what is not in memory (`io_uring`, `threads`), and why so.
+    /// Who does reads of what is not in memory (`io_uring`, `threads`), and why so; of several
+    /// workers that differ, how many each.
     #[serde(default)]
     pub cold_reads: String,
     /// What it serves, by address.

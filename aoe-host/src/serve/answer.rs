@@ -24,6 +24,7 @@ struct Part {
     totals: Totals,
     /// By interface.
     counters: Vec<LinkCounters>,
+    cold_reads: String,
 }
 
 impl Running<'_> {
@@ -82,7 +83,7 @@ impl Running<'_> {
             uptime_s: self.started.elapsed().as_secs(),
             cpu_s: cpu_seconds(),
             interfaces: interfaces.collect(),
-            cold_reads: self.edge.driver.cold_reads().to_owned(),
+            cold_reads: all_ways(parts.iter().map(|p| p.cold_reads.as_str())),
             targets,
             unknown_stations: parts.iter().map(|p| p.unknown).sum(),
             refused_frames: vec![
@@ -124,6 +125,7 @@ impl Running<'_> {
             unknown: self.server.unknown().count(),
             totals,
             counters,
+            cold_reads: self.edge.driver.cold_reads().to_owned(),
         }
     }
 
@@ -190,6 +192,25 @@ impl Running<'_> {
     }
 }
 
+/// What workers say of themselves: once if all say the same, else each thing with how many do.
+fn all_ways<'a>(ways: impl Iterator<Item = &'a str>) -> String {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for way in ways {
+        match counts.iter_mut().find(|(known, _)| *known == way) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((way, 1)),
+        }
+    }
+    if let [(way, _)] = *counts {
+        return way.to_owned();
+    }
+    let each = counts.iter().map(|(way, count)| match count {
+        1 => format!("{way} (1 worker)"),
+        _ => format!("{way} ({count} workers)"),
+    });
+    each.collect::<Vec<_>>().join("; ")
+}
+
 fn layer_text(layer: &crate::config::Layer) -> String {
     match layer {
         crate::config::Layer::File { path, .. } => path.display().to_string(),
@@ -213,4 +234,21 @@ fn seconds(clock: rustix::time::ClockId) -> f64 {
     let whole = u32::try_from(used.tv_sec).unwrap_or(u32::MAX);
     let nanos = u32::try_from(used.tv_nsec).unwrap_or(0);
     f64::from(whole) + f64::from(nanos) / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::all_ways;
+
+    #[test]
+    fn what_all_workers_say_is_said_once() {
+        assert_eq!(all_ways([].into_iter()), "");
+        assert_eq!(all_ways(["io_uring"; 3].into_iter()), "io_uring");
+        let threads = "threads, because io_uring is refused";
+        let mixed = ["io_uring", threads, "io_uring"];
+        assert_eq!(
+            all_ways(mixed.into_iter()),
+            "io_uring (2 workers); threads, because io_uring is refused (1 worker)"
+        );
+    }
 }
