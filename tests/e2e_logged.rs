@@ -7,13 +7,13 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Instant;
 
 use system_tests::frames::{ATA, Mac, Registers, command, field, parse_mac};
 use system_tests::initiator::Initiator;
 use system_tests::judge;
 use system_tests::lab::Lab;
+use system_tests::mounted::Mounted;
 use system_tests::net::Segment;
 use system_tests::operator::{self, Said};
 use system_tests::pattern::{SECTOR, Stamp};
@@ -449,27 +449,6 @@ fn fill_but(ballast: &std::path::Path, room: u64) {
     file.set_len(len - room).unwrap();
 }
 
-/// Unmounted at the end.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(place: PathBuf, size: &str) -> Self {
-        std::fs::create_dir(&place).unwrap();
-        let options = format!("size={size}");
-        let words = ["-t", "tmpfs", "-o", &options, "none"];
-        let mounted = Command::new("mount").args(words).arg(&place).status();
-        assert!(mounted.unwrap().success());
-        Self(place)
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
-        assert!(unmounted.unwrap().success());
-    }
-}
-
 /// A file system that is really full: who needs room gets errors, the others go on; room that returns is
 /// used; and what was acknowledged is there after a kill, however full it is meanwhile.
 #[test]
@@ -480,7 +459,7 @@ fn a_full_file_system_costs_nothing_that_was_acknowledged() {
     }
     let lab = Lab::new(test, DISK_WORKER);
     let site = Site::new(&lab, 9000, 2);
-    let mounted = Mounted::new(site.overlays(), "80M");
+    let mounted = Mounted::new(&site.overlays(), "tmpfs", "size=80M");
     let ballast = site.overlays().join("ballast");
     let names = [0, 1].map(|n| format!("c{n}={}", Segment::client_mac(n)));
     let clients = ["--client", &names[0], "--client", &names[1], "--durability", "logged"];

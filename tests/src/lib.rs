@@ -1,6 +1,7 @@
 //! Harness of the system tests: real counterparts on a machine's own kernel, no mock.
 //!
 //! * [`net`] makes network namespaces and the Ethernet segment between them.
+//! * [`mounted`] mounts file systems.
 //! * [`lossy`] loses, doubles and swaps frames between them.
 //! * [`guest`] boots user-mode-linux machines whose initiator is the kernel's own `aoe` driver.
 //! * [`pc`] emulates a PC that boots over the segment.
@@ -19,6 +20,7 @@
 //! * [`site`] is a small installation of our server.
 //! * [`wire`] listens on a segment and knows which requests nobody answered.
 //! * [`pattern`] writes sectors that say who wrote them, [`judge`] reads them back.
+//! * [`mounted`] mounts file systems in memory.
 //! * [`lab`] gives a test its directory, its turn and its attempts.
 //! * [`scenario`] holds whole client stories that run against any [`target`]; [`script`] holds
 //!   what the guests in them do.
@@ -53,6 +55,7 @@ pub mod judge;
 pub mod lab;
 pub mod lossy;
 pub mod memory_edge;
+pub mod mounted;
 pub mod net;
 pub mod operator;
 pub mod pattern;
