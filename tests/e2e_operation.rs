@@ -10,6 +10,7 @@ use system_tests::frames::{Registers, command, config, parse_mac};
 use system_tests::initiator::Initiator;
 use system_tests::judge;
 use system_tests::lab::Lab;
+use system_tests::mounted::Mounted;
 use system_tests::net::Segment;
 use system_tests::operator;
 use system_tests::pattern::SECTOR;
@@ -481,6 +482,41 @@ fn a_failed_sync_is_told_with_its_reason() {
         assert!(site::is_stamped(&mut station, 1, 0, 8), "what was acknowledged stays");
         server.assert_running();
     }
+}
+
+/// A server that could not keep what `--preallocate` promises does not start; and where only room is
+/// missing, the operator reads so.
+#[test]
+fn room_that_nobody_can_promise_is_refused_at_the_start() {
+    let test = "room_that_nobody_can_promise_is_refused_at_the_start";
+    if !require::met(test, &[ROOT, &[Need::Program("mount")]]) {
+        return;
+    }
+    let lab = Lab::new(test, DISK_WORKER);
+    let site = Site::new(&lab, 1500, 1);
+    let mounted = Mounted::new(&site.overlays(), "ramfs", "mode=0700");
+    let top = format!("7.0={}/a.cow,blank:4M", site.overlays().display());
+    let elsewhere = lab.dir().join("elsewhere").display().to_string();
+    for words in [&["--clients", "1"][..], &["--overlays", &elsewhere, "--export", &top]] {
+        let (code, said) = refused(site.plan(&[words, &["--preallocate"]].concat()));
+        assert!(code == 1 && said.contains("leave --preallocate out"), "{code}: {said}");
+        assert_eq!(fs::read_dir(site.overlays()).unwrap().count(), 0, "nothing is left");
+    }
+    drop(mounted);
+
+    let mounted = Mounted::new(&site.overlays(), "tmpfs", "size=1M");
+    let mut server = site.serve(&["--clients", "1", "--preallocate"]);
+    let mut station = site.station(0);
+    let response = station.ata(Registers::write(0, STEP), &[0xaa; 2 * SECTOR]);
+    assert_eq!(response.status().0 & 1, 1, "there is room for a quarter of it");
+    let log = server.log();
+    assert!(log.contains("e0.0.cow`: No space left on device"), "{log}");
+    assert!(log.contains("e0.0: a request failed: the overlay has no room"), "{log}");
+    assert_eq!(Site::files(&site.overlays()).len(), 0);
+    assert!(site::is_golden(&mut station, 0, 8));
+    server.assert_running();
+    drop(server);
+    drop(mounted);
 }
 
 #[test]

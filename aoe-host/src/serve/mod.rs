@@ -27,6 +27,7 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
+use cow_core::engine::Failure;
 use cow_core::pages::PagePool;
 
 use crate::config::{NewClients, ServeConfig, Top};
@@ -538,7 +539,14 @@ impl<'m> Running<'m> {
             .map_or(Durability::Safe, |d| d.spec.durability);
         let disk = ready.disk;
         let opened = ready.opened.and_then(|o| self.edge.attach(disk, o, durability));
-        let opened = opened.map_err(|error| self.edge.log.error(&error.report())).ok();
+        let opened = opened.map_err(|error| {
+            self.edge.log.error(&error.report());
+            match error.kind() {
+                ErrorKind::Full => Failure::Full,
+                ErrorKind::Unsupported => Failure::Unsupported,
+                _ => Failure::Medium,
+            }
+        });
         self.server.overlay_ready(disk, opened, &mut self.edge);
     }
 

@@ -18,7 +18,9 @@ use crate::image::{
 use crate::link::taken_by;
 use crate::registry::{REGISTRY_FILE, Registry, read_if_exists};
 use crate::server::{DiskSpec, Durability, ExportSpec, Newcomers, Overlay, Server, identity_of};
-use crate::storage::{Access, FileOptions, FileStorage, FileTable, HostedDriver, LockMode};
+use crate::storage::{
+    Access, FileOptions, FileStorage, FileTable, HostedDriver, LockMode, may_set_room_aside,
+};
 
 /// Firmware version that targets report; free to choose. [AoE 4]
 const FIRMWARE: u16 = 0x4101;
@@ -154,7 +156,21 @@ pub(super) fn directories(config: &ServeConfig, edge: &HostedEdge) -> Result<()>
     if let Some(directory) = &config.overlays {
         make_directory(directory)?;
     }
+    if config.preallocate {
+        for export in &config.exports {
+            let directory = match &export.top {
+                Top::ReadOnly => None,
+                Top::File(path) => Some(path.as_path()).filter(|p| !p.exists()).map(directory_of),
+                Top::PerClient | Top::Own => config.overlays.as_deref(),
+            };
+            directory.map_or(Ok(()), may_set_room_aside).map_err(|e| e.export(export.address))?;
+        }
+    }
     edge.write_registry()
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn make_directory(directory: &Path) -> Result<()> {

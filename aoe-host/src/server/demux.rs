@@ -150,7 +150,7 @@ impl Server<'_> {
 
     /// Gives a disk its overlay before it is served. False if they do not fit.
     pub fn open_overlay(&mut self, disk: u32, opened: Opened, edge: &mut impl Edge) -> bool {
-        self.overlay_ready(disk, Some(opened), edge);
+        self.overlay_ready(disk, Ok(opened), edge);
         self.disk_mut(disk).is_some_and(|d| d.has_overlay())
     }
 
@@ -497,7 +497,7 @@ impl Server<'_> {
         let disk = self.add_disk(spec.clone(), export, &layers, sectors).ok()?;
         match edge.left_overlay(disk, &spec) {
             LeftOverlay::None => {}
-            LeftOverlay::Opened(opened) => self.overlay_ready(disk, Some(opened), edge),
+            LeftOverlay::Opened(opened) => self.overlay_ready(disk, Ok(opened), edge),
             LeftOverlay::Unusable => {
                 // Kept, so that it is tried and reported once and not for every frame.
                 self.disk_mut(disk)?.broken = true;

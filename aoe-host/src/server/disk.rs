@@ -71,6 +71,7 @@ pub(super) enum Presence {
     /// It could not be created; writes fail until this time, then the next one tries again.
     Failed {
         until: Duration,
+        failure: Failure,
     },
 }
 

@@ -106,7 +106,7 @@ impl Server<'_> {
         let idle = asked == Asked::Discard && range.is_empty();
         let created = match disk.presence {
             _ if idle || disk.broken || !asked.changes() => Ok(false),
-            Presence::Failed { until } if self.now < until => Err(Failure::Medium),
+            Presence::Failed { until, failure } if self.now < until => Err(failure),
             Presence::Pristine | Presence::Failed { .. } => {
                 self.may_create(number).then_some(true).ok_or(Failure::Full)
             }
@@ -152,21 +152,27 @@ impl Server<'_> {
         }
     }
 
-    /// The overlay of a disk exists now and is open, or could not be made.
-    pub fn overlay_ready(&mut self, number: u32, opened: Option<Opened>, edge: &mut impl Edge) {
+    /// The overlay of a disk exists now and is open, or why it could not be made.
+    pub fn overlay_ready(
+        &mut self,
+        number: u32,
+        opened: Result<Opened, Failure>,
+        edge: &mut impl Edge,
+    ) {
         let until = self.now.saturating_add(CREATE_AGAIN);
         let Some(disk) = self.disks.get_mut(number as usize).and_then(Option::as_deref_mut) else {
             return;
         };
-        if !opened.is_some_and(|opened| disk.attach(opened)) {
-            disk.presence = Presence::Failed { until };
+        let fits = |opened| disk.attach(opened).then_some(()).ok_or(Failure::Medium);
+        if let Err(failure) = opened.and_then(fits) {
+            disk.presence = Presence::Failed { until, failure };
             let changes = |requests: &Requests, id| {
                 requests.get(id).is_some_and(|p: &Pending| p.asked.changes())
             };
             for id in core::mem::take(&mut disk.waiting) {
                 if changes(&self.requests, id) {
                     if let Some(pending) = self.requests.get_mut(id) {
-                        pending.failure = Some(Failure::Medium);
+                        pending.failure = Some(failure);
                     }
                     disk.end(id, &mut self.requests, &mut self.frames, edge);
                 } else {

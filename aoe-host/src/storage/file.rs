@@ -650,7 +650,7 @@ fn direct_of(
 }
 
 /// The file system or device cannot do it; no error of the medium.
-fn is_unsupported(errno: Errno) -> bool {
+pub(super) fn is_unsupported(errno: Errno) -> bool {
     matches!(errno, Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV | Errno::INVAL | Errno::PERM)
 }
 

@@ -48,6 +48,7 @@ pub use driver::{HostedDriver, WorkerCounts};
 pub use error::StorageError;
 pub use file::{Access, FileKey, FileOptions, FileStorage, LockMode};
 pub use pool::PoolMemory;
+pub(crate) use space::may_set_room_aside;
 pub use space::{DiskUse, FreeSpace, Stretch, free_space};
 pub use table::FileTable;
 pub use watch::{Change, ChangeWatch};

@@ -4,12 +4,13 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::SeekFrom;
+use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 use serde::Serialize;
 
 use super::FileStorage;
-use crate::error::{HostError, Result};
+use super::file::{is_unsupported, retry};
+use crate::error::{ErrorKind, HostError, Result};
 
 /// Size of a file as it looks and as it is.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
@@ -86,6 +87,26 @@ pub fn free_space(path: &Path) -> Result<FreeSpace> {
         free_bytes: about.f_bavail.saturating_mul(about.f_frsize),
         total_bytes: about.f_blocks.saturating_mul(about.f_frsize),
     })
+}
+
+/// Tries on a small file whether the file system of `directory` can promise room to files at all. What
+/// else fails, for want of room for example, fails no file that has its room already.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] if it cannot.
+pub(crate) fn may_set_room_aside(directory: &Path) -> Result<()> {
+    const LEN: u64 = 4096;
+    let Ok(file) = tempfile::tempfile_in(directory) else { return Ok(()) };
+    match retry(|| rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, LEN)) {
+        Err(errno) if is_unsupported(errno) => {
+            Err(HostError::new(ErrorKind::Unsupported, "set room aside for overlays")
+                .path(directory)
+                .detail("its file system cannot promise room to a file")
+                .advice("leave --preallocate out, or keep overlays on ext4 or XFS")
+                .source(io::Error::from(errno)))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use aoe_host::server::{DiskSpec, Durability, ExportSpec, Newcomers, Overlay, Server, identity_of};
 use aoe_host::share::Share;
 use aoe_proto::{Address, TargetConfig, TrimSupport};
+use cow_core::engine::Failure;
 use cow_core::fault::Dice;
 use cow_core::format::Layer;
 
@@ -225,7 +226,7 @@ impl World {
     pub fn make_overlays(&mut self) {
         for (number, spec) in core::mem::take(&mut self.edge.wanted) {
             let made = self.edge.creation != Creation::Fails;
-            let opened = made.then(|| self.edge.open_overlay(number, &spec));
+            let opened = made.then(|| self.edge.open_overlay(number, &spec)).ok_or(Failure::Full);
             self.server.overlay_ready(number, opened, &mut self.edge);
         }
     }
