@@ -245,6 +245,10 @@ fn a_removed_interface_is_awaited_and_used_again() {
         let net = &wire.net;
         let mut near = wire.open_near();
         settle(near.as_mut());
+        let shown =
+            Command::new("ip").args(["-n", &net.near, "-o", "link", "show", "veth0"]).output();
+        let shown = String::from_utf8(shown.unwrap().stdout).unwrap();
+        let (index, _) = shown.split_once(':').unwrap();
         net.near("link del veth0");
         assert_eq!(
             events_until(near.as_mut(), LinkEvent::Gone),
@@ -253,7 +257,11 @@ fn a_removed_interface_is_awaited_and_used_again() {
         let lost = frame(Mac::BROADCAST, near.mac(), b"lost");
         assert_eq!(near.send(&mut core::iter::once(&lost[..])).dropped, 1);
 
-        net.near(&format!("link add veth0 type veth peer name veth0 netns {}", net.far));
+        // Under its old number: nothing but its absence tells that it is another one.
+        net.near(&format!(
+            "link add veth0 index {index} type veth peer name veth0 netns {}",
+            net.far
+        ));
         net.far("link set veth0 up");
         net.near("link set veth0 up");
         // Another interface may take another socket, which is one of the namespace where it is opened.
@@ -264,6 +272,7 @@ fn a_removed_interface_is_awaited_and_used_again() {
         assert_eq!(next(near.as_mut()), b"hello again");
         send_to(near.as_mut(), far.mac(), b"welcome back");
         assert_eq!(next(far.as_mut()), b"welcome back");
+        assert_eq!(near.counters().sent_beside_ring, 0);
     });
 }
 
@@ -379,6 +388,72 @@ fn what_waits_at_the_receiver_keeps_what_it_holds() {
         let spoilt = sent.iter().zip(&got).filter(|(sent, got)| sent != got).count();
         assert_eq!((got.len(), spoilt), (sent.len(), 0), "{sender:?}");
     }
+}
+
+/// Has what leaves `namespace` wait for its turn, at most `limit` octets at a time. `false`: not on this system.
+fn slow_down(test: &str, namespace: &str, rate: &str, limit: usize) -> bool {
+    let line = format!(
+        "netns exec {namespace} tc qdisc replace dev veth0 root tbf rate {rate} burst 8k limit {limit}"
+    );
+    let done =
+        Command::new("ip").args(line.split(' ')).status().is_ok_and(|status| status.success());
+    if !done {
+        println!("SKIP: {test}: no queueing discipline here");
+    }
+    done
+}
+
+#[test]
+fn frames_may_wait_in_the_queue_of_the_interface() {
+    let test = "frames_may_wait_in_the_queue_of_the_interface";
+    with_every_kind(test, |wire| {
+        let (mut near, mut far) = (wire.open_near(), wire.open_far());
+        if !slow_down(test, &wire.net.far, "2mbit", 10 << 20) {
+            return;
+        }
+        // More than a send ring has places, and 1.5 s for all of them to leave.
+        send_numbers(far.as_mut(), near.mac(), 1000, 250, 1500);
+        let mut got = drain(near.as_mut(), 64, 250);
+        // Those that found no place may overtake others.
+        got.sort_unstable();
+        assert_eq!(got, (1000..1250).collect::<Vec<_>>());
+        // All places are free again.
+        let before = far.counters().sent_beside_ring;
+        send_numbers(far.as_mut(), near.mac(), 7, 1, 1500);
+        assert_eq!(drain(near.as_mut(), 8, 1), [7]);
+        assert_eq!(far.counters().sent_beside_ring, before);
+    });
+}
+
+#[test]
+fn frames_that_a_full_queue_drops_are_counted() {
+    let test = "frames_that_a_full_queue_drops_are_counted";
+    with_every_kind(test, |wire| {
+        const COUNT: u32 = 200;
+        let (mut near, mut far) = (wire.open_near(), wire.open_far());
+        if wire.kind == LinkKind::Pnet || !slow_down(test, &wire.net.far, "100mbit", 20 * 1514) {
+            return;
+        }
+        let (own, to) = (far.mac(), near.mac());
+        let frames: Vec<_> = (0..COUNT)
+            .map(|number| {
+                let mut frame = frame(to, own, &number.to_be_bytes());
+                frame.resize(14 + 1500, 0);
+                frame
+            })
+            .collect();
+        let report = far.send(&mut frames.iter().map(Vec::as_slice));
+        assert_eq!(report.sent + report.dropped, COUNT as usize, "{report:?}");
+        assert!(report.sent > 10 && report.dropped > 10, "{report:?}");
+        let mut got = drain(near.as_mut(), 64, report.sent);
+        settle(near.as_mut());
+        got.extend(drain(near.as_mut(), 64, 0));
+        assert_eq!(got.len(), report.sent, "what is told as sent arrives, once");
+        let before = got.len();
+        got.sort_unstable();
+        got.dedup();
+        assert_eq!(got.len(), before);
+    });
 }
 
 #[test]

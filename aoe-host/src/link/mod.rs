@@ -203,7 +203,10 @@ pub struct LinkCounters {
     pub bytes_received: u64,
     /// Frames handed to the interface.
     pub frames_sent: u64,
-    /// Octets of these frames, headers included.
+    /// Of these, frames for which the ring had no place, where the link sends through one.
+    #[serde(default)]
+    pub sent_beside_ring: u64,
+    /// Octets of all frames sent, headers included.
     pub bytes_sent: u64,
     /// Frames that arrived but found no room in the receive queue. [AoE 9.12]
     pub receive_drops: u64,
@@ -228,6 +231,7 @@ impl core::iter::Sum for LinkCounters {
             bytes_received: a.bytes_received + b.bytes_received,
             frames_sent: a.frames_sent + b.frames_sent,
             bytes_sent: a.bytes_sent + b.bytes_sent,
+            sent_beside_ring: a.sent_beside_ring + b.sent_beside_ring,
             receive_drops: a.receive_drops + b.receive_drops,
             receive_truncated: a.receive_truncated + b.receive_truncated,
             receive_errors: a.receive_errors + b.receive_errors,

@@ -55,6 +55,8 @@ pub struct PacketLink {
     gatherer: Gatherer,
     /// A way out with less work than by the packet socket.
     send_ring: Option<SendRing>,
+    /// What is said in `choice` of why there is none.
+    send_note: String,
     /// Why this link and no other, for `status`.
     choice: String,
     /// The last look for frames found none.
@@ -114,6 +116,7 @@ impl PacketLink {
             member,
             gatherer: Gatherer::new(),
             send_ring: None,
+            send_note: String::new(),
             choice,
             was_empty: true,
             losing: false,
@@ -123,32 +126,27 @@ impl PacketLink {
         link.hear()
             .and_then(|()| link.bind(state))
             .map_err(|error| HostError::io(error, "bind a raw socket").interface(name))?;
-        if intake == Intake::Ring {
-            link.open_send_ring(state);
-        }
+        link.open_send_ring(state);
         Ok(link)
     }
 
-    /// Has frames leave through a ring, if the system has one for this interface.
+    /// Has frames leave through a ring of this interface, if they come through one and the system has
+    /// another.
     fn open_send_ring(&mut self, state: InterfaceState) {
-        match SendRing::open(&self.name, state) {
-            Ok(ring) => self.send_ring = Some(ring),
-            Err(error) => {
-                let note = format!("; sends by sendmmsg: {error}");
-                if !self.choice.contains(&note) {
-                    self.choice.push_str(&note);
-                }
+        // The old one first: its memory may be what the new one needs.
+        self.send_ring = None;
+        let mut note = String::new();
+        if matches!(self.inbound, Inbound::Ring(_)) {
+            match SendRing::open(&self.name, state) {
+                Ok(ring) => self.send_ring = Some(ring),
+                Err(error) => note = format!("; sends by sendmmsg: {error}"),
             }
         }
-    }
-
-    /// Replaces a ring that is one for the interface as it was.
-    fn renew_send_ring(&mut self, state: InterfaceState) {
-        if self.send_ring.as_ref().is_some_and(|ring| !ring.suits(state)) {
-            // The old one first: its memory may be what the new one needs.
-            self.send_ring = None;
-            self.open_send_ring(state);
+        if !self.send_note.is_empty() {
+            self.choice = self.choice.replace(&self.send_note, "");
         }
+        self.choice.push_str(&note);
+        self.send_note = note;
     }
 
     fn bind(&self, state: InterfaceState) -> io::Result<()> {
@@ -164,7 +162,8 @@ impl PacketLink {
             // Seen as an interface that is not usable; the next look tries again.
             return;
         };
-        if let Some(new) = self.watch.replacement(found)
+        let replacement = self.watch.replacement(found);
+        if let Some(new) = replacement
             && self.attach(new).is_err()
         {
             self.counters.receive_errors += 1;
@@ -172,7 +171,10 @@ impl PacketLink {
         }
         if let Some(new) = found {
             self.make_room(new);
-            self.renew_send_ring(new);
+            // The kernel forgets the interface of a socket when it goes, though one of the same number comes.
+            if replacement.is_some() || new.mtu != self.watch.state().mtu {
+                self.open_send_ring(new);
+            }
         }
         self.watch.update(found);
         if let Some(state) = found {
@@ -548,6 +550,9 @@ impl Outgoing<'_> {
             }
             match messages::send(self.socket, rest, self.gatherer) {
                 Ok(count) => {
+                    if self.ring.is_some() {
+                        self.tally.counters.sent_beside_ring += count as u64;
+                    }
                     // A call that sends nothing fails; if it does not, the loop must end all the
                     // same.
                     let (sent, left) = rest.split_at_checked(count.max(1)).unwrap_or((rest, &[]));

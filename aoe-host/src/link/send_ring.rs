@@ -5,8 +5,8 @@
 //!  | status, length | description | Ethernet header | payload | ..
 //! ```
 //!
-//! Frames are written to their places, in order, and one call has all of them sent. That takes a third less
-//! processor time than `sendmmsg`: the kernel neither reads a list of parts for each frame nor
+//! Frames are written to their places, in order, and one call has all of them sent. A server takes 15 to 35 %
+//! less processor time than with `sendmmsg`: the kernel neither reads a list of parts for each frame nor
 //! stops between two frames to run whoever waits for the first.
 //!
 //! Without more, the kernel would send the places themselves. Where a frame passes a veth pair, a bridge or a
@@ -27,7 +27,6 @@ use core::sync::atomic::Ordering;
 use std::io;
 
 use aoe_proto::wire::ETHERNET_LEN;
-use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
 use super::guarded::Guard;
@@ -51,7 +50,8 @@ const FRAME_AT: usize = DESCRIPTION_AT + DESCRIPTION_LEN;
 /// Longest frame that a description can tell of.
 const FRAME_LEN_MAX: usize = u16::MAX as usize;
 
-/// Longest frame of an Ethernet without jumbo frames: every interface sends it, whatever its MTU is now.
+/// Longest frame of an Ethernet without jumbo frames: with one that is longer than an MTU that was just lowered
+/// the hardware may do anything; shorter ones are lost at worst.
 const ORDINARY_LEN: usize = 1500 + ETHERNET_LEN;
 
 /// Where a place's header says how long description and frame are.
@@ -61,15 +61,23 @@ const LENGTH_AT: usize = 4;
 /// jumbo frames.
 const PLACES: usize = 128;
 
-/// Calls for one batch: each may be interrupted.
-const CALLS_MAX: usize = 4;
-
 /// Linux before that takes the description for a part of the frame.
 const LINUX_MIN: (u32, u32) = (4, 6);
 
 const STATUS_FREE: u32 = libc::TP_STATUS_AVAILABLE;
 const STATUS_REQUEST: u32 = libc::TP_STATUS_SEND_REQUEST;
+const STATUS_SENDING: u32 = libc::TP_STATUS_SENDING;
 const STATUS_WRONG: u32 = libc::TP_STATUS_WRONG_FORMAT;
+
+/// Whether a place of this status is ours. Beside these bits some kernels tell that a time was taken.
+fn is_free(status: u32) -> bool {
+    status & (STATUS_REQUEST | STATUS_SENDING | STATUS_WRONG) == 0
+}
+
+/// Whether the kernel took a frame that it was asked to send: it is on its way, or has left.
+fn is_taken(status: u32) -> bool {
+    status & (STATUS_REQUEST | STATUS_WRONG) == 0
+}
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -82,8 +90,7 @@ pub(super) struct SendRing {
     place: Place,
     /// How mapped data get here, where that is known.
     guard: Option<Guard>,
-    /// The interface that it is bound to.
-    index: u32,
+    /// Of the interface.
     name: String,
 }
 
@@ -108,14 +115,8 @@ impl SendRing {
         socket.set_ring(RingUse::Send, Some(layout))?;
         let memory = Mapping::new(&socket, 0, layout.len())?;
         socket.bind_protocol(state.index, 0)?;
-        let (place, guard) = (Place::default(), Guard::new());
-        let (index, name) = (state.index, name.to_owned());
-        Ok(Self { memory, socket, layout, place, guard, index, name })
-    }
-
-    /// Whether it is one for the interface as it is now.
-    pub(super) fn suits(&self, state: InterfaceState) -> bool {
-        self.index == state.index && self.frame_len_max() >= state.mtu.saturating_add(ETHERNET_LEN)
+        let (place, guard, name) = (Place::default(), Guard::new(), name.to_owned());
+        Ok(Self { memory, socket, layout, place, guard, name })
     }
 
     fn frame_len_max(&self) -> usize {
@@ -142,7 +143,8 @@ impl SendRing {
         if staged == 0 {
             return 0;
         }
-        self.push();
+        // What failed shows in the places.
+        let _sent = send(&self.socket, &[], SendFlags::DONTWAIT);
         self.settle(first, staged)
     }
 
@@ -151,7 +153,7 @@ impl SendRing {
     fn stage(&mut self, frame: &impl Leaving) -> Option<()> {
         let at = self.layout.offset(self.place);
         // Pairs with the kernel's barrier after its last look at the place.
-        if self.memory.word(at)?.load(Ordering::Acquire) != STATUS_FREE {
+        if !is_free(self.memory.word(at)?.load(Ordering::Acquire)) {
             return None;
         }
         let description = description(frame.octets())?;
@@ -187,16 +189,6 @@ impl SendRing {
         Some(())
     }
 
-    /// Has the kernel send what it was asked to, as far as it can now.
-    fn push(&self) {
-        for _ in 0..CALLS_MAX {
-            // What failed shows in the places.
-            if send(&self.socket, &[], SendFlags::DONTWAIT) != Err(Errno::INTR) {
-                break;
-            }
-        }
-    }
-
     /// Of the `staged` places from `first` on, counts those that the kernel took, which it does in order,
     /// and takes back the others: there it will look first the next time.
     fn settle(&mut self, first: Place, staged: usize) -> usize {
@@ -206,11 +198,11 @@ impl SendRing {
         for _ in 0..staged {
             let Some(word) = self.memory.word(self.layout.offset(place)) else { break };
             place = self.layout.after(place);
-            if matches!(word.load(Ordering::Acquire), STATUS_REQUEST | STATUS_WRONG) {
-                word.store(STATUS_FREE, Ordering::Release);
-            } else {
+            if is_taken(word.load(Ordering::Acquire)) {
                 taken += 1;
                 self.place = place;
+            } else {
+                word.store(STATUS_FREE, Ordering::Release);
             }
         }
         taken
@@ -273,6 +265,20 @@ mod tests {
         let expected = if cfg!(target_endian = "little") { [0x34, 0x12] } else { [0x12, 0x34] };
         assert_eq!(description(0x1234), Some([0, 0, expected[0], expected[1], 0, 0, 0, 0, 0, 0]));
         assert_eq!(description(65_536), None);
+    }
+
+    #[test]
+    fn places_are_told_apart_by_what_the_kernel_says() {
+        const TIMED: u32 = libc::TP_STATUS_TS_SOFTWARE;
+        for (status, free, taken) in [
+            (STATUS_FREE, true, true),
+            (STATUS_FREE | TIMED, true, true),
+            (STATUS_SENDING, false, true),
+            (STATUS_REQUEST, false, false),
+            (STATUS_WRONG, false, false),
+        ] {
+            assert_eq!((is_free(status), is_taken(status)), (free, taken), "{status:#x}");
+        }
     }
 
     #[test]
