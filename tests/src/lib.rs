@@ -20,7 +20,6 @@
 //! * [`site`] is a small installation of our server.
 //! * [`wire`] listens on a segment and knows which requests nobody answered.
 //! * [`pattern`] writes sectors that say who wrote them, [`judge`] reads them back.
-//! * [`mounted`] mounts file systems in memory.
 //! * [`lab`] gives a test its directory, its turn and its attempts.
 //! * [`scenario`] holds whole client stories that run against any [`target`]; [`script`] holds
 //!   what the guests in them do.

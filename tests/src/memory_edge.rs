@@ -103,6 +103,7 @@ impl MemoryEdge {
             index: Vec::new(),
             used: 0,
             logged: false,
+            noted: false,
             notes: Vec::new(),
         }
     }

@@ -246,9 +246,10 @@ impl HostedEdge {
         let core = opened.take_core().ok_or_else(|| {
             HostError::new(ErrorKind::Io, "attach the overlay").path(opened.file().path())
         })?;
+        let outlives = log.is_some();
         self.attachments.insert(disk, Attachment { opened, notes: log });
         let (top, index, used) = (core.top, core.index, core.used);
-        Ok(crate::server::Opened { top, index, used, logged, notes })
+        Ok(crate::server::Opened { top, index, used, logged, noted: outlives, notes })
     }
 }
 

@@ -124,6 +124,8 @@ pub(super) struct Disk {
     pub(super) notes_sealed: bool,
     /// Its overlay has a commit log.
     pub(super) is_logged: bool,
+    /// What is noted of its overlay outlives the process.
+    pub(super) is_noted: bool,
 }
 
 impl Disk {
@@ -162,6 +164,7 @@ impl Disk {
             suspended: false,
             notes_sealed: false,
             is_logged: false,
+            is_noted: false,
         })
     }
 
@@ -188,6 +191,13 @@ impl Disk {
             && !self.engine.is_read_only();
         let restored = self.notes.is_empty() && self.restoring == 0;
         self.waiting.is_empty() && self.engine.is_idle() && !dirty && restored
+    }
+
+    /// A commit each second is not needed: what was acknowledged outlives the process without, and is
+    /// allowed to go with the power. With a commit log it does neither, but has to be entered again after
+    /// a crash; in `Safe` mode only what a full medium refused is left to be committed.
+    pub(super) fn can_wait(&self) -> bool {
+        self.is_noted && self.durability() == Durability::Writeback
     }
 
     /// Asks for a commit; false if there is nothing to commit.
@@ -223,6 +233,7 @@ impl Disk {
     pub(super) fn attach(&mut self, opened: Opened) -> bool {
         self.index = opened.index;
         self.is_logged = opened.logged;
+        self.is_noted = opened.noted;
         self.engine.set_durability(self.durability());
         let attached = self.engine.attach(opened.top);
         if attached {

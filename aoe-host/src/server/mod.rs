@@ -68,9 +68,13 @@ pub const GUESTS_MAX: usize = 1024;
 /// takes as long as the first writes themselves; within a few seconds pieces come together.
 pub const WRITEBACK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often a disk with a commit log does so: its data are durable already, but what is in
-/// the log has to be entered again after a crash.
-const LOGGED_INTERVAL: Duration = Duration::from_secs(1);
+/// How often some disks are asked to commit: all that have a reason not to wait for
+/// [`WRITEBACK_INTERVAL`], and so many of the others that each has its turn within it.
+pub const COMMIT_TICK: Duration = Duration::from_secs(1);
+
+/// Ticks of [`WRITEBACK_INTERVAL`].
+const COMMIT_TURNS: u32 = 5;
+const _: () = assert!(COMMIT_TICK.as_secs() * COMMIT_TURNS as u64 == WRITEBACK_INTERVAL.as_secs());
 
 /// Sends frames through a link, in order.
 pub type Transmit<'t> = dyn FnMut(usize, &mut dyn Iterator<Item = OutFrame<'_>>) + 't;
@@ -262,6 +266,8 @@ pub struct Opened {
     /// It has a commit log: [`Edge::log`] may be asked. A disk in [`Durability::Logged`] mode whose
     /// overlay has none is a `Safe` one.
     pub logged: bool,
+    /// What [`Edge::note`] keeps of it outlives the process.
+    pub noted: bool,
     /// Mappings of an earlier process to be taken up, every sector at most once: they are taken
     /// up in any order.
     pub notes: Vec<Note>,
@@ -323,7 +329,8 @@ pub struct Server<'m> {
     now: Duration,
     duplicate_reported: Option<Duration>,
     next_commit: Duration,
-    next_logged_commit: Duration,
+    /// Which disks have their turn to commit, by their number.
+    turn: u32,
 }
 
 impl<'m> Server<'m> {
@@ -352,8 +359,8 @@ impl<'m> Server<'m> {
             totals: Totals::default(),
             now: Duration::ZERO,
             duplicate_reported: None,
-            next_commit: WRITEBACK_INTERVAL,
-            next_logged_commit: LOGGED_INTERVAL,
+            next_commit: COMMIT_TICK,
+            turn: 0,
         }
     }
 
@@ -390,13 +397,12 @@ impl<'m> Server<'m> {
     pub fn tick(&mut self, now: Duration, edge: &mut impl Edge) {
         self.now = now;
         if now >= self.next_commit {
-            self.next_commit = now.saturating_add(WRITEBACK_INTERVAL);
-            self.next_logged_commit = now.saturating_add(LOGGED_INTERVAL);
-            self.commit_written();
-        }
-        if now >= self.next_logged_commit {
-            self.next_logged_commit = now.saturating_add(LOGGED_INTERVAL);
-            self.commit_where(|disk| disk.is_logged && disk.commit());
+            self.next_commit = now.saturating_add(COMMIT_TICK);
+            self.turn = (self.turn + 1) % COMMIT_TURNS;
+            let turn = self.turn;
+            self.commit_where(|number, disk| {
+                (number % COMMIT_TURNS == turn || !disk.can_wait()) && disk.commit()
+            });
         }
         self.run(edge);
     }
@@ -464,13 +470,13 @@ impl<'m> Server<'m> {
     /// Publishes everything that was acknowledged, before the end: to be called again until
     /// [`is_drained`](Self::is_drained).
     pub fn commit_all(&mut self) {
-        self.commit_where(Disk::commit_at_rest);
+        self.commit_where(|_, disk| disk.commit_at_rest());
     }
 
     /// Publishes what was acknowledged and is not published yet, without waiting for the next
     /// interval.
     pub fn commit_written(&mut self) {
-        self.commit_where(Disk::commit);
+        self.commit_where(|_, disk| disk.commit());
     }
 
     /// Some overlay with a commit log has no room for what the log holds of it.
@@ -497,10 +503,10 @@ impl<'m> Server<'m> {
         }
     }
 
-    fn commit_where(&mut self, begin: impl Fn(&mut Disk) -> bool) {
+    fn commit_where(&mut self, begin: impl Fn(u32, &mut Disk) -> bool) {
         for number in 0..self.disks.len() {
             let Ok(number) = u32::try_from(number) else { return };
-            if self.disk_mut(number).is_some_and(&begin) {
+            if self.disk_mut(number).is_some_and(|disk| begin(number, disk)) {
                 self.activate(number);
             }
         }

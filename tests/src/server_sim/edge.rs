@@ -161,7 +161,14 @@ impl SimEdge {
         assert_eq!(file.sectors, spec.target.sectors, "size of the overlay of {}", spec.label);
         let notes = latest(&left(&file.notes, usize::MAX));
         self.open.insert(disk, path.clone());
-        Opened { top: Top::Native(top), index: Vec::new(), used: 0, logged: false, notes }
+        Opened {
+            top: Top::Native(top),
+            index: Vec::new(),
+            used: 0,
+            logged: false,
+            noted: true,
+            notes,
+        }
     }
 
     /// Whether a disk's overlay exists.

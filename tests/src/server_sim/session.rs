@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use aoe_host::server::{DiskSpec, Durability, ExportSpec, Newcomers};
+use aoe_host::server::{DiskSpec, Durability, ExportSpec, Newcomers, WRITEBACK_INTERVAL};
 use aoe_proto::Address;
 use cow_core::fault::{FaultyStorage, Tear};
 use cow_core::format::Layer;
@@ -217,7 +217,9 @@ impl Session {
                 self.world.pump();
             }
             _ => {
-                self.world.now += Duration::from_millis(self.world.dice.below(400));
+                // Long enough for several commits by the clock.
+                let most = WRITEBACK_INTERVAL.as_secs() * 400;
+                self.world.now += Duration::from_millis(self.world.dice.below(most));
                 self.world.pump();
             }
         }
