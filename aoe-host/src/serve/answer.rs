@@ -156,16 +156,16 @@ impl Running<'_> {
         let now = self.started.elapsed();
         let last = disk.last_seen.map(|(at, _)| now.saturating_sub(at).as_secs());
         let client = (disk.spec.label != disk.address.to_string()).then(|| disk.spec.label.clone());
-        let why = || match (self.server.failure(disk.address), self.edge.failure(disk.number)) {
-            (Some(failure), _) => failure.to_owned(),
-            (None, Some(failure)) => failure.to_string(),
-            (None, None) => "its notes or its commit log could not be kept or taken up".to_owned(),
+        let why = |known: Option<&String>| match (known, self.server.failure(disk.address)) {
+            (Some(failure), _) => failure.clone(),
+            (None, Some(failure)) => failure.to_owned(),
+            (None, None) => "the server's messages say why".to_owned(),
         };
         let overlay = self.edge.attachments.get(&disk.number).map(|a| OverlayStatus {
             path: a.opened.file().path().to_owned(),
             bytes_on_disk: a.opened.file().disk_use().map_or(0, |u| u.allocated_bytes),
             limit_bytes: disk.spec.limit,
-            read_only_because: disk.read_only.then(why),
+            read_only_because: disk.read_only.then(|| why(a.failure.as_ref())),
         });
         let mut macs = disk.macs.clone();
         if let (true, Some((_, mac))) = (macs.is_empty(), disk.last_seen) {

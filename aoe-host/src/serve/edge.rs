@@ -40,6 +40,8 @@ pub(super) struct Ready {
 pub(super) struct Attachment {
     pub(super) opened: OpenedOverlay,
     pub(super) notes: Option<NoteLog>,
+    /// Why it takes no more writes, if that is known.
+    pub(super) failure: Option<String>,
 }
 
 pub(super) struct HostedEdge {
@@ -247,7 +249,7 @@ impl HostedEdge {
             HostError::new(ErrorKind::Io, "attach the overlay").path(opened.file().path())
         })?;
         let outlives = log.is_some();
-        self.attachments.insert(disk, Attachment { opened, notes: log });
+        self.attachments.insert(disk, Attachment { opened, notes: log, failure: None });
         let (top, index, used) = (core.top, core.index, core.used);
         Ok(crate::server::Opened { top, index, used, logged, noted: outlives, notes })
     }
@@ -260,8 +262,8 @@ impl HostedEdge {
         self.commit_log.as_mut().filter(|_| is_beside)
     }
 
-    /// What the system said when an overlay, or the log of all of them, failed.
-    pub(super) fn failure(&self, disk: u32) -> Option<StorageError> {
+    /// What the system said when an overlay, or the log of all of them, failed, as far as it failed last.
+    fn failure(&self, disk: u32) -> Option<StorageError> {
         let opened = &self.attachments.get(&disk)?.opened;
         let is_logged = opened.logged_layer().is_some();
         let log = self.commit_log.as_ref().filter(|_| is_logged).and_then(CommitLog::failure);
@@ -430,6 +432,11 @@ impl Edge for HostedEdge {
             Report::ReadOnly { number, .. } => self.failure(number),
             _ => None,
         };
+        if let (Report::ReadOnly { number, .. }, Some(cause)) = (&report, &cause)
+            && let Some(attachment) = self.attachments.get_mut(number)
+        {
+            attachment.failure = Some(cause.to_string());
+        }
         self.log.report(&report, cause.as_ref());
     }
 
