@@ -1,4 +1,4 @@
-//! What to do when there is nothing to do: stay awake for a moment, or sleep. Pure.
+//! What to do when there is nothing to do: stay awake for a moment, or sleep.
 //!
 //! Falling asleep and being woken costs more processor time than looking at memory for the moment
 //! in which a busy initiator sends its next request, and takes longer. It is a waste when nothing
@@ -32,10 +32,12 @@ pub(super) struct Idle {
 }
 
 impl Idle {
-    /// For one of `workers` loops of a machine with so many processors. If none is left besides those
-    /// that loops keep awake, nothing can be sent while they look for it.
-    pub(super) fn new(processors: usize, workers: usize) -> Self {
-        Self { has_company: processors > workers, penalty: 0, skip: 0, is_recent: false }
+    /// For one of `workers` loops. If no processor is left besides those that loops keep awake, nothing can
+    /// be sent while they look for it; and if they have not even one each, they keep each other from
+    /// working.
+    pub(super) fn new(processors: Processors, workers: usize) -> Self {
+        let has_company = processors.running > workers && processors.usable >= workers;
+        Self { has_company, penalty: 0, skip: 0, is_recent: false }
     }
 
     /// Frames came.
@@ -66,16 +68,26 @@ impl Idle {
     }
 }
 
-/// How many processors this machine has running, also if this process may not use all of them: whoever
-/// sends may use the others. If the system does not tell, those that it may use; unknown is as good
-/// as one, for sleeping is never wrong.
-pub(super) fn processors() -> usize {
-    let told = std::fs::read_to_string(PROCESSORS).ok().and_then(|list| count(&list));
-    told.unwrap_or_else(|| available_parallelism().map_or(1, NonZero::get))
+/// How many processors there are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Processors {
+    /// In this machine: whoever sends may use those that this process may not.
+    running: usize,
+    /// For this process, as far as it is bound to some, or has so much of their time.
+    usable: usize,
+}
+
+impl Processors {
+    /// Those of this machine. What the system does not tell is one: sleeping is never wrong.
+    pub(super) fn here() -> Self {
+        let usable = available_parallelism().map_or(1, NonZero::get);
+        let told = std::fs::read_to_string(RUNNING).ok().and_then(|numbers| count(&numbers));
+        Self { running: told.unwrap_or(usable), usable }
+    }
 }
 
 /// The numbers of the processors that run. [Linux, Documentation/admin-guide/cputopology.rst]
-const PROCESSORS: &str = "/sys/devices/system/cpu/online";
+const RUNNING: &str = "/sys/devices/system/cpu/online";
 
 /// How many numbers are in a list of numbers and ranges: `0-3,6`.
 fn count(numbers: &str) -> Option<usize> {
@@ -89,6 +101,10 @@ fn count(numbers: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn two() -> Idle {
+        Idle::new(Processors { running: 2, usable: 2 }, 1)
+    }
 
     /// Of `turns` bursts of requests, how often somebody stayed awake.
     fn awake(idle: &mut Idle, turns: u32, mut comes: impl FnMut(u32) -> bool) -> u32 {
@@ -105,19 +121,19 @@ mod tests {
 
     #[test]
     fn a_steady_stream_keeps_it_awake() {
-        assert_eq!(awake(&mut Idle::new(2, 1), 1000, |_| true), 1000);
+        assert_eq!(awake(&mut two(), 1000, |_| true), 1000);
         // One in a hundred is late.
-        let count = awake(&mut Idle::new(2, 1), 1000, |turn| turn % 100 != 0);
+        let count = awake(&mut two(), 1000, |turn| turn % 100 != 0);
         assert!(count >= 850, "{count}");
     }
 
     #[test]
     fn in_vain_it_hardly_ever_tries() {
-        let count = awake(&mut Idle::new(2, 1), 10_000, |_| false);
+        let count = awake(&mut two(), 10_000, |_| false);
         assert!(count <= 48, "{count}");
         // Two of three is not often enough.
         let mut rng = 1_u32;
-        let count = awake(&mut Idle::new(2, 1), 10_000, |_| {
+        let count = awake(&mut two(), 10_000, |_| {
             rng = rng.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             !(rng >> 16).is_multiple_of(3)
         });
@@ -126,7 +142,7 @@ mod tests {
 
     #[test]
     fn it_finds_out_when_times_change() {
-        let mut idle = Idle::new(2, 1);
+        let mut idle = two();
         awake(&mut idle, 10_000, |_| false);
         awake(&mut idle, 2000, |_| true);
         assert_eq!(awake(&mut idle, 1000, |_| true), 1000);
@@ -134,8 +150,12 @@ mod tests {
 
     #[test]
     fn on_one_processor_nobody_stays_awake() {
-        assert_eq!(awake(&mut Idle::new(1, 1), 1000, |_| true), 0);
-        assert_eq!(awake(&mut Idle::new(4, 4), 1000, |_| true), 0);
+        for (running, usable, workers) in [(1, 1, 1), (4, 4, 4), (8, 1, 2)] {
+            let mut idle = Idle::new(Processors { running, usable }, workers);
+            assert_eq!(awake(&mut idle, 1000, |_| true), 0, "{running} {usable} {workers}");
+        }
+        let mut bound = Idle::new(Processors { running: 2, usable: 1 }, 1);
+        assert_eq!(awake(&mut bound, 1000, |_| true), 1000);
     }
 
     #[test]
@@ -146,12 +166,13 @@ mod tests {
         for wrong in ["", "\n", "3-1", "a", "0-", "0,,1", "0-18446744073709551615,0"] {
             assert_eq!(count(wrong), None, "{wrong:?}");
         }
-        assert!(processors() >= available_parallelism().unwrap().get());
+        let here = Processors::here();
+        assert!(here.running >= here.usable && here.usable > 0, "{here:?}");
     }
 
     #[test]
     fn without_traffic_nobody_stays_awake() {
-        let mut idle = Idle::new(2, 1);
+        let mut idle = two();
         assert!(!idle.is_worth_waking());
         idle.saw_traffic();
         assert!(idle.is_worth_waking());

@@ -40,7 +40,7 @@ use crate::signals::Signals;
 use crate::storage::{ColdReads, HostedDriver, PoolMemory, WorkerCounts};
 use crew::{Crew, Links};
 use edge::HostedEdge;
-use idle::{AWAKE_MAX, Idle};
+use idle::{AWAKE_MAX, Idle, Processors};
 use setup::Common;
 use upkeep::Upkeep;
 
@@ -242,7 +242,7 @@ impl<'m> Running<'m> {
             config: config.clone(),
             control: None,
             upkeep: Upkeep::new(config),
-            idle: Idle::new(idle::processors(), share.count()),
+            idle: Idle::new(Processors::here(), share.count()),
             next_attention: Duration::ZERO,
             started: common.started,
             stopping: None,
