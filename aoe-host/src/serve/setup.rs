@@ -1,6 +1,6 @@
 //! From a configuration to files, exports, clients and overlays.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -157,13 +157,19 @@ pub(super) fn directories(config: &ServeConfig, edge: &HostedEdge) -> Result<()>
         make_directory(directory)?;
     }
     if config.preallocate {
+        let mut tried = HashSet::new();
         for export in &config.exports {
             let directory = match &export.top {
                 Top::ReadOnly => None,
-                Top::File(path) => Some(path.as_path()).filter(|p| !p.exists()).map(directory_of),
-                Top::PerClient | Top::Own => config.overlays.as_deref(),
+                Top::File(name) => {
+                    let path = ImageName::parse(name).path;
+                    (!path.exists()).then(|| directory_of(&path).to_owned())
+                }
+                Top::PerClient | Top::Own => config.overlays.clone(),
             };
-            directory.map_or(Ok(()), may_set_room_aside).map_err(|e| e.export(export.address))?;
+            if let Some(directory) = directory.filter(|directory| tried.insert(directory.clone())) {
+                may_set_room_aside(&directory).map_err(|e| e.export(export.address))?;
+            }
         }
     }
     edge.write_registry()

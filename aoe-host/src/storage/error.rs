@@ -9,6 +9,7 @@ use std::sync::Arc;
 use cow_core::engine::IoFailure;
 use rustix::io::Errno;
 
+use super::file::is_unsupported;
 use crate::error::HostError;
 
 /// An operation on a file that failed.
@@ -75,6 +76,11 @@ impl StorageError {
     /// No room is left, here or within the user's quota.
     pub fn is_full(&self) -> bool {
         matches!(self.reason, Reason::System(Errno::NOSPC | Errno::DQUOT | Errno::FBIG))
+    }
+
+    /// The file system cannot do that.
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self.reason, Reason::System(errno) if is_unsupported(errno))
     }
 
     /// What the engine acts on.
