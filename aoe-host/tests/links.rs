@@ -431,7 +431,7 @@ fn frames_that_a_full_queue_drops_are_counted() {
     with_every_kind(test, |wire| {
         const COUNT: u32 = 200;
         let (mut near, mut far) = (wire.open_near(), wire.open_far());
-        if wire.kind == LinkKind::Pnet || !slow_down(test, &wire.net.far, "100mbit", 20 * 1514) {
+        if wire.kind == LinkKind::Pnet || !slow_down(test, &wire.net.far, "1mbit", 20 * 1514) {
             return;
         }
         let (own, to) = (far.mac(), near.mac());
