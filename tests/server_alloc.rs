@@ -9,6 +9,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
 use std::alloc::System;
+use std::borrow::Cow;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Instant;
@@ -107,8 +108,8 @@ impl Link for Replay {
     fn name(&self) -> &'static str {
         "replay"
     }
-    fn implementation(&self) -> &'static str {
-        "replay"
+    fn implementation(&self) -> Cow<'_, str> {
+        "replay".into()
     }
     fn mac(&self) -> Mac {
         Mac(SERVER)

@@ -4,6 +4,7 @@
 //! a full queue drops the newest frame. Ports may live in different threads.
 
 use core::time::Duration;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -188,8 +189,8 @@ impl Link for Port {
         &self.name
     }
 
-    fn implementation(&self) -> &'static str {
-        "memory"
+    fn implementation(&self) -> Cow<'_, str> {
+        "memory".into()
     }
 
     fn mac(&self) -> Mac {

@@ -28,6 +28,7 @@
 //! 3. A link never fails for good: what goes wrong is counted, and seen as a [`LinkEvent`].
 
 use core::time::Duration;
+use std::borrow::Cow;
 use std::os::fd::BorrowedFd;
 
 use serde::{Deserialize, Serialize};
@@ -73,7 +74,7 @@ pub trait Link {
     fn name(&self) -> &str;
 
     /// Which implementation it is, and why if there was a choice; for people.
-    fn implementation(&self) -> &str;
+    fn implementation(&self) -> Cow<'_, str>;
 
     /// This station's own address, as of the last event.
     fn mac(&self) -> Mac;

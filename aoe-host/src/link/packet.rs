@@ -8,6 +8,7 @@
 //! goes on without.
 
 use core::time::Duration;
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -55,8 +56,8 @@ pub struct PacketLink {
     gatherer: Gatherer,
     /// A way out with less work than by the packet socket.
     send_ring: Option<SendRing>,
-    /// What is said in `choice` of why there is none.
-    send_note: String,
+    /// Why there is none, where there could be one.
+    no_send_ring: Option<io::Error>,
     /// Why this link and no other, for `status`.
     choice: String,
     /// The last look for frames found none.
@@ -116,7 +117,7 @@ impl PacketLink {
             member,
             gatherer: Gatherer::new(),
             send_ring: None,
-            send_note: String::new(),
+            no_send_ring: None,
             choice,
             was_empty: true,
             losing: false,
@@ -135,18 +136,13 @@ impl PacketLink {
     fn open_send_ring(&mut self, state: InterfaceState) {
         // The old one first: its memory may be what the new one needs.
         self.send_ring = None;
-        let mut note = String::new();
+        self.no_send_ring = None;
         if matches!(self.inbound, Inbound::Ring(_)) {
             match SendRing::open(&self.name, state) {
                 Ok(ring) => self.send_ring = Some(ring),
-                Err(error) => note = format!("; sends by sendmmsg: {error}"),
+                Err(error) => self.no_send_ring = Some(error),
             }
         }
-        if !self.send_note.is_empty() {
-            self.choice = self.choice.replace(&self.send_note, "");
-        }
-        self.choice.push_str(&note);
-        self.send_note = note;
     }
 
     fn bind(&self, state: InterfaceState) -> io::Result<()> {
@@ -324,8 +320,11 @@ impl Link for PacketLink {
         &self.name
     }
 
-    fn implementation(&self) -> &str {
-        &self.choice
+    fn implementation(&self) -> Cow<'_, str> {
+        match &self.no_send_ring {
+            Some(error) => format!("{}; sends by sendmmsg: {error}", self.choice).into(),
+            None => self.choice.as_str().into(),
+        }
     }
 
     fn mac(&self) -> Mac {

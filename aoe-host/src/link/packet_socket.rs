@@ -178,8 +178,11 @@ impl PacketSocket {
 
     /// The MTU of the interface called `name`, by one call.
     pub(super) fn mtu(&self, name: &str) -> io::Result<usize> {
-        let mut request = interface_request(name)?;
-        self.interface_ioctl(libc::SIOCGIFMTU, &mut request)?;
+        self.ask_mtu(&mut interface_request(name)?)
+    }
+
+    fn ask_mtu(&self, request: &mut libc::ifreq) -> io::Result<usize> {
+        self.interface_ioctl(libc::SIOCGIFMTU, request)?;
         // SAFETY: SIOCGIFMTU succeeded, so the kernel wrote this member.
         let mtu = unsafe { request.ifr_ifru.ifru_mtu };
         usize::try_from(mtu).map_err(io::Error::other)
@@ -193,9 +196,7 @@ impl PacketSocket {
         self.interface_ioctl(libc::SIOCGIFFLAGS, &mut request)?;
         // SAFETY: SIOCGIFFLAGS succeeded, so the kernel wrote this member.
         let flags = c_int::from(unsafe { request.ifr_ifru.ifru_flags });
-        self.interface_ioctl(libc::SIOCGIFMTU, &mut request)?;
-        // SAFETY: SIOCGIFMTU succeeded, so the kernel wrote this member.
-        let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+        let mtu = self.ask_mtu(&mut request)?;
         self.interface_ioctl(libc::SIOCGIFHWADDR, &mut request)?;
         // SAFETY: SIOCGIFHWADDR succeeded, so the kernel wrote this member.
         let hardware = unsafe { request.ifr_ifru.ifru_hwaddr };
@@ -210,7 +211,7 @@ impl PacketSocket {
         Ok(InterfaceState {
             index: u32::try_from(index).map_err(io::Error::other)?,
             mac: Mac(mac),
-            mtu: usize::try_from(mtu).map_err(io::Error::other)?,
+            mtu,
             up: flags & usable == usable,
         })
     }

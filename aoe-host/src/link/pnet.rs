@@ -6,6 +6,7 @@
 //! stays ours, its readiness can be waited for together with everything else.
 
 use core::time::Duration;
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -130,8 +131,8 @@ impl Link for PnetLink {
         &self.name
     }
 
-    fn implementation(&self) -> &str {
-        &self.choice
+    fn implementation(&self) -> Cow<'_, str> {
+        self.choice.as_str().into()
     }
 
     fn mac(&self) -> Mac {

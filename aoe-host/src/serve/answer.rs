@@ -70,7 +70,7 @@ impl Running<'_> {
             mac: link.mac(),
             mtu: link.mtu(),
             up: link.is_up(),
-            link: link.implementation().to_owned(),
+            link: link.implementation().into_owned(),
             counters: parts.iter().filter_map(|p| p.counters.get(at)).copied().sum(),
         });
         let mut targets: Vec<TargetStatus> =

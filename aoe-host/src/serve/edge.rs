@@ -428,14 +428,12 @@ impl Edge for HostedEdge {
     }
 
     fn report(&mut self, report: Report<'_>) {
-        let cause = match report {
-            Report::ReadOnly { number, .. } => self.failure(number),
-            _ => None,
-        };
-        if let (Report::ReadOnly { number, .. }, Some(cause)) = (&report, &cause)
-            && let Some(attachment) = self.attachments.get_mut(number)
-        {
-            attachment.failure = Some(cause.to_string());
+        let mut cause = None;
+        if let Report::ReadOnly { number, .. } = report {
+            cause = self.failure(number);
+            if let Some(attachment) = self.attachments.get_mut(&number) {
+                attachment.failure = cause.as_ref().map(ToString::to_string);
+            }
         }
         self.log.report(&report, cause.as_ref());
     }

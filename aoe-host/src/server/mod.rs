@@ -61,20 +61,19 @@ use crate::share::Share;
 /// follow the traffic: who was silent longest goes first.
 pub const GUESTS_MAX: usize = 1024;
 
+/// How often some disks are asked to commit: all that have a reason not to wait for
+/// [`WRITEBACK_INTERVAL`], and so many of the others that each has its turn within it.
+const COMMIT_TICK: Duration = Duration::from_secs(1);
+
+/// Ticks of [`WRITEBACK_INTERVAL`].
+const COMMIT_TURNS: u32 = 5;
+
 /// How often a disk in `writeback` mode publishes what it has acknowledged: the "last seconds"
 /// that a power cut may take. They are as many as those of ext4 unless told otherwise (`commit=5`).
 ///
 /// What lies apart is written out and finds its place one piece after the other, so a commit each second
 /// takes as long as the first writes themselves; within a few seconds pieces come together.
-pub const WRITEBACK_INTERVAL: Duration = Duration::from_secs(5);
-
-/// How often some disks are asked to commit: all that have a reason not to wait for
-/// [`WRITEBACK_INTERVAL`], and so many of the others that each has its turn within it.
-pub const COMMIT_TICK: Duration = Duration::from_secs(1);
-
-/// Ticks of [`WRITEBACK_INTERVAL`].
-const COMMIT_TURNS: u32 = 5;
-const _: () = assert!(COMMIT_TICK.as_secs() * COMMIT_TURNS as u64 == WRITEBACK_INTERVAL.as_secs());
+pub const WRITEBACK_INTERVAL: Duration = COMMIT_TICK.saturating_mul(COMMIT_TURNS);
 
 /// Sends frames through a link, in order.
 pub type Transmit<'t> = dyn FnMut(usize, &mut dyn Iterator<Item = OutFrame<'_>>) + 't;

@@ -362,10 +362,12 @@ fn open(file: &ImageFile, op: &str) -> Result<native::Opened> {
 /// Takes room for the whole disk; the file is as long as that already.
 fn preallocate(file: &FileStorage) -> Result<()> {
     file.set_room_aside().map_err(|error| {
-        let kind = match error.is_full() {
-            true => ErrorKind::Full,
-            false if error.is_unsupported() => ErrorKind::Unsupported,
-            false => ErrorKind::Io,
+        let kind = if error.is_full() {
+            ErrorKind::Full
+        } else if error.is_unsupported() {
+            ErrorKind::Unsupported
+        } else {
+            ErrorKind::Io
         };
         let refused = HostError::new(kind, "take room for the whole disk").path(file.path());
         let advice = "make it without `preallocate`: it then grows as it is written";
