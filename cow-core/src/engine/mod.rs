@@ -364,7 +364,7 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     }
 
     /// Acknowledges as `durability` says, from now on. For a driver that finds out late what it can
-    /// do: only while no request is under way and nothing was changed yet.
+    /// do: only while no change is under way and nothing was changed yet.
     pub fn set_durability(&mut self, durability: Durability) {
         self.durability = durability;
     }
@@ -387,6 +387,12 @@ impl<const SLOTS: usize> Engine<SLOTS> {
     /// The overlay, for closing it: only when [`is_idle`](Self::is_idle) and committed.
     pub fn into_overlay(self) -> Option<Top> {
         self.overlay
+    }
+
+    /// The overlay, for a driver that changes its header: only while no change is under way and nothing
+    /// was changed yet.
+    pub fn overlay_mut(&mut self) -> Option<&mut Top> {
+        self.overlay.as_mut()
     }
 
     /// The overlay, to look at.

@@ -256,27 +256,26 @@ pub fn set_label<S: Storage>(
     })
 }
 
-/// Makes a commit log part of an image that was opened for writing and has no session under way:
-/// from now on what its client is told may be in the log alone [FORMAT 7.6].
+/// Makes a commit log part of the image of this identity, which is open for writing and has no session
+/// under way: from now on what its client is told may be in the log alone [FORMAT 7.6]. Who writes the
+/// image has to [know](Writable::renew) the new header before its first change.
 ///
 /// # Errors
 /// [`UpdateError`].
 pub fn begin_log<S: Storage>(
     storage: &mut S,
-    overlay: &mut Writable,
+    layer: LayerId,
     log: LogId,
     scratch: &mut Page,
-) -> Result<(), UpdateError<S::Error>> {
-    let opened = update(storage, scratch, |header| {
+) -> Result<Opened, UpdateError<S::Error>> {
+    update(storage, scratch, |header| {
         writable(header)?;
-        if header.page_id != overlay.rules().page_id || header.epoch != overlay.rules().epoch {
+        if header.layer_id != layer {
             return Err(UpdateError::OtherImage);
         }
         header.log = Some(log);
         Ok(())
-    })?;
-    overlay.renew(opened.header);
-    Ok(())
+    })
 }
 
 /// Everything that the commit log holds of an image is in it, durably, and its session is over: the log

@@ -2,6 +2,7 @@
 
 use super::geometry::{Geometry, PAGE_SECTORS, SECTORS_PER_PAGE, STATES_LEN};
 use super::header::Header;
+use super::image::Opened;
 use super::page::{self, FRESH, Rules, SEALED};
 use super::states::{self, ABSENT, DATA, ZERO};
 use crate::format::{
@@ -167,9 +168,9 @@ impl Writable {
         &self.header
     }
 
-    /// The header changed before the session began.
-    pub(super) fn renew(&mut self, header: Header) {
-        self.header = header;
+    /// Its header was changed on the storage, before the first change of this session.
+    pub fn renew(&mut self, changed: Opened) {
+        self.header = changed.header;
     }
 
     /// Sectors in the data area: unknown after an unclean end until

@@ -422,7 +422,9 @@ fn a_commit_log_is_part_of_the_image() {
     let log = LogId([7; 16]);
     let mut storage = made(100);
     let mut overlay = open_writable(&mut storage, KEY, &mut page()).unwrap();
-    begin_log(&mut storage, &mut overlay, log, &mut page()).unwrap();
+    let foreign = begin_log(&mut storage, NEW_ID, log, &mut page()).map(|_| ());
+    assert_eq!(foreign, Err(UpdateError::OtherImage));
+    overlay.renew(begin_log(&mut storage, ID, log, &mut page()).unwrap());
     assert_eq!(overlay.header().log, Some(log));
     for slot in 0..2 {
         let header = storage.page_at(slot * 4096);
@@ -436,7 +438,7 @@ fn a_commit_log_is_part_of_the_image() {
     assert_eq!(open_writable(&mut storage, KEY, &mut page()).map(|_| ()), logged);
     assert_eq!(freeze(&mut storage, NEW_ID, &mut page()).map(|_| ()), logged);
     assert_eq!(set_label(&mut storage, b"x", &mut page()).map(|_| ()), logged);
-    assert_eq!(begin_log(&mut storage, &mut overlay, log, &mut page()), logged);
+    assert_eq!(begin_log(&mut storage, ID, log, &mut page()).map(|_| ()), logged);
     let again = image.into_repeating(KEY).unwrap();
     close(&mut storage, &again, &mut page()).unwrap();
     assert_eq!(opened(&storage).unwrap().header().log, Some(log), "closing is not repeating");
@@ -448,8 +450,7 @@ fn a_commit_log_is_part_of_the_image() {
     let before = storage.page_at(0).to_vec();
     end_log(&mut storage, &mut page()).unwrap();
     assert_eq!(storage.page_at(0).to_vec(), before, "once is enough");
-    let mut overlay = open_writable(&mut storage, KEY, &mut page()).unwrap();
-    begin_log(&mut storage, &mut overlay, log, &mut page()).unwrap();
+    begin_log(&mut storage, ID, log, &mut page()).unwrap();
     let empty = rollback(&mut storage, &mut page()).unwrap();
     assert_eq!(empty.header().log, None, "what it holds is not wanted any more");
     open_writable(&mut storage, KEY, &mut page()).unwrap();
