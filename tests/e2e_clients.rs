@@ -96,13 +96,13 @@ fn newcomers_share_one_address_at_mtu_1500() {
     crowd(test, 1500, &["e0.0", "e0.0"], &["--new-clients", "auto"]);
 }
 
-fn crashes(test: &'static str, mtu: u16, durability: &str) {
+fn crashes(test: &'static str, mtu: u16, durability: &[&str]) {
     if !require::met(test, NEEDS) {
         return;
     }
     let lab = Lab::new(test, DISK_WORKER);
     let (finished, golden) = lab.attempt(|dir| {
-        let options = ["--new-clients", "auto", "--durability", durability];
+        let options = [&["--new-clients", "auto"], durability].concat();
         let target = |segment: &Segment, dir: &Path| serve(segment, dir, &options);
         let finished = scenario::crashes(&lab, dir, mtu, target)?;
         Ok((finished, scenario::golden_unchanged(dir)))
@@ -115,23 +115,25 @@ fn crashes(test: &'static str, mtu: u16, durability: &str) {
 
 #[test]
 fn a_killed_safe_server_keeps_what_it_acknowledged() {
-    crashes("a_killed_safe_server_keeps_what_it_acknowledged", 9000, "safe");
+    crashes("a_killed_safe_server_keeps_what_it_acknowledged", 9000, &["--durability", "safe"]);
 }
 
 #[test]
-fn a_killed_logged_server_keeps_what_it_acknowledged() {
-    crashes("a_killed_logged_server_keeps_what_it_acknowledged", 9000, "logged");
+fn a_killed_server_without_commit_log_keeps_what_it_acknowledged() {
+    let test = "a_killed_server_without_commit_log_keeps_what_it_acknowledged";
+    crashes(test, 9000, &["--commit-log=false"]);
 }
 
 #[test]
 fn a_killed_writeback_server_keeps_what_it_acknowledged() {
-    crashes("a_killed_writeback_server_keeps_what_it_acknowledged", 9000, "writeback");
+    let test = "a_killed_writeback_server_keeps_what_it_acknowledged";
+    crashes(test, 9000, &["--durability", "writeback"]);
 }
 
 #[test]
 fn a_killed_writeback_server_keeps_what_it_acknowledged_at_mtu_1500() {
     let test = "a_killed_writeback_server_keeps_what_it_acknowledged_at_mtu_1500";
-    crashes(test, 1500, "writeback");
+    crashes(test, 1500, &["--durability", "writeback"]);
 }
 
 #[test]

@@ -172,6 +172,7 @@ fn configuration(dir: &std::path::Path, durability: HostedDurability) -> ServeCo
         low_space: None,
         direct: false,
         preallocate: false,
+        commit_log: true,
         control: None,
         freeze: Freeze::default(),
         follow: Vec::new(),

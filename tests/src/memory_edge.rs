@@ -2,7 +2,7 @@
 //! and is only counted. What is measured over it is the loop's own.
 
 use aoe_host::server::io::{IoDriver, Job, Memory, Run, Started};
-use aoe_host::server::{DiskSpec, Durability, Edge, LeftOverlay, Opened, Report, Server};
+use aoe_host::server::{DiskSpec, Durability, Edge, LeftOverlay, LogUse, Opened, Report, Server};
 use aoe_proto::{Address, Mac, TargetState};
 use cow_core::blocking::{part, part_mut};
 use cow_core::engine::{Buffer, IoFailure, Kind, Note, Operation, Weave};
@@ -102,7 +102,7 @@ impl MemoryEdge {
             top: Top::Native(top),
             index: Vec::new(),
             used: 0,
-            logged: false,
+            log: LogUse::None,
             noted: false,
             notes: Vec::new(),
         }

@@ -1,7 +1,13 @@
-//! A file system in memory, for what the usual one does not do.
+//! File systems of a test's own, for what the usual one does not do.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use crate::require::Need;
+
+/// What [`Mounted::image`] needs.
+pub const MOUNTED_IMAGE: &[Need] =
+    &[Need::Program("mount"), Need::Program("mkfs.ext4"), Need::File("/dev/loop-control")];
 
 /// A file system that is unmounted when dropped.
 #[derive(Debug)]
@@ -11,11 +17,25 @@ impl Mounted {
     /// Mounts a new file system of `kind`, such as `tmpfs`, on a directory, which is made if it is not there.
     pub fn new(place: &Path, kind: &str, options: &str) -> Self {
         std::fs::create_dir_all(place).expect("the directory is made");
-        let words = ["-t", kind, "-o", options, "none"];
-        let mounted = Command::new("mount").args(words).arg(place).status();
-        assert!(mounted.expect("mount starts").success(), "{kind} is mounted");
-        Self(place.to_owned())
+        mount(&["-t", kind, "-o", options, "none"], place)
     }
+
+    /// Makes an ext4 of so many bytes in a file, and mounts it on a directory in the same way.
+    pub fn image(place: &Path, file: &Path, bytes: u64) -> Self {
+        std::fs::create_dir_all(place).expect("the directory is made");
+        let image = std::fs::File::create(file).expect("the image is made");
+        image.set_len(bytes).expect("it is as long as that");
+        // All of it for everybody, so that it is full when it says so.
+        let made = Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(file).status();
+        assert!(made.expect("mkfs.ext4 starts").success(), "a file system is made");
+        mount(&["-o", "loop", &file.display().to_string()], place)
+    }
+}
+
+fn mount(words: &[&str], place: &Path) -> Mounted {
+    let mounted = Command::new("mount").args(words).arg(place).status();
+    assert!(mounted.expect("mount starts").success(), "{words:?} is mounted");
+    Mounted(place.to_owned())
 }
 
 impl Drop for Mounted {

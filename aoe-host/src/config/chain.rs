@@ -120,7 +120,7 @@ impl ExportWord {
                 Some(("durability", value)) => {
                     self.durability = Some(Durability::from_str(value, true).map_err(|_| {
                         ValueError::new(format!(
-                            "`{value}` is not a durability; write safe, logged, writeback or ephemeral"
+                            "`{value}` is not a durability; write safe, writeback or ephemeral"
                         ))
                     })?);
                 }

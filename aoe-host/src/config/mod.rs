@@ -67,6 +67,8 @@ pub struct ServeConfig {
     pub direct: bool,
     /// New overlays take room for the whole disk.
     pub preallocate: bool,
+    /// Writes become durable by a commit log in the overlay directory, where there is room for one.
+    pub commit_log: bool,
     /// Path of the control socket. `None`: no control socket.
     pub control: Option<PathBuf>,
     /// Protocol state that the network may not change.
@@ -144,8 +146,6 @@ pub enum Durability {
     /// The end of the process and the loss of power.
     #[default]
     Safe,
-    /// The same, by a commit log in the directory of overlays: faster where few writes are outstanding.
-    Logged,
     /// The end of the process; the last seconds may be lost with the power.
     Writeback,
     /// Nothing: the overlay is gone when the server stops.

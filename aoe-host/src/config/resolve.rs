@@ -59,6 +59,7 @@ impl ServeWords {
             low_space: self.low_space.map(ByteSize::bytes),
             direct: self.direct.unwrap_or(false),
             preallocate,
+            commit_log: self.commit_log.unwrap_or(true),
             control,
             freeze: self.freeze.into_iter().collect(),
             follow: self.follow,

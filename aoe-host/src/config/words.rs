@@ -73,6 +73,12 @@ pub struct ServeWords {
     #[arg(value_name = "BOOL")]
     pub preallocate: Option<bool>,
 
+    /// Make writes durable by a commit log in the overlay directory, where there is room for one: one
+    /// sync for the writes of all clients [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL")]
+    pub commit_log: Option<bool>,
+
     /// Warn when the overlays' file system has less room than this
     #[arg(long, value_name = "SIZE")]
     pub low_space: Option<ByteSize>,
@@ -152,6 +158,7 @@ impl ServeWords {
             durability: self.durability.or(file.durability),
             overlay_limit: self.overlay_limit.or(file.overlay_limit),
             preallocate: self.preallocate.or(file.preallocate),
+            commit_log: self.commit_log.or(file.commit_log),
             low_space: self.low_space.or(file.low_space),
             allow: or_list(self.allow, file.allow),
             buffer_count: self.buffer_count.or(file.buffer_count),

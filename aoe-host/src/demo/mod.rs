@@ -394,6 +394,7 @@ fn config_of(directory: &Path, golden: &Path, machines: &[Machine]) -> ServeConf
         low_space: None,
         direct: false,
         preallocate: false,
+        commit_log: true,
         control: None,
         freeze: Freeze::default(),
         follow: Vec::new(),

@@ -37,9 +37,10 @@ pub use identity::{full_hash, same_content};
 pub use merging::KeepOverlay;
 pub use name::{ImageFile, ImageKeys, ImageName};
 pub use notes::{NoteId, NoteLog, default_notes_directory};
-pub use overlay::{Core, OpenedOverlay, OverlayOptions, create_overlay, open_overlay};
+pub use overlay::{Core, OpenedOverlay, OverlayOptions, begin_log, create_overlay, open_overlay};
 pub use report::{CheckReport, Finding, Progress};
 
+pub(crate) use commit_log::enter_left;
 pub(crate) use formats::Creation;
 pub(crate) use identity::{identity_of, mtime_of};
 pub(crate) use merging::{

@@ -32,7 +32,7 @@ pub struct OverlayOptions {
     /// Take room for the whole disk where it is made.
     pub preallocate: bool,
     /// The commit log that is part of it from the beginning, where one is made. One that exists is
-    /// [told](OpenedOverlay::begin_log).
+    /// told by [`begin_log`].
     pub log: Option<LogId>,
 }
 
@@ -81,17 +81,14 @@ impl OpenedOverlay {
         }
     }
 
-    /// Makes a commit log part of it, if its format can say so: before the first change.
-    ///
-    /// # Errors
-    /// The medium's.
-    pub fn begin_log(&mut self, log: LogId) -> Result<()> {
-        if let Some(Core { top: Top::Native(overlay), .. }) = &mut self.core {
-            let begun = native::begin_log(&mut self.file.main, overlay, log, &mut scratch_page());
-            begun.map_err(|e| log_failed(e, "begin", &self.file))?;
-            self.log = Some(log);
-        }
-        Ok(())
+    /// Whether its format can say that a commit log is part of it.
+    pub fn may_have_log(&self) -> bool {
+        self.format == Format::NATIVE
+    }
+
+    /// Its header names this log now: [`begin_log`] was told to.
+    pub fn names_log(&mut self, log: Option<LogId>) {
+        self.log = log;
     }
 
     /// The layer whose changes go to its commit log; `None` if it has none.
@@ -172,7 +169,7 @@ impl OpenedOverlay {
     pub fn end_log(&mut self) -> Result<()> {
         if self.log.take().is_some() {
             native::end_log(&mut self.file.main, &mut scratch_page())
-                .map_err(|e| log_failed(e, "end", &self.file))?;
+                .map_err(|e| log_failed(e, "end", &self.file.main))?;
         }
         Ok(())
     }
@@ -200,10 +197,20 @@ impl OpenedOverlay {
     }
 }
 
+/// Makes a commit log part of a native overlay that is open, before its first change. Gives its header
+/// as it is then.
+///
+/// # Errors
+/// The medium's.
+pub fn begin_log(file: &mut FileStorage, layer: LayerId, log: LogId) -> Result<native::Opened> {
+    native::begin_log(file, layer, log, &mut scratch_page())
+        .map_err(|error| log_failed(error, "begin", file))
+}
+
 fn log_failed(
     error: native::UpdateError<StorageError>,
     what: &'static str,
-    file: &ImageFile,
+    file: &FileStorage,
 ) -> HostError {
     match error {
         native::UpdateError::Storage(error) => error.into(),

@@ -143,7 +143,6 @@ impl Running<'_> {
             backing: export.backing.iter().map(layer_text).collect(),
             durability: match export.durability {
                 Durability::Safe => "safe",
-                Durability::Logged => "logged",
                 Durability::Writeback => "writeback",
                 Durability::Ephemeral => "ephemeral",
             }

@@ -238,10 +238,7 @@ fn work(
     // The leader is gone if it has failed itself.
     drop(ready.send(started));
     let Some(mut running) = made else { return Ok(()) };
-    let Ok(links) = go.recv() else {
-        running.edge.abandon();
-        return Ok(());
-    };
+    let Ok(links) = go.recv() else { return Ok(()) };
     running.plug_in(links.into_iter().map(|link| -> Box<dyn Link> { link }));
     while !running.round(None) {}
     running.stop()

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::clients_file::SharedRegistry;
 use super::crew::Door;
 use super::log::Log;
+use super::log_plan::{Joined, LogPlan, Waiter};
 use crate::config::{Export, NewClients};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{
@@ -23,16 +24,27 @@ use crate::registry::{
     write_atomically,
 };
 use crate::server::io::{IoDriver, Job, Memory, Run, Started};
-use crate::server::{DiskSpec, Durability, Edge, LeftOverlay, Overlay, Report, identity_of};
+use crate::server::{
+    DiskSpec, Durability, Edge, LeftOverlay, LogUse, Overlay, Report, identity_of,
+};
 use crate::storage::{FileStorage, HostedDriver, StorageError};
 
 /// What the names of ephemeral overlays in the overlay directory end with.
 pub(super) const EPHEMERAL: &str = "ephemeral";
 
-/// An overlay that a worker has made or opened.
-pub(super) struct Ready {
-    pub(super) disk: u32,
-    pub(super) opened: Result<OpenedOverlay>,
+/// What a thread has done for the loop.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once for each overlay, and taken apart at once"
+)]
+pub(super) enum News {
+    /// An overlay was made, or not.
+    Overlay(u32, Result<OpenedOverlay>),
+    /// The commit log was made, or there is to be none, or it could not be made.
+    Log(Result<Option<CommitLog>>),
+    /// An overlay has a commit log, or not.
+    Joined(Joined),
 }
 
 /// What the edge keeps of one disk.
@@ -59,16 +71,17 @@ pub(super) struct HostedEdge {
     /// New overlays take room for the whole disk.
     pub(super) preallocate: bool,
     pub(super) notes_dir: PathBuf,
-    /// Of this worker, if any export wants one.
+    /// Of this worker, once it was needed.
     pub(super) commit_log: Option<CommitLog>,
+    pub(super) log_plan: LogPlan,
     /// Of all workers, if there are several.
     pub(super) doors: Arc<[Door]>,
     /// Frames for others that found no room.
     pub(super) handed_lost: u64,
     schedule: StateSchedule<PathBuf>,
     states: HashMap<PathBuf, Vec<u8>>,
-    made: Sender<Ready>,
-    ready: Receiver<Ready>,
+    made: Sender<News>,
+    ready: Receiver<News>,
 }
 
 impl HostedEdge {
@@ -93,6 +106,7 @@ impl HostedEdge {
             preallocate: false,
             notes_dir: PathBuf::new(),
             commit_log: None,
+            log_plan: LogPlan::Settled,
             doors: Arc::default(),
             handed_lost: 0,
             schedule: StateSchedule::new(),
@@ -113,14 +127,19 @@ impl HostedEdge {
         registry.find_name(label).and_then(|id| registry.client(id)).cloned()
     }
 
-    /// Whether [`next_ready`](Self::next_ready) has something.
-    pub(super) fn has_ready(&self) -> bool {
+    /// Whether [`next_news`](Self::next_news) has something.
+    pub(super) fn has_news(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// An overlay that has become ready, if any.
-    pub(super) fn next_ready(&self) -> Option<Ready> {
+    /// What a thread has done meanwhile, if anything.
+    pub(super) fn next_news(&self) -> Option<News> {
         self.ready.try_recv().ok()
+    }
+
+    /// Where threads report.
+    pub(super) fn news(&self) -> Sender<News> {
+        self.made.clone()
     }
 
     /// Where a client's overlay of an export is kept.
@@ -235,15 +254,14 @@ impl HostedEdge {
             }
         }
         // What is noted already is in no log: notes first, and the log the next time.
-        if durability == Durability::Logged && notes.is_empty() && opened.logged_layer().is_none() {
-            let path = opened.file().path().to_owned();
-            let layer = opened.note_id().map(|id| id.layer());
-            let may = |log: &&mut CommitLog| layer.is_some_and(|layer| log.may_take(layer));
-            if let Some(log) = self.log_for(&path).filter(|log| may(log)) {
-                opened.begin_log(log.tell())?;
-            }
-        }
-        let logged = opened.logged_layer().is_some();
+        let wanted = durability == Durability::Logged && notes.is_empty();
+        let log_use = if opened.logged_layer().is_some() {
+            LogUse::Part
+        } else if wanted && opened.may_have_log() && self.is_beside(opened.file().path()) {
+            LogUse::AtFirstChange
+        } else {
+            LogUse::None
+        };
         opened.enter(self.driver.files_mut());
         let core = opened.take_core().ok_or_else(|| {
             HostError::new(ErrorKind::Io, "attach the overlay").path(opened.file().path())
@@ -251,32 +269,17 @@ impl HostedEdge {
         let outlives = log.is_some();
         self.attachments.insert(disk, Attachment { opened, notes: log, failure: None });
         let (top, index, used) = (core.top, core.index, core.used);
-        Ok(crate::server::Opened { top, index, used, logged, noted: outlives, notes })
+        Ok(crate::server::Opened { top, index, used, log: log_use, noted: outlives, notes })
     }
 }
 
 impl HostedEdge {
-    /// The log that an overlay's changes go to: a server finds it only beside the overlay.
-    fn log_for(&mut self, path: &Path) -> Option<&mut CommitLog> {
-        let is_beside = path.parent() == self.overlays.as_deref();
-        self.commit_log.as_mut().filter(|_| is_beside)
-    }
-
     /// What the system said when an overlay, or the log of all of them, failed, as far as it failed last.
     fn failure(&self, disk: u32) -> Option<StorageError> {
         let opened = &self.attachments.get(&disk)?.opened;
         let is_logged = opened.logged_layer().is_some();
         let log = self.commit_log.as_ref().filter(|_| is_logged).and_then(CommitLog::failure);
         log.or_else(|| opened.file().files().find_map(FileStorage::failure))
-    }
-
-    /// There will be no server, and no overlay was changed: its log goes with it.
-    pub(super) fn abandon(&mut self) {
-        if let Some(log) = &mut self.commit_log
-            && self.attachments.values_mut().all(|a| a.opened.end_log().is_ok())
-        {
-            log.take_back();
-        }
     }
 
     /// Has appended changes synced.
@@ -325,14 +328,17 @@ impl Edge for HostedEdge {
         let (path, backing) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
-                let _closed = self.made.send(Ready { disk, opened: Err(error) });
+                let _closed = self.made.send(News::Overlay(disk, Err(error)));
                 return;
             }
         };
         let name = ImageName::parse(path);
-        let keys = ImageKeys::reserve(&name, self.driver.files_mut());
         // Named from its creation on, a log costs no sync of its own.
-        let is_logged = spec.durability == Durability::Logged;
+        let is_logged = spec.durability == Durability::Logged && self.is_beside(&name.path);
+        if is_logged && !self.is_log_settled(Waiter::Create(disk, Box::new(spec.clone()))) {
+            return;
+        }
+        let keys = ImageKeys::reserve(&name, self.driver.files_mut());
         let log = self.log_for(&name.path).filter(|_| is_logged).map(CommitLog::tell);
         let (options, made) = (OverlayOptions { log, ..self.options(spec) }, self.made.clone());
         let (registry, directory) = (Arc::clone(&self.registry), self.overlays.clone());
@@ -342,7 +348,7 @@ impl Edge for HostedEdge {
             let opened =
                 kept.and_then(|()| crate::image::create_overlay(&name, &backing, keys, &options));
             // The receiver is gone only when the server is ending: nobody waits for it.
-            let _closed = made.send(Ready { disk, opened });
+            let _closed = made.send(News::Overlay(disk, opened));
         }));
     }
 
@@ -384,6 +390,12 @@ impl Edge for HostedEdge {
                 IoFailure::Full
             }),
             None => Ok(()),
+        }
+    }
+
+    fn join_log(&mut self, disk: u32) {
+        if self.is_log_settled(Waiter::Join(disk)) {
+            self.begin_log_of(disk);
         }
     }
 

@@ -4,6 +4,7 @@
 //!  setup.rs   configuration -> files, exports, clients, overlays
 //!  mod.rs     links, completions, signals, control, time -> the loop, and back
 //!  crew.rs    several workers: their threads, frames handed over, orders
+//!  log_plan.rs  the commit log: made when it is needed, and whose overlays have it
 //!  idle.rs    whether to stay awake for the next frame
 //!  edge.rs    what the loop causes: workers, notes, registry, state files
 //!  answer.rs  control requests: status
@@ -20,6 +21,7 @@ mod crew;
 mod edge;
 mod idle;
 mod log;
+mod log_plan;
 mod setup;
 mod upkeep;
 
@@ -33,13 +35,14 @@ use cow_core::pages::PagePool;
 use crate::config::{NewClients, ServeConfig, Top};
 use crate::control::ControlServer;
 use crate::error::{ErrorKind, HostError, Result};
+use crate::image::OpenedOverlay;
 use crate::link::{self, Link, LinkEvent, Room};
 use crate::server::{DiskSpec, Durability, Server};
 use crate::share::Share;
 use crate::signals::Signals;
 use crate::storage::{ColdReads, HostedDriver, PoolMemory, WorkerCounts};
 use crew::{Crew, Links};
-use edge::HostedEdge;
+use edge::{HostedEdge, News};
 use idle::{AWAKE_MAX, Idle, Processors};
 use setup::Common;
 use upkeep::Upkeep;
@@ -227,14 +230,11 @@ impl<'m> Running<'m> {
         let config = &common.config;
         let share = crew.as_ref().map_or(Share::ALL, Crew::share);
         let mut server = Server::sharing(pool, config.allow.clone(), share);
-        let mut edge = common.edge(driver)?;
+        let mut edge = common.edge(driver);
         if let Some(crew) = &crew {
             edge.doors = crew.doors();
         }
-        if let Err(error) = setup::exports(config, &mut server, &mut edge) {
-            edge.abandon();
-            return Err(error);
-        }
+        setup::exports(config, &mut server, &mut edge)?;
         Ok(Self {
             server,
             edge,
@@ -254,13 +254,8 @@ impl<'m> Running<'m> {
     /// Makes what others can see of a server that is in order.
     fn open_up(&mut self) -> Result<()> {
         let listen = || self.config.control.as_deref().map(ControlServer::listen).transpose();
-        match setup::directories(&self.config, &self.edge).and_then(|()| listen()) {
-            Ok(control) => self.control = control,
-            Err(error) => {
-                self.edge.abandon();
-                return Err(error);
-            }
-        }
+        setup::directories(&self.config, &self.edge)?;
+        self.control = listen()?;
         Ok(())
     }
 
@@ -292,8 +287,6 @@ impl<'m> Running<'m> {
             }
             let _came = self.wait(left.min(IDLE_WAIT), None);
             if let Some((address, mac)) = self.upkeep.listen(&self.server, &mut self.links) {
-                // The other workers do so when they learn that they will not serve.
-                self.edge.abandon();
                 return Err(HostError::new(ErrorKind::InUse, "serve").export(address).detail(
                     format!(
                         "{mac} answers for this address already; two servers with one address \
@@ -365,7 +358,7 @@ impl<'m> Running<'m> {
 
     /// Whether something has come that sleeping would not end for, or would end for at once.
     fn has_work(&self) -> bool {
-        self.edge.has_ready()
+        self.edge.has_news()
             || self.stopping.is_none()
                 && self.links.iter().any(|link| link.has_frames() == Some(true))
     }
@@ -440,9 +433,17 @@ impl<'m> Running<'m> {
         });
         // After `drain`, which silences the bell that rings for these as well.
         more |= self.take_handed();
-        while let Some(ready) = self.edge.next_ready() {
+        while let Some(news) = self.edge.next_news() {
             more = true;
-            self.overlay_ready(ready);
+            match news {
+                News::Overlay(disk, opened) => self.overlay_ready(disk, opened),
+                News::Log(made) => self.edge.log_made(made),
+                News::Joined(joined) => {
+                    let disk = joined.disk;
+                    let header = self.edge.log_joined(joined);
+                    self.server.log_joined(disk, header);
+                }
+            }
         }
         more |= self.make_room_in_log();
         self.server.tick(now, &mut self.edge);
@@ -531,14 +532,13 @@ impl<'m> Running<'m> {
         !advertise.is_empty()
     }
 
-    fn overlay_ready(&mut self, ready: edge::Ready) {
+    fn overlay_ready(&mut self, disk: u32, opened: Result<OpenedOverlay>) {
         let durability = self
             .server
             .status()
-            .find(|d| d.number == ready.disk)
+            .find(|d| d.number == disk)
             .map_or(Durability::Safe, |d| d.spec.durability);
-        let disk = ready.disk;
-        let opened = ready.opened.and_then(|o| self.edge.attach(disk, o, durability));
+        let opened = opened.and_then(|o| self.edge.attach(disk, o, durability));
         let opened = opened.map_err(|error| {
             self.edge.log.error(&error.report());
             match error.kind() {

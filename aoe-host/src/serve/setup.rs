@@ -10,10 +10,11 @@ use aoe_proto::{Address, Freeze, TargetConfig, TargetState, TrimSupport};
 use super::clients_file::SharedRegistry;
 use super::edge::HostedEdge;
 use super::log::Log;
+use super::log_plan::LogPlan;
 use crate::config::{Durability as ConfigDurability, Export, NewClients, ServeConfig, Top};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{
-    Backing, CommitLog, ImageName, OpenedOverlay, Repeated, default_notes_directory,
+    Backing, ImageName, OpenedOverlay, Repeated, default_notes_directory, enter_left,
 };
 use crate::link::taken_by;
 use crate::registry::{REGISTRY_FILE, Registry, read_if_exists};
@@ -89,7 +90,7 @@ impl Common {
     }
 
     /// The world of one worker.
-    pub(super) fn edge(&self, mut driver: HostedDriver) -> Result<HostedEdge> {
+    pub(super) fn edge(&self, mut driver: HostedDriver) -> HostedEdge {
         let config = &self.config;
         *driver.files_mut() = self.files.fork();
         let (registry, log) = (Arc::clone(&self.registry), self.log.clone());
@@ -101,14 +102,10 @@ impl Common {
         edge.notes_dir = default_notes_directory();
         edge.exports = config.exports.iter().map(|e| (e.address, e.clone())).collect();
         edge.backings.clone_from(&self.backings);
-        let is_logged = |e: &Export| e.durability == ConfigDurability::Logged;
-        if let Some(directory) = &config.overlays
-            && config.exports.iter().any(is_logged)
-        {
-            make_directory(directory)?;
-            edge.commit_log = Some(CommitLog::create(directory)?);
+        if let Some(directory) = config.overlays.as_ref().filter(|_| config.commit_log) {
+            edge.log_plan = LogPlan::Unmade(directory.clone());
         }
-        Ok(edge)
+        edge
     }
 }
 
@@ -295,6 +292,10 @@ fn look(
     {
         make_way(&name.path, matches!(export.top, Top::File(_)))?;
     }
+    if let (Some(name), Top::File(_)) = (&name, &export.top) {
+        // Those in the directory of overlays have what their logs held.
+        enter_left(&name.path)?;
+    }
     let opened = edge.open_existing(export.address, spec)?;
     if let Some(opened) = &opened {
         spec.target.sectors = opened.sectors();
@@ -385,8 +386,8 @@ fn disk_spec(
         target,
         overlay,
         durability: match export.durability {
+            ConfigDurability::Safe if config.commit_log => Durability::Logged,
             ConfigDurability::Safe => Durability::Safe,
-            ConfigDurability::Logged => Durability::Logged,
             ConfigDurability::Writeback => Durability::Writeback,
             ConfigDurability::Ephemeral => Durability::Ephemeral,
         },

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use aoe_proto::{AtaError, Mac, Target, TargetConfig};
 use cow_core::engine::{Engine, Failure, Request, RequestId, SubmitError};
-use cow_core::format::{IndexEntry, Layer, Top, dm_snapshot};
+use cow_core::format::{IndexEntry, Layer, Top, dm_snapshot, native};
 
 use super::frames::Frames;
 use super::requests::{Asked, Asker, Ended, Pending, Requests};
-use super::{Edge, Opened, Report};
+use super::{Edge, LogUse, Opened, Report};
 
 /// Requests of one disk in its engine; an initiator keeps at most 64 outstanding. [AoE 8.1]
 pub(super) const SLOTS: usize = 64;
@@ -68,6 +68,8 @@ pub(super) enum Presence {
     /// Being created; writes wait.
     Creating,
     Ready,
+    /// It is about to have a commit log; writes wait.
+    Joining,
     /// It could not be created; writes fail until this time, then the next one tries again.
     Failed {
         until: Duration,
@@ -122,8 +124,7 @@ pub(super) struct Disk {
     pub(super) suspended: bool,
     /// The commit under way covers every note.
     pub(super) notes_sealed: bool,
-    /// Its overlay has a commit log.
-    pub(super) is_logged: bool,
+    pub(super) log: LogUse,
     /// What is noted of its overlay outlives the process.
     pub(super) is_noted: bool,
 }
@@ -163,7 +164,7 @@ impl Disk {
             lost_notes: false,
             suspended: false,
             notes_sealed: false,
-            is_logged: false,
+            log: LogUse::None,
             is_noted: false,
         })
     }
@@ -171,18 +172,23 @@ impl Disk {
     /// When its writes are acknowledged, as far as its overlay allows.
     pub(super) fn durability(&self) -> Durability {
         match self.spec.durability {
-            Durability::Logged if !self.is_logged => Durability::Safe,
+            Durability::Logged if !self.is_logged() => Durability::Safe,
             wanted => wanted,
         }
     }
 
     pub(super) fn has_overlay(&self) -> bool {
-        self.presence == Presence::Ready
+        matches!(self.presence, Presence::Ready | Presence::Joining)
+    }
+
+    /// Its overlay has a commit log.
+    pub(super) fn is_logged(&self) -> bool {
+        self.log == LogUse::Part
     }
 
     /// What its commit log holds cannot be entered for want of room.
     pub(super) fn is_short_of_room(&self) -> bool {
-        self.is_logged && self.engine.is_full() && !self.engine.is_read_only()
+        self.is_logged() && self.engine.is_full() && !self.engine.is_read_only()
     }
 
     pub(super) fn is_drained(&self) -> bool {
@@ -190,7 +196,8 @@ impl Disk {
             && self.spec.durability != Durability::Ephemeral
             && !self.engine.is_read_only();
         let restored = self.notes.is_empty() && self.restoring == 0;
-        self.waiting.is_empty() && self.engine.is_idle() && !dirty && restored
+        let awaited = matches!(self.presence, Presence::Creating | Presence::Joining);
+        self.waiting.is_empty() && self.engine.is_idle() && !dirty && restored && !awaited
     }
 
     /// A commit each second is not needed: what was acknowledged outlives the process without, and is
@@ -232,7 +239,7 @@ impl Disk {
 
     pub(super) fn attach(&mut self, opened: Opened) -> bool {
         self.index = opened.index;
-        self.is_logged = opened.logged;
+        self.log = opened.log;
         self.is_noted = opened.noted;
         self.engine.set_durability(self.durability());
         let attached = self.engine.attach(opened.top);
@@ -243,6 +250,25 @@ impl Disk {
             self.notes = opened.notes;
         }
         attached
+    }
+
+    /// Its overlay has its commit log now, or none: what waits goes on. With a failure it takes no
+    /// changes, for nobody can tell what its header says.
+    pub(super) fn log_joined(&mut self, joined: Result<Option<native::Opened>, Failure>) {
+        if self.presence != Presence::Joining {
+            return;
+        }
+        self.presence = Presence::Ready;
+        self.log = LogUse::None;
+        match (joined, self.engine.overlay_mut()) {
+            (Ok(Some(changed)), Some(Top::Native(overlay))) => {
+                overlay.renew(changed);
+                self.log = LogUse::Part;
+            }
+            (Ok(_), _) => {}
+            (Err(_), _) => self.engine.abandon(),
+        }
+        self.engine.set_durability(self.durability());
     }
 
     /// Sees to it that the index memory has room for whatever the next round brings: a request
@@ -300,13 +326,14 @@ impl Disk {
     }
 
     /// Which waiting request is to be put into the engine next: the first. Only while the overlay
-    /// is being created, what does not change anything passes the changes that it does not touch.
+    /// is being created or gets its commit log, what does not change anything passes the changes that
+    /// it does not touch.
     fn next_waiting(&self, requests: &Requests) -> Option<usize> {
         let waits = !self.notes.is_empty() || self.suspended && !self.broken;
         if self.waiting.is_empty() || waits {
             return None;
         }
-        if self.presence != Presence::Creating || self.broken {
+        if !matches!(self.presence, Presence::Creating | Presence::Joining) || self.broken {
             return Some(0);
         }
         let waiting = || self.waiting.iter().map(|id| requests.get(*id));

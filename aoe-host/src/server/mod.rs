@@ -101,6 +101,13 @@ pub trait Edge: IoDriver {
     /// When they cannot be kept; the writes are then not acknowledged.
     fn note(&mut self, disk: u32, notes: &[Note]) -> Result<(), IoFailure>;
 
+    /// Makes the commit log a part of the overlay of a disk that is about to be changed for the first
+    /// time, and answers with [`Server::log_joined`], at once or later.
+    fn join_log(&mut self, disk: u32) {
+        // Who opens no overlay with a log is never asked.
+        let _: u32 = disk;
+    }
+
     /// Keeps a note of a disk in [`Durability::Logged`] mode in its log, with the data of its
     /// sectors (none if they are zeros), in the order of the calls. As [`IoDriver::start`]: ended
     /// means durable.
@@ -253,6 +260,17 @@ pub struct ExportSpec {
     pub per_client: Option<Newcomers>,
 }
 
+/// What an overlay has to do with a commit log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogUse {
+    /// Nothing.
+    None,
+    /// The log is part of it.
+    Part,
+    /// It becomes so with the first change: [`Edge::join_log`] is asked before that.
+    AtFirstChange,
+}
+
 /// An overlay that is ready to be used.
 #[derive(Debug)]
 pub struct Opened {
@@ -262,9 +280,9 @@ pub struct Opened {
     pub index: Vec<IndexEntry>,
     /// Sectors with space of their own already.
     pub used: u64,
-    /// It has a commit log: [`Edge::log`] may be asked. A disk in [`Durability::Logged`] mode whose
-    /// overlay has none is a `Safe` one.
-    pub logged: bool,
+    /// Whether [`Edge::log`] may be asked. A disk in [`Durability::Logged`] mode whose overlay has no
+    /// commit log is a `Safe` one.
+    pub log: LogUse,
     /// What [`Edge::note`] keeps of it outlives the process.
     pub noted: bool,
     /// Mappings of an earlier process to be taken up, every sector at most once: they are taken
@@ -485,7 +503,7 @@ impl<'m> Server<'m> {
 
     /// Whether disks with a commit log refuse changes, because it has no room.
     pub fn refuse_logged(&mut self, refuse: bool) {
-        for disk in self.disks.iter_mut().flatten().filter(|disk| disk.is_logged) {
+        for disk in self.disks.iter_mut().flatten().filter(|disk| disk.is_logged()) {
             disk.engine.refuse_changes(refuse);
         }
     }

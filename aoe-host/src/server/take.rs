@@ -2,11 +2,12 @@
 
 use aoe_proto::Action;
 use cow_core::engine::Failure;
+use cow_core::format::native;
 use cow_core::units::Extent;
 
 use super::disk::{CREATE_AGAIN, Presence, WAITING_MAX};
 use super::requests::{Asked, Asker, Merged, Pending, Place, Requests, Wish};
-use super::{Edge, Opened, Server};
+use super::{Edge, LogUse, Opened, Server};
 
 impl Server<'_> {
     /// Performs what a target decided about a request.
@@ -104,22 +105,25 @@ impl Server<'_> {
             target.copy_from_slice(data);
         }
         let idle = asked == Asked::Discard && range.is_empty();
-        let created = match disk.presence {
-            _ if idle || disk.broken || !asked.changes() => Ok(false),
+        let needed = match disk.presence {
+            _ if idle || disk.broken || !asked.changes() => Ok(Needed::Nothing),
             Presence::Failed { until, failure } if self.now < until => Err(failure),
             Presence::Pristine | Presence::Failed { .. } => {
-                self.may_create(number).then_some(true).ok_or(Failure::Full)
+                self.may_create(number).then_some(Needed::Overlay).ok_or(Failure::Full)
             }
-            _ => Ok(false),
+            Presence::Ready if disk.log == LogUse::AtFirstChange => Ok(Needed::Log),
+            _ => Ok(Needed::Nothing),
         };
         let Some(disk) = self.disks.get_mut(number as usize).and_then(Option::as_deref_mut) else {
             return;
         };
-        let failure = created.err().or(disk.broken.then_some(Failure::Medium));
+        let failure = needed.err().or(disk.broken.then_some(Failure::Medium));
         let waits = failure.is_none() && !idle;
-        let spec = (created == Ok(true)).then(|| disk.spec.clone());
-        if spec.is_some() {
-            disk.presence = Presence::Creating;
+        let spec = (needed == Ok(Needed::Overlay)).then(|| disk.spec.clone());
+        match needed {
+            Ok(Needed::Overlay) => disk.presence = Presence::Creating,
+            Ok(Needed::Log) => disk.presence = Presence::Joining,
+            Ok(Needed::Nothing) | Err(_) => {}
         }
         let data_at = if asked == Asked::Read { from.reply.data_range().start } else { 0 };
         let (extent, more) = match asked {
@@ -149,6 +153,17 @@ impl Server<'_> {
         self.activate(number);
         if let Some(spec) = spec {
             edge.create_overlay(number, &spec);
+        } else if needed == Ok(Needed::Log) {
+            edge.join_log(number);
+        }
+    }
+
+    /// What came of [`Edge::join_log`]: the overlay's header as it is with the log in it, or `None` if
+    /// it goes on without, or why it can do neither.
+    pub fn log_joined(&mut self, number: u32, joined: Result<Option<native::Opened>, Failure>) {
+        if let Some(disk) = self.disk_mut(number) {
+            disk.log_joined(joined);
+            self.activate(number);
         }
     }
 
@@ -182,6 +197,14 @@ impl Server<'_> {
         }
         self.activate(number);
     }
+}
+
+/// What a request needs before it can begin.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Needed {
+    Nothing,
+    Overlay,
+    Log,
 }
 
 /// A range in pieces of at most `most` sectors: the first, and the others last first.

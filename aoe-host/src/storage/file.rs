@@ -123,6 +123,7 @@ struct Inner {
 /// Magic numbers of the file systems without a medium behind the page cache (`linux/magic.h`).
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const RAMFS_MAGIC: i64 = 0x8584_58f6;
+pub(super) const IN_MEMORY: [i64; 2] = [TMPFS_MAGIC, RAMFS_MAGIC];
 
 /// File systems on which calls and mappings of a file that is written meet in one page cache. Elsewhere
 /// (network file systems, FUSE) that depends on how they are mounted.
@@ -181,7 +182,7 @@ impl FileStorage {
         let is_all = window.offset_bytes == 0 && window.len_bytes == Some(whole);
         let window = if is_all { Window::default() } else { window };
         let magic = rustix::fs::fstatfs(&file).map_err(failed("examine"))?.f_type;
-        let in_memory = !is_device && (magic == TMPFS_MAGIC || magic == RAMFS_MAGIC);
+        let in_memory = !is_device && IN_MEMORY.contains(&magic);
         let policy = if in_memory { ReadPolicy::Inline } else { ReadPolicy::NoWait };
         // What is written must be seen in the mapping: so it is where both are the page cache.
         let read_only = options.access == Access::ReadOnly;

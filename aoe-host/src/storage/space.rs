@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::FileStorage;
-use super::file::{is_unsupported, retry};
+use super::file::{IN_MEMORY, is_unsupported, retry};
 use crate::error::{ErrorKind, HostError, Result};
 
 /// Size of a file as it looks and as it is.
@@ -87,6 +87,17 @@ pub fn free_space(path: &Path) -> Result<FreeSpace> {
         free_bytes: about.f_bavail.saturating_mul(about.f_frsize),
         total_bytes: about.f_blocks.saturating_mul(about.f_frsize),
     })
+}
+
+/// Whether the file system that holds `path` has no medium behind the page cache.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn is_in_memory(path: &Path) -> Result<bool> {
+    let about = rustix::fs::statfs(path).map_err(|errno| {
+        HostError::io(io::Error::from(errno), "examine the file system of").path(path)
+    })?;
+    Ok(IN_MEMORY.contains(&about.f_type))
 }
 
 /// Tries on a small file whether the file system of `directory` can promise room to files at all. What

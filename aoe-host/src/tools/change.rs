@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::image::{ImageName, overlay_options, refuse_merging};
+use crate::image::{ImageName, enter_left, overlay_options, refuse_merging};
 use crate::values::human_bytes;
 
 /// What [`rollback`] did.
@@ -66,7 +66,9 @@ impl fmt::Display for Frozen {
 /// It is in use, frozen already, damaged, of a format that cannot say so, or a killed server
 /// acknowledged writes that are only in its notes.
 pub fn freeze(path: impl AsRef<Path>) -> Result<Frozen> {
-    let (mut file, format) = ImageName::parse(path).open(&overlay_options(false))?;
+    let name = ImageName::parse(path);
+    enter_left(&name.path)?;
+    let (mut file, format) = name.open(&overlay_options(false))?;
     refuse_merging(&file)?;
     let layer_id = format.ops().freeze(&mut file)?;
     Ok(Frozen { path: file.path().to_owned(), layer_id: layer_id.to_string() })

@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::chain::below_of;
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{
-    Below, Candidate, ImageName, Known, Progress, full_hash, identity_of, overlay_options,
-    refuse_merging, same_content,
+    Below, Candidate, ImageName, Known, Progress, enter_left, full_hash, identity_of,
+    overlay_options, refuse_merging, same_content,
 };
 use crate::storage::{FileKey, FileOptions, FileStorage, LockMode};
 
@@ -64,6 +64,7 @@ impl fmt::Display for Rebound {
 /// changed then.
 pub fn rebind(request: &RebindRequest, progress: &mut Progress<'_>) -> Result<Rebound> {
     let name = ImageName::parse(&request.path);
+    enter_left(&name.path)?;
     let (mut file, format) = name.open(&overlay_options(false))?;
     refuse_merging(&file)?;
     let recorded = format.ops().parent(&file)?.ok_or_else(|| {

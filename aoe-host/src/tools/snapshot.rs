@@ -10,7 +10,8 @@ use super::create::{CreateRequest, create, refuse_impossible};
 use crate::config::Window;
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{
-    Below, Format, FormatOptions, ImageName, NewOverlay, overlay_options, refuse_merging,
+    Below, Format, FormatOptions, ImageName, NewOverlay, enter_left, overlay_options,
+    refuse_merging,
 };
 
 /// What [`snapshot`] is to do.
@@ -56,6 +57,7 @@ impl fmt::Display for Snapshot {
 /// changed then. No room for the new overlay: the top may be frozen then.
 pub fn snapshot(request: &SnapshotRequest) -> Result<Snapshot> {
     let name = ImageName::parse(&request.path);
+    enter_left(&name.path)?;
     let (mut file, format) = name.open(&overlay_options(false))?;
     refuse_merging(&file)?;
     let parent = format.candidate(&file)?;

@@ -1,7 +1,7 @@
 //! A chain of images as tools read it: where sectors are, long runs of zeros without reading them, and
 //! the bytes of the rest.
 //!
-//! 1. Nothing is changed, and everything is locked against writers meanwhile.
+//! 1. Nothing is changed, but that an overlay gets what a killed server left in its commit log, and everything is locked against writers meanwhile.
 //! 2. What lies below an image is compared with what the image recorded.
 //! 3. Holes of files are zeros without being read, whatever the format above them.
 
@@ -22,7 +22,7 @@ use crate::config::{self, LayerWord, Window, backing_of, layers_of as table_laye
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{
     Backing, Format, ImageFile, ImageKeys, ImageName, NoteLog, Recorded, default_notes_directory,
-    open_backing, refuse_itself, refuse_merging,
+    enter_left, open_backing, refuse_itself, refuse_merging,
 };
 use crate::storage::{
     Change, ChangeWatch, FileKey, FileOptions, FileStorage, FileTable, LockMode, PoolMemory,
@@ -197,6 +197,7 @@ impl Found {
             Some(config::Layer::File { window, .. }) => *window,
             _ => Window::default(),
         };
+        enter_left(&name.path)?;
         let (file, format) = name.open(&FileOptions { window, ..*options })?;
         Ok(Self { name, file, format, recorded: None, below: Vec::new() })
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use aoe_host::server::io::{
     Completion, IoDriver, Job, Memory, RUN_LEN_MAX, RUN_PIECES_MAX, Run, Started,
 };
-use aoe_host::server::{DiskSpec, Edge, LeftOverlay, Opened, Overlay, Report, identity_of};
+use aoe_host::server::{DiskSpec, Edge, LeftOverlay, LogUse, Opened, Overlay, Report, identity_of};
 use aoe_proto::{Address, Mac, TargetState};
 use cow_core::engine::{IoFailure, Kind, Note, Operation, Weave};
 use cow_core::fault::{Change, Dice, FaultError, FaultyStorage, Machine, OperationId};
@@ -165,7 +165,7 @@ impl SimEdge {
             top: Top::Native(top),
             index: Vec::new(),
             used: 0,
-            logged: false,
+            log: LogUse::None,
             noted: true,
             notes,
         }

@@ -33,12 +33,14 @@ use self::record::{DATA_MAX, RECORDS_AT, Record, Turn};
 use super::identity::random_layer_id;
 use super::overlay::overlay_options;
 use super::staged::sync_directory;
-use crate::error::{HostError, Result};
+use crate::error::{ErrorKind, HostError, Result};
 use crate::server::io::{Job, Started};
-use crate::storage::{FileStorage, HostedDriver, LogSync, StorageError};
+use crate::storage::{FileStorage, HostedDriver, LogSync, StorageError, free_space, is_in_memory};
+use crate::values::human_bytes;
 
 use self::repeat::overlays;
 pub(super) use repeat::enter_advice;
+pub(crate) use repeat::enter_left;
 pub use repeat::{Repeated, Repeats, go_on_without, repeat, repeat_into};
 
 /// Bytes of a segment: some 4,000 writes of 4 KiB. A full one asks all overlays to commit, so larger
@@ -48,6 +50,9 @@ const SEGMENT_LEN: u64 = 16 << 20;
 /// Segments of a log: one that is being filled, and others whose overlays are committing. When all
 /// are waited for, writes wait too.
 const SEGMENTS: usize = 4;
+
+/// A log takes at most this part, an eighth, of the room that is free: overlays need the rest.
+const ROOM_SHARE: u64 = 8;
 
 /// What the name of a segment ends with.
 const SUFFIX: &str = ".cowlog";
@@ -130,12 +135,28 @@ pub struct CommitLog {
 }
 
 impl CommitLog {
-    /// Makes the files of a log in a directory, with all their blocks.
+    /// Makes the files of a log in a directory, with all their blocks. `None` where syncs cost nothing:
+    /// in memory.
     ///
     /// # Errors
-    /// The system's, such as no room.
-    pub fn create(directory: &Path) -> Result<Self> {
-        Self::with_segments(directory, SEGMENT_LEN)
+    /// The system's; [`ErrorKind::Full`] where it would take too much of the room that is left.
+    pub fn create(directory: &Path) -> Result<Option<Self>> {
+        if is_in_memory(directory)? {
+            return Ok(None);
+        }
+        let log_bytes = SEGMENT_LEN * SEGMENTS as u64;
+        let free_bytes = free_space(directory)?.free_bytes;
+        if free_bytes / ROOM_SHARE < log_bytes {
+            return Err(HostError::new(ErrorKind::Full, "make a commit log in")
+                .path(directory)
+                .detail(format!(
+                    "it would take {} of the {} that are free",
+                    human_bytes(log_bytes),
+                    human_bytes(free_bytes)
+                ))
+                .advice("make room, or say --commit-log=false"));
+        }
+        Self::with_segments(directory, SEGMENT_LEN).map(Some)
     }
 
     /// As [`create`](Self::create), with segments of so many bytes.
@@ -182,11 +203,6 @@ impl CommitLog {
     pub fn tell(&mut self) -> LogId {
         self.is_told = true;
         self.id
-    }
-
-    /// All headers that named it name it no more, and there are no records.
-    pub fn take_back(&mut self) {
-        self.is_told = false;
     }
 
     /// Whether an overlay's header may name it from now on. One that was closed in between may have

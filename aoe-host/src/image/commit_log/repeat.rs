@@ -114,6 +114,25 @@ pub fn repeat_into(overlay: &Path) -> Result<Option<Repeats>> {
     enter_one(overlay, IfMissing::Refuse)
 }
 
+/// Before an image is read or changed as a whole: enters what a killed server left in its commit log, if
+/// it names one. Where another process has the image, opening it says so.
+///
+/// # Errors
+/// What keeps the changes from the image; the log is kept.
+pub(crate) fn enter_left(image: &Path) -> Result<()> {
+    let Examined::Native(_, Some(log)) = examine(image) else { return Ok(()) };
+    let behind = match whereabouts(image, log) {
+        Whereabouts::Behind(file) => Some(file),
+        Whereabouts::Here | Whereabouts::Missing => None,
+    };
+    let entered = repeat_into(behind.as_deref().unwrap_or(image))?;
+    let Some(repeats) = entered.filter(|repeats| repeats.entered.is_empty()) else {
+        return Ok(());
+    };
+    let failed = repeats.failed.into_iter().find(|error| error.kind() != ErrorKind::InUse);
+    failed.map_or(Ok(()), Err)
+}
+
 /// As [`repeat_into`], of an overlay whose log is lost: it names none from then on, and what is in the
 /// log alone is lost. What is left of the log is removed if nobody else needs it.
 ///

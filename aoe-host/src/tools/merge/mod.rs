@@ -27,7 +27,8 @@ use crate::config;
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{
     Below, Format, ImageFile, ImageName, Journal, KeepOverlay, NewJournal, Progress, binding_path,
-    bytes_text, identity_of, mtime_of, overlay_options, refuse_marked, refuse_merging, unmark,
+    bytes_text, enter_left, identity_of, mtime_of, overlay_options, refuse_marked, refuse_merging,
+    unmark,
 };
 use crate::storage::{Access, FileOptions, LockMode};
 
@@ -147,6 +148,7 @@ impl Parent {
             window: *window,
             direct: false,
         };
+        enter_left(&name.path)?;
         let (file, format) = name.open(&options)?;
         Ok(Self { name, file, format, rest: rest.to_vec() })
     }
