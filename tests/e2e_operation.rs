@@ -101,8 +101,6 @@ fn a_restart_keeps_everything_a_client_knows() {
     assert_eq!(judge::untouched(&site.golden(), 0..SECTORS, BASE), Ok(()));
 }
 
-const ONE: &[&str] = &["--clients", "1"];
-
 /// Names in a directory that end so.
 fn named(directory: &std::path::Path, end: &str) -> usize {
     let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
