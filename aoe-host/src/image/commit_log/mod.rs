@@ -20,7 +20,7 @@ mod repeat;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -193,6 +193,10 @@ impl CommitLog {
                     return Err(error);
                 }
             }
+        }
+        // Together, once all is written: the medium has all of it to do at a time.
+        for segment in &log.segments {
+            segment.file.sync_data()?;
         }
         sync_directory(&directory.join(SUFFIX))?;
         Ok(log)
@@ -471,16 +475,24 @@ fn segment_name(log: LogId, number: usize) -> String {
     format!("{id}-{number}{SUFFIX}")
 }
 
-/// A file full of zeros behind its beginning: an unwritten block would cost its first sync an entry in the file system's
-/// journal, which is what the log is there to avoid.
+/// Bytes of zeros that are written at once: a client waits for its log.
+const ZEROS_LEN: usize = 1 << 20;
+
+/// A file full of zeros behind its beginning, which is still to be synced: an unwritten block would cost its first sync an
+/// entry in the file system's journal, which is what the log is there to avoid.
 fn create_segment(path: &Path, len: u64, head: &[u8]) -> Result<FileStorage> {
     let failed = |e: io::Error| HostError::io(e, "make the commit log").path(path);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let mut file = options.open(path).map_err(failed)?;
-    io::copy(&mut io::repeat(0).take(len), &mut file).map_err(failed)?;
+    let file = options.open(path).map_err(failed)?;
+    let zeros = vec![0; ZEROS_LEN];
+    let mut at = 0;
+    while at < len {
+        let part = usize::try_from(len - at).unwrap_or(ZEROS_LEN).min(ZEROS_LEN);
+        file.write_all_at(zeros.get(..part).unwrap_or_default(), at).map_err(failed)?;
+        at += part as u64;
+    }
     file.write_all_at(head, 0).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
     FileStorage::from_file(file, path, &overlay_options(false))
 }
 
