@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
@@ -32,25 +33,34 @@ const STRACE: &[Need] = &[Need::Root, Need::Program("ip"), Need::Program("strace
 struct Syncs {
     strace: Strace,
     report: PathBuf,
+    overlays: PathBuf,
 }
 
 impl Syncs {
-    fn of(lab: &Lab, server: &Server) -> Self {
+    fn of(lab: &Lab, site: &Site, server: &Server) -> Self {
         let report = lab.dir().join("syncs");
         let calls = "trace=fsync,fdatasync,sync_file_range,syncfs,sync";
         let place = report.display().to_string();
-        Self { strace: Strace::attach(server, &["-y", "-e", calls, "-o", &place]), report }
+        let strace = Strace::attach(server, &["-y", "-e", calls, "-o", &place]);
+        Self { strace, report, overlays: site.overlays() }
+    }
+
+    /// Numbers by which files are called that had no name when they were opened.
+    fn log_numbers(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.overlays).unwrap().map(Result::unwrap);
+        let logs = entries.filter(|e| e.file_name().to_string_lossy().ends_with(".cowlog"));
+        logs.map(|log| format!("/#{}>", log.metadata().unwrap().ino())).collect()
     }
 
     /// By what was synced: `overlay` (with a name or not yet), `log`, `clients` (who they are), `directory`.
     fn count(&self) -> BTreeMap<&'static str, usize> {
         let text = std::fs::read_to_string(&self.report).unwrap();
-        let mut counts = BTreeMap::new();
+        let (mut counts, logs) = (BTreeMap::new(), self.log_numbers());
         // A call that others interrupt is finished in a line of its own.
         for line in text.lines().filter(|line| line.contains("sync") && line.contains('<')) {
             let what = match line {
                 _ if line.contains("resumed") => continue,
-                _ if line.contains(".cowlog>") => "log",
+                _ if logs.iter().any(|number| line.contains(number)) => "log",
                 _ if line.contains(".cow>") || line.contains("/#") => "overlay",
                 _ if line.contains(".json") => "clients",
                 _ if line.contains(".overlays>") => "directory",
@@ -87,7 +97,7 @@ fn the_first_writes_of_new_clients_need_few_syncs() {
     let lab = Lab::new(test, DISK_WORKER);
     let site = Site::new(&lab, 9000, 1);
     let server = site.serve(&["--new-clients", "auto"]);
-    let syncs = Syncs::of(&lab, &server);
+    let syncs = Syncs::of(&lab, &site, &server);
     let interface = Segment::client(0);
     let load = ["--clients", "64", "--write", "100", "--write-allowed", "0.0", "--once"];
     let place = ["bench", "0.0", "-i", &interface, "--sectors", "8", "--length", "4K"];
@@ -121,7 +131,7 @@ fn a_log_is_made_for_who_writes() {
     assert!(plain.terminate().success(), "{}", plain.log());
 
     let mut server = site.serve(&["--client", &name]);
-    let syncs = Syncs::of(&lab, &server);
+    let syncs = Syncs::of(&lab, &site, &server);
     load.find_on_wire();
     assert_eq!(logs(&site), 0, "nobody has written");
     assert!(load.round(&alive));
@@ -347,6 +357,7 @@ fn entered_by_every_tool(lab: &Lab, site: &Site, name: &str, load: &mut Load) {
         (&["rebase", "CHAIN", "--metadata-only", "--parent", "GOLDEN", "--trust"], "CHAIN"),
         (&["rebind", "OVERLAY", "--parent", "GOLDEN", "--trust"], "CHAIN"),
         (&["map", "CHAIN"], "CHAIN"),
+        (&["compare", "CHAIN", "CHAIN"], "CHAIN"),
         (&["freeze", "OVERLAY"], "CHAIN"),
         (&["snapshot", "OVERLAY", "NEW"], "NEW,CHAIN"),
         (&["check", "--repair", "OVERLAY"], "CHAIN"),
@@ -356,22 +367,69 @@ fn entered_by_every_tool(lab: &Lab, site: &Site, name: &str, load: &mut Load) {
         let directory = copied(lab, site);
         let [overlay, golden] =
             [name, "golden.img"].map(|name| directory.join(name).display().to_string());
-        let placed = |words: &str| {
-            let words = words.replace("CHAIN", "OVERLAY,GOLDEN").replace("NEW", &new);
-            words.replace("OVERLAY", &overlay).replace("GOLDEN", &golden)
+        let placed = |word: &str| {
+            let word = word.replace("CHAIN", "OVERLAY,GOLDEN").replace("NEW", &new);
+            word.replace("OVERLAY", &overlay).replace("GOLDEN", &golden)
         };
-        let words: Vec<String> = words.iter().map(|word| placed(word)).collect();
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        operator::local(&words).assert_done();
+        let order: Vec<String> = words.iter().map(|word| placed(word)).collect();
+        let order: Vec<&str> = order.iter().map(String::as_str).collect();
+        let said = operator::local(&order).assert_done();
+        let told = [said.out, said.err].concat();
+        assert!(
+            told.contains("changes from the commit log") || told.contains("repaired"),
+            "{told}"
+        );
         operator::local(&["convert", "--force", &placed(chain), &disk]).assert_done();
-        println!("{words:?}");
         load.find(&std::fs::read(&disk).unwrap());
         if std::path::Path::new(&overlay).exists() {
             let said = operator::local(&["check", &overlay]).assert_done();
-            assert!(!said.out.contains("commit log"), "{words:?}: {said:?}");
+            assert!(!said.out.contains("commit log"), "{order:?}: {said:?}");
         }
         drop(std::fs::remove_file(&new)); // not every tool makes one
     }
+}
+
+/// Commands that need the same log, or the same overlay, wait for each other.
+fn entered_by_several_at_once(lab: &Lab, site: &Site, loads: &mut [Load]) {
+    let directory = copied(lab, site);
+    let chain = |n: usize| {
+        let [overlay, golden] =
+            [&*format!("c{n}.cow"), "golden.img"].map(|name| directory.join(name));
+        format!("{},{}", overlay.display(), golden.display())
+    };
+    let images: Vec<_> = (0..6).map(|n| lab.dir().join(format!("{n}.img"))).collect();
+    std::thread::scope(|scope| {
+        for (n, image) in images.iter().enumerate() {
+            let (chain, image) = (chain(n % 2), image.display().to_string());
+            scope.spawn(move || operator::local(&["convert", &chain, &image]).assert_done());
+        }
+    });
+    for (n, image) in images.iter().enumerate() {
+        loads[n % 2].find(&std::fs::read(image).unwrap());
+        std::fs::remove_file(image).unwrap();
+    }
+    assert_eq!(logs_in(&directory), 0, "nobody needs it any more");
+}
+
+/// Where nothing can be written the way out is said.
+fn refused_where_nothing_can_be_written(lab: &Lab, site: &Site) {
+    if !require::met("tools_enter_what_a_killed_server_left", &[MOUNTED_IMAGE]) {
+        return;
+    }
+    let place = lab.dir().join("read-only");
+    let mounted = Mounted::image(&place, &lab.dir().join("file-system"), FILE_SYSTEM_BYTES / 2);
+    let from = copied(lab, site);
+    let copied = Command::new("cp").arg("-a").args([&from, &place]).status().unwrap();
+    assert!(copied.success());
+    mounted.make_read_only();
+    let [overlay, golden] = ["c0.cow", "golden.img"].map(|name| place.join("copied").join(name));
+    let chain = format!("{},{}", overlay.display(), golden.display());
+    let said = operator::local(&["map", &chain]);
+    let told = said.err.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.code != 0 && told.contains("and name the copy"), "{said:?}");
+    assert_eq!(logs_in(&place.join("copied")), 4);
+    operator::local(&["check", &overlay.display().to_string()]).assert_done();
+    drop(mounted);
 }
 
 /// Who only looks changes nothing, and says that there is more.
@@ -486,6 +544,8 @@ fn tools_enter_what_a_killed_server_left() {
     assert_eq!(logs(&site), 4);
     told_by_who_only_looks(&one);
     entered_by_every_tool(&lab, &site, "c0.cow", &mut loads[0]);
+    entered_by_several_at_once(&lab, &site, &mut loads);
+    refused_where_nothing_can_be_written(&lab, &site);
     told_by_who_only_looks(&one);
     let said = repair(&one).assert_done();
     assert!(said.out.contains("changes entered from its commit log"), "{said:?}");

@@ -32,6 +32,14 @@ impl Mounted {
     }
 }
 
+impl Mounted {
+    /// From now on nothing in it can be changed.
+    pub fn make_read_only(&self) {
+        let mounted = Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status();
+        assert!(mounted.expect("mount starts").success(), "it is mounted read-only");
+    }
+}
+
 fn mount(words: &[&str], place: &Path) -> Mounted {
     let mounted = Command::new("mount").args(words).arg(place).status();
     assert!(mounted.expect("mount starts").success(), "{words:?} is mounted");

@@ -7,7 +7,8 @@ use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use super::image::{
-    ParentsArgs, chain as typed, confirm, format_parser, gate, key_value, proof, tell, with_bar,
+    ParentsArgs, chain as typed, confirm, enter_log, format_parser, gate, key_value, proof, tell,
+    with_bar,
 };
 use crate::error::{Exit, HostError, Result};
 use crate::image::Format;
@@ -206,11 +207,13 @@ pub struct SnapshotArgs {
 
 pub(super) fn convert(args: &ConvertArgs) -> Result<Exit> {
     let source = typed(&args.source)?;
+    let source = match args.from {
+        Some(format) => source.forced(format),
+        None => source,
+    };
+    enter_log(source.top())?;
     let request = tools::ConvertRequest {
-        source: match args.from {
-            Some(format) => source.forced(format),
-            None => source,
-        },
+        source,
         gate: gate(&args.parents),
         target: args.target.clone(),
         format: args.to,
@@ -226,6 +229,7 @@ pub(super) fn convert(args: &ConvertArgs) -> Result<Exit> {
 pub(super) fn merge(args: &MergeArgs) -> Result<Exit> {
     let chain = typed(&args.chain)?;
     if let Some(target) = &args.output {
+        enter_log(chain.top())?;
         let request = tools::ConvertRequest {
             source: chain,
             gate: gate(&args.parents),
@@ -245,6 +249,7 @@ pub(super) fn merge(args: &MergeArgs) -> Result<Exit> {
         );
         confirm("merge", overlay, &question)?;
     }
+    enter_log(chain.top())?;
     let keep = args.keep_overlay;
     let request = tools::MergeRequest { chain, gate: gate(&args.parents), keep };
     let merged = with_bar(args.json, |progress| tools::merge(&request, progress))?;
@@ -253,6 +258,7 @@ pub(super) fn merge(args: &MergeArgs) -> Result<Exit> {
 
 pub(super) fn rebase(args: &RebaseArgs) -> Result<Exit> {
     let (chain, parent) = (typed(&args.chain)?, typed(&args.parent)?);
+    enter_log(chain.top())?;
     if args.metadata_only {
         return rebind_chain(&chain, &parent, args);
     }
@@ -278,6 +284,7 @@ fn rebind_chain(chain: &ChainName, parent: &ChainName, args: &RebaseArgs) -> Res
 }
 
 pub(super) fn snapshot(args: &SnapshotArgs) -> Result<Exit> {
+    enter_log(Some(&args.top))?;
     let request = tools::SnapshotRequest {
         path: args.top.clone(),
         new: args.new.clone(),
@@ -290,12 +297,10 @@ pub(super) fn snapshot(args: &SnapshotArgs) -> Result<Exit> {
 /// Ends with 1 if the disks differ, as `cmp` does, so that no failure may end with that.
 pub(super) fn compare(args: &CompareArgs) -> Result<Exit> {
     let compared = || {
-        let request = tools::CompareRequest {
-            first: typed(&args.first)?,
-            second: typed(&args.second)?,
-            gate: gate(&args.parents),
-            strict: args.strict,
-        };
+        let (first, second) = (typed(&args.first)?, typed(&args.second)?);
+        [&first, &second].into_iter().try_for_each(|chain| enter_log(chain.top()))?;
+        let request =
+            tools::CompareRequest { first, second, gate: gate(&args.parents), strict: args.strict };
         let compared = with_bar(args.json, |progress| tools::compare(&request, progress))?;
         tell(&compared, args.json)?;
         Ok(if compared.is_equal { Exit::Success } else { Exit::Failure })

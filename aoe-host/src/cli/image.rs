@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::output::{print_json, print_line, progress_bar};
 use crate::config::Window;
 use crate::error::{Exit, HostError, Result};
-use crate::image::{Format, FormatOptions};
+use crate::image::{Format, FormatOptions, ImageName, enter_left};
 use crate::tools::{self, ChainName, Gate, MapRun, Proof, Repairs};
 use crate::values::ByteSize;
 
@@ -280,8 +280,10 @@ struct MapAnswer {
 }
 
 pub(super) fn map(args: &MapArgs) -> Result<Exit> {
+    let chain = chain(&args.chain)?;
+    enter_log(chain.top())?;
     let request = tools::MapRequest {
-        chain: chain(&args.chain)?,
+        chain,
         gate: gate(&args.parents),
         offset_bytes: args.offset.bytes(),
         len_bytes: args.length.map(ByteSize::bytes),
@@ -320,15 +322,30 @@ pub(super) fn rollback(args: &RollbackArgs) -> Result<Exit> {
 }
 
 pub(super) fn freeze(args: &FreezeArgs) -> Result<Exit> {
+    enter_log(Some(&args.overlay))?;
     tell(&tools::freeze(&args.overlay)?, args.json)
 }
 
 pub(super) fn rebind(args: &RebindArgs) -> Result<Exit> {
+    enter_log(Some(&args.overlay))?;
     let proof = proof(args.original.as_deref(), args.trust);
     let request =
         tools::RebindRequest { path: args.overlay.clone(), parent: args.parent.clone(), proof };
     let rebound = with_bar(args.json, |progress| tools::rebind(&request, progress))?;
     tell(&rebound, args.json)
+}
+
+/// Before an image is used as a whole: enters what a killed server left in its commit log, and says so.
+pub(super) fn enter_log(image: Option<&Path>) -> Result<()> {
+    let Some(path) = image else { return Ok(()) };
+    if let Some(changes) = enter_left(&ImageName::parse(path))? {
+        let path = path.display();
+        let _gone = writeln!(
+            stderr(),
+            "cowblade: entered {changes} changes from the commit log into `{path}`"
+        );
+    }
+    Ok(())
 }
 
 /// A chain as it was typed, with a warning if it was read in another order.

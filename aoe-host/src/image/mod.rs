@@ -31,7 +31,9 @@ mod text;
 
 pub use backing::{Backing, open_backing};
 pub use binding::{Binding, ParentRecord, binding_path};
-pub use commit_log::{CommitLog, Repeated, Repeats, go_on_without, repeat, repeat_into};
+pub use commit_log::{
+    CommitLog, Repeated, Repeats, enter_left, go_on_without, repeat, repeat_into,
+};
 pub use formats::{Format, FormatOptions, detect};
 pub use identity::{full_hash, same_content};
 pub use merging::KeepOverlay;
@@ -40,7 +42,6 @@ pub use notes::{NoteId, NoteLog, default_notes_directory};
 pub use overlay::{Core, OpenedOverlay, OverlayOptions, begin_log, create_overlay, open_overlay};
 pub use report::{CheckReport, Finding, Progress};
 
-pub(crate) use commit_log::enter_left;
 pub(crate) use formats::Creation;
 pub(crate) use identity::{identity_of, mtime_of};
 pub(crate) use merging::{

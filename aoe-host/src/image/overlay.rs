@@ -18,9 +18,7 @@ use super::notes::NoteId;
 use super::parent::Below;
 use super::staged::{Staged, StagedOptions, sync_directory};
 use crate::error::{ErrorKind, HostError, Result};
-use crate::storage::{
-    Access, FileKey, FileOptions, FileStorage, FileTable, LockMode, StorageError,
-};
+use crate::storage::{Access, FileKey, FileOptions, FileStorage, FileTable, LockMode};
 
 /// How an overlay is opened or made.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -152,26 +150,13 @@ impl OpenedOverlay {
         self.was_created
     }
 
-    /// Records an orderly end. `top` is what the engine gave back, idle and committed; after a
+    /// Records an orderly end; a commit log is no part of it any more. `top` is what the engine gave back, idle and committed; after a
     /// failed sync do not call this, but drop the overlay.
     ///
     /// # Errors
     /// The medium's; the next opening then takes it as not closed, which costs nothing else.
     pub fn close(&mut self, top: &mut Top) -> Result<()> {
-        self.format.ops().close(&mut self.file, top)?;
-        self.end_log()
-    }
-
-    /// Its commit log is no part of it any more: of an overlay that is closed, or was not changed yet.
-    ///
-    /// # Errors
-    /// The medium's.
-    pub fn end_log(&mut self) -> Result<()> {
-        if self.log.take().is_some() {
-            native::end_log(&mut self.file.main, &mut scratch_page())
-                .map_err(|e| log_failed(e, "end", &self.file.main))?;
-        }
-        Ok(())
+        self.format.ops().close(&mut self.file, top)
     }
 
     /// Removes the files and what is kept beside them, at the end of an ephemeral disk. Block
@@ -203,21 +188,12 @@ impl OpenedOverlay {
 /// # Errors
 /// The medium's.
 pub fn begin_log(file: &mut FileStorage, layer: LayerId, log: LogId) -> Result<native::Opened> {
-    native::begin_log(file, layer, log, &mut scratch_page())
-        .map_err(|error| log_failed(error, "begin", file))
-}
-
-fn log_failed(
-    error: native::UpdateError<StorageError>,
-    what: &'static str,
-    file: &FileStorage,
-) -> HostError {
-    match error {
+    native::begin_log(file, layer, log, &mut scratch_page()).map_err(|error| match error {
         native::UpdateError::Storage(error) => error.into(),
-        other => HostError::new(ErrorKind::Corrupt, format!("{what} the commit log of"))
+        other => HostError::new(ErrorKind::Corrupt, "begin the commit log of")
             .path(file.path())
             .detail(other.to_string()),
-    }
+    })
 }
 
 /// Opens an overlay that exists, over the layers that it was made over.

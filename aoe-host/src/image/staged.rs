@@ -91,10 +91,19 @@ impl Staged {
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] if somebody took the name meanwhile; the system's.
-    pub(super) fn finish(mut self) -> Result<()> {
+    pub(super) fn finish(self) -> Result<()> {
+        sync_directory(&self.place()?)
+    }
+
+    /// As [`finish`](Self::finish) without the sync of the directory, for who makes several files there.
+    /// Gives the final name.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn place(mut self) -> Result<PathBuf> {
         self.link()?;
         if self.is_finished {
-            return sync_directory(&self.target);
+            return Ok(self.target.clone());
         }
         let failed = |errno| HostError::io(io::Error::from(errno), "create").path(&self.target);
         let flags = if self.replaces { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
@@ -111,7 +120,7 @@ impl Staged {
             }
             Err(errno) => return Err(failed(errno)),
         }
-        sync_directory(&self.target)
+        Ok(self.target.clone())
     }
 }
 

@@ -335,7 +335,7 @@ impl Edge for HostedEdge {
         let name = ImageName::parse(path);
         // Named from its creation on, a log costs no sync of its own.
         let is_logged = spec.durability == Durability::Logged && self.is_beside(&name.path);
-        if is_logged && !self.is_log_settled(Waiter::Create(disk, Box::new(spec.clone()))) {
+        if is_logged && self.awaits_log(Waiter::Create(disk, Box::new(spec.clone()))) {
             return;
         }
         let keys = ImageKeys::reserve(&name, self.driver.files_mut());
@@ -394,7 +394,7 @@ impl Edge for HostedEdge {
     }
 
     fn join_log(&mut self, disk: u32) {
-        if self.is_log_settled(Waiter::Join(disk)) {
+        if !self.awaits_log(Waiter::Join(disk)) {
             self.begin_log_of(disk);
         }
     }

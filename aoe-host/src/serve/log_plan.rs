@@ -51,10 +51,11 @@ impl HostedEdge {
         self.overlays.is_some() && path.parent() == self.overlays.as_deref()
     }
 
-    /// Whether it is known if there is a log. Otherwise it is made, and `waiter` is taken up again.
-    pub(super) fn is_log_settled(&mut self, waiter: Waiter) -> bool {
+    /// Has the log made if there may be one and is none yet: true if `waiter` has to wait for it, and
+    /// is taken up again then.
+    pub(super) fn awaits_log(&mut self, waiter: Waiter) -> bool {
         match core::mem::replace(&mut self.log_plan, LogPlan::Settled) {
-            LogPlan::Settled => return true,
+            LogPlan::Settled => return false,
             LogPlan::Unmade(directory) => {
                 self.log_plan = LogPlan::Making(vec![waiter]);
                 let news = self.news();
@@ -68,7 +69,7 @@ impl HostedEdge {
                 self.log_plan = LogPlan::Making(waiters);
             }
         }
-        false
+        true
     }
 
     /// Goes on with those who waited, with a log or without.
@@ -111,7 +112,7 @@ impl HostedEdge {
     }
 
     /// An overlay's header names the log, or it goes on without. What the server has to know of it.
-    pub(super) fn log_joined(
+    pub(super) fn take_joined(
         &mut self,
         joined: Joined,
     ) -> core::result::Result<Option<native::Opened>, Failure> {

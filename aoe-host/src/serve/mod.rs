@@ -440,7 +440,7 @@ impl<'m> Running<'m> {
                 News::Log(made) => self.edge.log_made(made),
                 News::Joined(joined) => {
                     let disk = joined.disk;
-                    let header = self.edge.log_joined(joined);
+                    let header = self.edge.take_joined(joined);
                     self.server.log_joined(disk, header);
                 }
             }

@@ -294,7 +294,7 @@ fn look(
     }
     if let (Some(name), Top::File(_)) = (&name, &export.top) {
         // Those in the directory of overlays have what their logs held.
-        enter_left(&name.path)?;
+        enter_left(name)?;
     }
     let opened = edge.open_existing(export.address, spec)?;
     if let Some(opened) = &opened {

@@ -254,7 +254,7 @@ impl Disk {
 
     /// Its overlay has its commit log now, or none: what waits goes on. With a failure it takes no
     /// changes, for nobody can tell what its header says.
-    pub(super) fn log_joined(&mut self, joined: Result<Option<native::Opened>, Failure>) {
+    pub(super) fn join(&mut self, joined: Result<Option<native::Opened>, Failure>) {
         if self.presence != Presence::Joining {
             return;
         }

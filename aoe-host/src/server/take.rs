@@ -162,7 +162,7 @@ impl Server<'_> {
     /// it goes on without, or why it can do neither.
     pub fn log_joined(&mut self, number: u32, joined: Result<Option<native::Opened>, Failure>) {
         if let Some(disk) = self.disk_mut(number) {
-            disk.log_joined(joined);
+            disk.join(joined);
             self.activate(number);
         }
     }

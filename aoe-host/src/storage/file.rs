@@ -132,9 +132,17 @@ const ONE_CACHE: [i64; 6] = [
     RAMFS_MAGIC,
     0xef53,      // ext2, ext3, ext4
     0x5846_5342, // XFS
-    0x9123_683e, // Btrfs
-    0xf2f5_2010, // F2FS
+    BTRFS_MAGIC,
+    F2FS_MAGIC,
 ];
+
+/// File systems that write what is written again to another place: room that a file has does not
+/// serve a later write of it.
+pub(super) const WRITING_ELSEWHERE: [i64; 4] = [BTRFS_MAGIC, F2FS_MAGIC, ZFS_MAGIC, BCACHEFS_MAGIC];
+const BTRFS_MAGIC: i64 = 0x9123_683e;
+const F2FS_MAGIC: i64 = 0xf2f5_2010;
+const ZFS_MAGIC: i64 = 0x2fc1_2fc1;
+const BCACHEFS_MAGIC: i64 = 0xca45_1a4e;
 
 /// Unit of direct access to files: what every file system in use accepts.
 const DIRECT_UNIT: u64 = 4096;

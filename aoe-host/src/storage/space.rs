@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::FileStorage;
-use super::file::{IN_MEMORY, is_unsupported, retry};
+use super::file::{IN_MEMORY, WRITING_ELSEWHERE, is_unsupported, retry};
 use crate::error::{ErrorKind, HostError, Result};
 
 /// Size of a file as it looks and as it is.
@@ -89,15 +89,17 @@ pub fn free_space(path: &Path) -> Result<FreeSpace> {
     })
 }
 
-/// Whether the file system that holds `path` has no medium behind the page cache.
+/// Whether the file system that holds `path` writes what is written again where it is: neither those
+/// without a medium behind the page cache, nor those that always write elsewhere.
 ///
 /// # Errors
 /// The system's.
-pub(crate) fn is_in_memory(path: &Path) -> Result<bool> {
+pub(crate) fn writes_in_place(path: &Path) -> Result<bool> {
     let about = rustix::fs::statfs(path).map_err(|errno| {
         HostError::io(io::Error::from(errno), "examine the file system of").path(path)
     })?;
-    Ok(IN_MEMORY.contains(&about.f_type))
+    let others = IN_MEMORY.iter().chain(&WRITING_ELSEWHERE);
+    Ok(!others.into_iter().any(|magic| *magic == about.f_type))
 }
 
 /// Tries on a small file whether the file system of `directory` can promise room to files at all. What

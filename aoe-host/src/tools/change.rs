@@ -67,7 +67,7 @@ impl fmt::Display for Frozen {
 /// acknowledged writes that are only in its notes.
 pub fn freeze(path: impl AsRef<Path>) -> Result<Frozen> {
     let name = ImageName::parse(path);
-    enter_left(&name.path)?;
+    enter_left(&name)?;
     let (mut file, format) = name.open(&overlay_options(false))?;
     refuse_merging(&file)?;
     let layer_id = format.ops().freeze(&mut file)?;

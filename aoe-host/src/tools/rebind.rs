@@ -64,7 +64,7 @@ impl fmt::Display for Rebound {
 /// changed then.
 pub fn rebind(request: &RebindRequest, progress: &mut Progress<'_>) -> Result<Rebound> {
     let name = ImageName::parse(&request.path);
-    enter_left(&name.path)?;
+    enter_left(&name)?;
     let (mut file, format) = name.open(&overlay_options(false))?;
     refuse_merging(&file)?;
     let recorded = format.ops().parent(&file)?.ok_or_else(|| {

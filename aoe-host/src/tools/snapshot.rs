@@ -57,7 +57,7 @@ impl fmt::Display for Snapshot {
 /// changed then. No room for the new overlay: the top may be frozen then.
 pub fn snapshot(request: &SnapshotRequest) -> Result<Snapshot> {
     let name = ImageName::parse(&request.path);
-    enter_left(&name.path)?;
+    enter_left(&name)?;
     let (mut file, format) = name.open(&overlay_options(false))?;
     refuse_merging(&file)?;
     let parent = format.candidate(&file)?;

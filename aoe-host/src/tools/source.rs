@@ -197,7 +197,7 @@ impl Found {
             Some(config::Layer::File { window, .. }) => *window,
             _ => Window::default(),
         };
-        enter_left(&name.path)?;
+        enter_left(&name)?;
         let (file, format) = name.open(&FileOptions { window, ..*options })?;
         Ok(Self { name, file, format, recorded: None, below: Vec::new() })
     }

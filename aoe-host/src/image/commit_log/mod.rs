@@ -1,5 +1,5 @@
-//! Commit logs: what a server in `logged` durability acknowledged and has not entered into its overlays
-//! yet. `docs/COMMIT-LOG.md` describes the files.
+//! Commit logs: what a server acknowledged as durable and has not entered into its overlays yet.
+//! `docs/COMMIT-LOG.md` describes the files.
 //!
 //! A first write in place costs two syncs, each of which enters something into the file system's
 //! journal. Here a change is appended with its data to a file that has all its blocks already, and
@@ -19,9 +19,9 @@ mod repeat;
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,16 +32,17 @@ use cow_core::identity::LayerId;
 use self::record::{DATA_MAX, RECORDS_AT, Record, Turn};
 use super::identity::random_layer_id;
 use super::overlay::overlay_options;
-use super::staged::sync_directory;
+use super::staged::{Staged, StagedOptions, sync_directory};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::server::io::{Job, Started};
-use crate::storage::{FileStorage, HostedDriver, LogSync, StorageError, free_space, is_in_memory};
+use crate::storage::{
+    FileStorage, HostedDriver, LogSync, StorageError, free_space, writes_in_place,
+};
 use crate::values::human_bytes;
 
 use self::repeat::overlays;
 pub(super) use repeat::enter_advice;
-pub(crate) use repeat::enter_left;
-pub use repeat::{Repeated, Repeats, go_on_without, repeat, repeat_into};
+pub use repeat::{Repeated, Repeats, enter_left, go_on_without, repeat, repeat_into};
 
 /// Bytes of a segment: some 4,000 writes of 4 KiB. A full one asks all overlays to commit, so larger
 /// ones mean fewer commits, and more to repeat after a power cut.
@@ -135,13 +136,14 @@ pub struct CommitLog {
 }
 
 impl CommitLog {
-    /// Makes the files of a log in a directory, with all their blocks. `None` where syncs cost nothing:
-    /// in memory.
+    /// Makes the files of a log in a directory, with all their blocks. `None` where that is no use: in
+    /// memory syncs cost nothing, and a file system that writes everything elsewhere needs room for each
+    /// record, without which the log would end all of its overlays.
     ///
     /// # Errors
     /// The system's; [`ErrorKind::Full`] where it would take too much of the room that is left.
     pub fn create(directory: &Path) -> Result<Option<Self>> {
-        if is_in_memory(directory)? {
+        if !writes_in_place(directory)? {
             return Ok(None);
         }
         let log_bytes = SEGMENT_LEN * SEGMENTS as u64;
@@ -154,7 +156,7 @@ impl CommitLog {
                     human_bytes(log_bytes),
                     human_bytes(free_bytes)
                 ))
-                .advice("make room, or say --commit-log=false"));
+                .advice("make room and start the server again, or say --commit-log=false"));
         }
         Self::with_segments(directory, SEGMENT_LEN).map(Some)
     }
@@ -184,19 +186,20 @@ impl CommitLog {
         };
         // Found from the start: an overlay names the log before it has a record.
         let head = Turn { log: id, generation: 0 }.emit();
+        let mut staged = Vec::new();
         for number in 0..SEGMENTS {
             let path = directory.join(segment_name(id, number));
-            match create_segment(&path, segment_len, &head) {
-                Ok(file) => log.segments.push(Segment { file, path, generation: 0 }),
-                Err(error) => {
-                    drop(fs::remove_file(&path));
-                    return Err(error);
-                }
-            }
+            let (unnamed, file) = stage_segment(&path, segment_len, &head)?;
+            staged.push(unnamed);
+            log.segments.push(Segment { file, path, generation: 0 });
         }
         // Together, once all is written: the medium has all of it to do at a time.
         for segment in &log.segments {
             segment.file.sync_data()?;
+        }
+        // Locked, and whole: another server's start never sees less of them.
+        for unnamed in staged {
+            unnamed.place()?;
         }
         sync_directory(&directory.join(SUFFIX))?;
         Ok(log)
@@ -458,7 +461,7 @@ impl CommitLog {
     }
 }
 
-/// A log that no overlay was ever told of holds nothing: a server that cannot start leaves none behind.
+/// A log that no overlay was ever told of holds nothing.
 impl Drop for CommitLog {
     fn drop(&mut self) {
         if !self.is_told {
@@ -478,22 +481,21 @@ fn segment_name(log: LogId, number: usize) -> String {
 /// Bytes of zeros that are written at once: a client waits for its log.
 const ZEROS_LEN: usize = 1 << 20;
 
-/// A file full of zeros behind its beginning, which is still to be synced: an unwritten block would cost its first sync an
+/// A locked file full of zeros behind its beginning, which is still to be synced and named: an unwritten block would cost its first sync an
 /// entry in the file system's journal, which is what the log is there to avoid.
-fn create_segment(path: &Path, len: u64, head: &[u8]) -> Result<FileStorage> {
+fn stage_segment(path: &Path, len: u64, head: &[u8]) -> Result<(Staged, FileStorage)> {
     let failed = |e: io::Error| HostError::io(e, "make the commit log").path(path);
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let file = options.open(path).map_err(failed)?;
+    let (staged, file) = Staged::create(path, StagedOptions::default())?;
+    let file = FileStorage::from_file(file, path, &overlay_options(false))?;
     let zeros = vec![0; ZEROS_LEN];
     let mut at = 0;
     while at < len {
         let part = usize::try_from(len - at).unwrap_or(ZEROS_LEN).min(ZEROS_LEN);
-        file.write_all_at(zeros.get(..part).unwrap_or_default(), at).map_err(failed)?;
+        file.file().write_all_at(zeros.get(..part).unwrap_or_default(), at).map_err(failed)?;
         at += part as u64;
     }
-    file.write_all_at(head, 0).map_err(failed)?;
-    FileStorage::from_file(file, path, &overlay_options(false))
+    file.file().write_all_at(head, 0).map_err(failed)?;
+    Ok((staged, file))
 }
 
 #[cfg(test)]

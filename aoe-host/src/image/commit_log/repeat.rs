@@ -1,10 +1,13 @@
 //! After a server was killed: what its commit log holds is entered into the overlays.
 
+use core::time::Duration;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, FileType};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
 
 use cow_core::blocking::Blocking;
 use cow_core::engine::{Durability, Engine, Lent};
@@ -17,10 +20,17 @@ use cow_core::units::Extent;
 use super::record::{HEADER_LEN, RECORDS_AT, Record, Turn};
 use super::{SEGMENT_LEN, SEGMENTS, SUFFIX, segment_name};
 use crate::error::{ErrorKind, HostError, Result};
+use crate::image::formats::Format;
 use crate::image::identity::scratch_page;
+use crate::image::name::ImageName;
 use crate::image::overlay::overlay_options;
 use crate::image::staged::directory_of;
-use crate::storage::{Access, FileKey, FileOptions, FileStorage, FileTable, PoolMemory};
+use crate::storage::{Access, FileKey, FileOptions, FileStorage, FileTable, LockMode, PoolMemory};
+
+/// How long others who enter changes from a log may take, usually a fraction of a second, before it counts
+/// as in use; and the pause before looking again.
+const PATIENCE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Pages for one overlay at a time.
 const POOL_PAGES: usize = 64;
@@ -97,11 +107,38 @@ type Changes<'a> = HashMap<(LogId, LayerId), Vec<(u64, Record<'a>)>>;
 /// # Errors
 /// The system's, if it does not say what is in the directory.
 pub fn repeat(directory: &Path) -> Result<Repeats> {
-    let files = files(directory, is_segment_name)?;
-    if files.left.is_empty() && files.withheld.is_empty() {
-        return Ok(Repeats::default());
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let files = files(directory, is_segment_name)?;
+        if files.left.is_empty() && files.withheld.is_empty() {
+            return Ok(Repeats::default());
+        }
+        if Instant::now() > until || !is_being_entered(directory, &files.withheld)? {
+            return repeat_files(directory, files, |_| true, IfMissing::Refuse);
+        }
+        drop(files);
+        thread::sleep(PAUSE);
     }
-    repeat_files(directory, files, |_| true, IfMissing::Refuse)
+}
+
+/// Whether somebody has a log and not all overlays that name it: a command that enters its changes, where
+/// a server would have both.
+fn is_being_entered(directory: &Path, withheld: &[(PathBuf, HostError)]) -> Result<bool> {
+    let used = withheld.iter().filter(|(_, error)| error.kind() == ErrorKind::InUse);
+    let used: Vec<&PathBuf> = used.map(|(path, _)| path).collect();
+    if used.is_empty() {
+        return Ok(false);
+    }
+    let overlays = overlays(directory)?.logged;
+    let mut named =
+        overlays.iter().filter(|(.., log)| used.iter().any(|path| is_any_of(path, *log)));
+    Ok(named.any(|(path, ..)| is_free(path)))
+}
+
+/// Nobody writes it.
+fn is_free(path: &Path) -> bool {
+    let options = FileOptions { lock: LockMode::Shared, ..FileOptions::default() };
+    FileStorage::open(path, &options).is_ok()
 }
 
 /// As [`repeat`], for one overlay and the log that it names, which must lie beside it: the other
@@ -115,22 +152,27 @@ pub fn repeat_into(overlay: &Path) -> Result<Option<Repeats>> {
 }
 
 /// Before an image is read or changed as a whole: enters what a killed server left in its commit log, if
-/// it names one. Where another process has the image, opening it says so.
+/// it names one, and says how many changes that were. Where another process writes the image, opening it
+/// says so.
 ///
 /// # Errors
 /// What keeps the changes from the image; the log is kept.
-pub(crate) fn enter_left(image: &Path) -> Result<()> {
-    let Examined::Native(_, Some(log)) = examine(image) else { return Ok(()) };
+pub fn enter_left(image: &ImageName) -> Result<Option<usize>> {
+    if image.forced.is_some_and(|forced| forced != Format::NATIVE) {
+        return Ok(None);
+    }
+    let image = image.path.as_path();
+    let Examined::Native(_, Some(log)) = examine(image) else { return Ok(None) };
     let behind = match whereabouts(image, log) {
         Whereabouts::Behind(file) => Some(file),
         Whereabouts::Here | Whereabouts::Missing => None,
     };
-    let entered = repeat_into(behind.as_deref().unwrap_or(image))?;
-    let Some(repeats) = entered.filter(|repeats| repeats.entered.is_empty()) else {
-        return Ok(());
-    };
-    let failed = repeats.failed.into_iter().find(|error| error.kind() != ErrorKind::InUse);
-    failed.map_or(Ok(()), Err)
+    let Some(repeats) = repeat_into(behind.as_deref().unwrap_or(image))? else { return Ok(None) };
+    if let Some(entered) = repeats.entered.first() {
+        return Ok(Some(entered.changes));
+    }
+    let told = |error: &HostError| error.kind() != ErrorKind::InUse || is_free(image);
+    repeats.failed.into_iter().find(told).map_or(Ok(None), Err)
 }
 
 /// As [`repeat_into`], of an overlay whose log is lost: it names none from then on, and what is in the
@@ -151,6 +193,21 @@ enum IfMissing {
 }
 
 fn enter_one(overlay: &Path, if_missing: IfMissing) -> Result<Option<Repeats>> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let repeats = try_one(overlay, if_missing)?;
+        let is_used = repeats.as_ref().is_some_and(|repeats| {
+            let used = repeats.failed.iter().any(|error| error.kind() == ErrorKind::InUse);
+            used && repeats.entered.is_empty()
+        });
+        if !is_used || Instant::now() > until {
+            return Ok(repeats);
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+fn try_one(overlay: &Path, if_missing: IfMissing) -> Result<Option<Repeats>> {
     let Examined::Native(_, Some(log)) = examine(overlay) else { return Ok(None) };
     if if_missing == IfMissing::GoOn && whereabouts(overlay, log) != Whereabouts::Missing {
         return Err(not_lost(overlay));
@@ -333,11 +390,19 @@ fn missing_advice(overlay: &Path, log: LogId) -> String {
 /// Those files of logs that are wanted, locked unless somebody else uses them.
 fn files(directory: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<Files> {
     let mut all = Files::default();
-    for (path, kind) in entries(directory)? {
-        if !kind.is_file() || !is_wanted(&path) {
+    let mut entries = entries(directory)?;
+    // Whoever has the first file of a log gets the others: nobody holds those and waits for that.
+    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+    for (path, kind) in entries {
+        let is_used = |(other, error): &(PathBuf, HostError)| {
+            error.kind() == ErrorKind::InUse && stem(other) == stem(&path)
+        };
+        if !kind.is_file() || !is_wanted(&path) || all.withheld.iter().any(is_used) {
             continue;
         }
-        let opened = FileStorage::open(&path, &overlay_options(false));
+        // Nothing is written to it, and it may lie where nothing can be.
+        let options = FileOptions { lock: LockMode::Exclusive, ..FileOptions::default() };
+        let opened = FileStorage::open(&path, &options);
         match opened.and_then(|file| Ok((read(&file)?, file))) {
             Ok(((turn, bytes), file)) => all.left.push(Left { path, _file: file, turn, bytes }),
             Err(error) => all.withheld.push((path, error)),
@@ -469,7 +534,11 @@ fn examine(path: &Path) -> Examined {
 fn enter(path: &Path, log: LogId, changes: &[(u64, Record<'_>)]) -> Result<()> {
     const OP: &str = "enter the commit log into";
     let refused = |detail: String| HostError::new(ErrorKind::Corrupt, OP).path(path).detail(detail);
-    let mut file = FileStorage::open(path, &overlay_options(false))?;
+    let mut file = FileStorage::open(path, &overlay_options(false)).map_err(|error| {
+        let advice = "where it cannot be written, copy it and the `*.cowlog` files beside it, and \
+                      name the copy";
+        if error.kind() == ErrorKind::InUse { error } else { error.advice(advice) }
+    })?;
     let opened = native::open(&file, &mut scratch_page()).map_err(|e| refused(e.to_string()))?;
     if opened.header().log != Some(log) {
         return Ok(()); // somebody was faster
@@ -483,8 +552,7 @@ fn enter(path: &Path, log: LogId, changes: &[(u64, Record<'_>)]) -> Result<()> {
         let failed = file.take_failure().map_or_else(|| refused(e), HostError::from);
         failed.advice("see to that, and try again: the log is kept")
     })?;
-    native::close(&mut file, &overlay, &mut scratch_page()).map_err(|e| refused(e.to_string()))?;
-    native::end_log(&mut file, &mut scratch_page()).map_err(|e| refused(e.to_string()))
+    native::close(&mut file, &overlay, &mut scratch_page()).map_err(|e| refused(e.to_string()))
 }
 
 fn make(

@@ -148,7 +148,7 @@ impl Parent {
             window: *window,
             direct: false,
         };
-        enter_left(&name.path)?;
+        enter_left(&name)?;
         let (file, format) = name.open(&options)?;
         Ok(Self { name, file, format, rest: rest.to_vec() })
     }

@@ -78,7 +78,8 @@ pub fn open_writable<S: Storage>(
 }
 
 /// Records an orderly end: call it when the engine is idle, committed and still takes writes, then
-/// drop the overlay. After a failed sync do not: the next opening must know.
+/// drop the overlay. After a failed sync do not: the next opening must know. A commit log is no part
+/// of the image any more, for the image has everything that the log held of it [FORMAT 7.6].
 ///
 /// # Errors
 /// [`UpdateError`]; the image then counts as not closed. [`UpdateError::OtherImage`] if the storage
@@ -95,13 +96,16 @@ pub fn close<S: Storage>(
     if header.page_id != rules.page_id || header.epoch != rules.epoch {
         return Err(UpdateError::OtherImage);
     }
-    if !overlay.closing(&mut header) {
-        return Ok(());
-    }
-    header.sequence = header.sequence.wrapping_add(1);
-    put(storage, &header, scratch).map_err(UpdateError::Storage)?;
-    storage.sync().map_err(UpdateError::Storage)
+    let has_ended = overlay.closing(&mut header);
+    let slots = match (header.log.take(), has_ended) {
+        (Some(_), _) => BOTH_SLOTS, // damage to one must not bring a header back that names it
+        (None, true) => 1,
+        (None, false) => 0,
+    };
+    write_slots(storage, &mut header, slots, scratch)
 }
+
+const BOTH_SLOTS: u32 = 2;
 
 /// Changes a header in both slots, durably one after the other: afterwards damage to one slot
 /// cannot bring the old header back. The image must have no writer.
@@ -129,12 +133,23 @@ fn replace<S: Storage>(
     change(&mut header)?;
     // What a killed process left, the current header included, before the other slot is touched.
     storage.sync().map_err(UpdateError::Storage)?;
-    for _slot in 0..2 {
+    write_slots(storage, &mut header, BOTH_SLOTS, scratch)?;
+    Ok(Opened { header, whole: true })
+}
+
+/// Writes a header to so many slots, each durable before the next one. What is in the image is durable.
+fn write_slots<S: Storage>(
+    storage: &mut S,
+    header: &mut Header,
+    slots: u32,
+    scratch: &mut Page,
+) -> Result<(), UpdateError<S::Error>> {
+    for _slot in 0..slots {
         header.sequence = header.sequence.wrapping_add(1);
-        put(storage, &header, scratch).map_err(UpdateError::Storage)?;
+        put(storage, header, scratch).map_err(UpdateError::Storage)?;
         storage.sync().map_err(UpdateError::Storage)?;
     }
-    Ok(Opened { header, whole: true })
+    Ok(())
 }
 
 fn writable<E>(header: &Header) -> Result<(), UpdateError<E>> {
@@ -276,24 +291,4 @@ pub fn begin_log<S: Storage>(
         header.log = Some(log);
         Ok(())
     })
-}
-
-/// Everything that the commit log holds of an image is in it, durably, and its session is over: the log
-/// is no part of it any more [FORMAT 7.6].
-///
-/// # Errors
-/// [`UpdateError`].
-pub fn end_log<S: Storage>(
-    storage: &mut S,
-    scratch: &mut Page,
-) -> Result<(), UpdateError<S::Error>> {
-    let opened = open(storage, scratch).map_err(UpdateError::Open)?;
-    if opened.header.log.is_none() {
-        return Ok(());
-    }
-    replace(opened, storage, scratch, |header| {
-        header.log = None;
-        Ok(())
-    })
-    .map(drop)
 }

@@ -154,7 +154,7 @@ impl Opened {
     }
 
     /// As [`into_writable`](Self::into_writable), also with a commit log: for who repeats what that
-    /// holds, and then calls [`end_log`](super::end_log), and for who has just [made](create) the
+    /// holds, and then [closes](super::close) the image, and for who has just [made](create) the
     /// image, of which it holds nothing.
     ///
     /// # Errors

@@ -26,8 +26,7 @@ mod states;
 mod tests;
 
 pub use change::{
-    UpdateError, begin_log, close, end_log, freeze, open_writable, rollback, set_label, set_parent,
-    thaw,
+    UpdateError, begin_log, close, freeze, open_writable, rollback, set_label, set_parent, thaw,
 };
 pub use check::{CheckError, Finding, Report, check, load_map, map_len};
 pub use geometry::{Geometry, SECTORS_PER_PAGE};
