@@ -128,6 +128,11 @@ fn a_log_is_made_for_who_writes() {
     let mut load = Load::new(&site, 0);
     assert!(load.round(&alive));
     assert_eq!(logs(&site), 0, "it was not wanted");
+    let has_log = || {
+        let status = site.order(&["status", "--json"]).assert_done().json();
+        status["sessions"][0]["overlay"]["has_commit_log"].as_bool().unwrap()
+    };
+    assert!(!has_log());
     assert!(plain.terminate().success(), "{}", plain.log());
 
     let mut server = site.serve(&["--client", &name]);
@@ -136,6 +141,7 @@ fn a_log_is_made_for_who_writes() {
     assert_eq!(logs(&site), 0, "nobody has written");
     assert!(load.round(&alive));
     assert_eq!(logs(&site), 4);
+    assert!(has_log());
     let counts = syncs.settle();
     println!("one client, {DEPTH} writes: {counts:?}");
     // What was there, and both slots of the header; then the commit.

@@ -262,6 +262,7 @@ mod tests {
                 path: "lab1.cow".into(),
                 bytes_on_disk: 1 << 20,
                 limit_bytes: None,
+                has_commit_log: true,
                 read_only_because: None,
             }),
         };

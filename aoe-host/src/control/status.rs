@@ -165,6 +165,9 @@ pub struct OverlayStatus {
     pub bytes_on_disk: u64,
     /// Most bytes it may take.
     pub limit_bytes: Option<u64>,
+    /// A commit log makes its writes durable.
+    #[serde(default)]
+    pub has_commit_log: bool,
     /// Why it takes no more writes, if it does not.
     pub read_only_because: Option<String>,
 }

@@ -164,6 +164,7 @@ impl Running<'_> {
             path: a.opened.file().path().to_owned(),
             bytes_on_disk: a.opened.file().disk_use().map_or(0, |u| u.allocated_bytes),
             limit_bytes: disk.spec.limit,
+            has_commit_log: a.opened.logged_layer().is_some(),
             read_only_because: disk.read_only.then(|| why(a.failure.as_ref())),
         });
         let mut macs = disk.macs.clone();
