@@ -4,6 +4,7 @@
 mod batches;
 mod clients;
 mod hostile;
+mod joining;
 mod merging;
 mod requests;
 mod sessions;

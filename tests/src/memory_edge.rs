@@ -174,6 +174,9 @@ impl Edge for MemoryEdge {
         self.traffic.note_calls += 1;
         Ok(())
     }
+    fn join_log(&mut self, disk: u32) {
+        panic!("the overlay of disk {disk} was opened without a log");
+    }
     fn notes_sealed(&mut self, _disk: u32) {}
     fn notes_durable(&mut self, _disk: u32) {}
     fn persist(&mut self, _disk: u32, _spec: &DiskSpec, _state: &TargetState) {}

@@ -93,6 +93,22 @@ impl Model {
         self.sectors = sectors;
     }
 
+    /// The process is gone, its successor counts events from 0, and a sector was found to hold
+    /// `bytes`, which is one of `allowed`.
+    pub fn begin_anew(&mut self, lba: u64, bytes: &[u8], allowed: &[Content]) {
+        let held = allowed.iter().find(|content| self.bytes(**content) == bytes);
+        let found = Version {
+            content: *held.expect("was judged"),
+            order: self.order,
+            optional: false,
+            submitted: 0,
+            acknowledged: Some(0),
+            durable: Some(0),
+            failed: false,
+        };
+        self.versions.insert(lba, vec![found]);
+    }
+
     /// The process is gone: what was not acknowledged has happened or not.
     pub fn break_off(&mut self) {
         for version in self.versions.values_mut().flatten() {
@@ -194,6 +210,22 @@ impl Model {
             }
             allowed.push(version.content);
             if !version.failed && !version.optional {
+                return allowed;
+            }
+        }
+        allowed.push(self.initial(lba));
+        allowed
+    }
+
+    /// As [`expected_at`](Self::expected_at), while requests fail whose answers have not come.
+    pub fn expected_amid_failures(&self, lba: u64, order: u64) -> Vec<Content> {
+        let mut allowed = Vec::new();
+        for version in self.versions.get(&lba).into_iter().flatten().rev() {
+            if version.order > order {
+                continue;
+            }
+            allowed.push(version.content);
+            if version.acknowledged.is_some() && !version.optional {
                 return allowed;
             }
         }

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use aoe_host::server::io::{
     Completion, IoDriver, Job, Memory, RUN_LEN_MAX, RUN_PIECES_MAX, Run, Started,
 };
-use aoe_host::server::{DiskSpec, Edge, LeftOverlay, LogUse, Opened, Overlay, Report, identity_of};
+use aoe_host::server::{
+    DiskSpec, Durability, Edge, LeftOverlay, LogUse, Opened, Overlay, Report, identity_of,
+};
 use aoe_proto::{Address, Mac, TargetState};
 use cow_core::engine::{IoFailure, Kind, Note, Operation, Weave};
 use cow_core::fault::{Change, Dice, FaultError, FaultyStorage, Machine, OperationId};
@@ -17,8 +19,9 @@ use cow_core::pages::{Page, StorageKey};
 use cow_core::storage::ReadStorage;
 use cow_core::units::Extent;
 
+use super::log::{LogPlan, SimLog, log_from_the_beginning};
 use crate::chain_model::{Disk, Format};
-use crate::sim::NoteEvent;
+use crate::sim::{CommitLog, Logged, NoteEvent};
 
 /// When an overlay that the server asks for comes into being.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -39,18 +42,24 @@ pub struct Held {
     /// What it does.
     pub operation: Operation,
     /// What is read instead, if it comes from two storages.
-    weave: Option<Weave>,
-    change: Option<(OperationId, Result<(), FaultError>)>,
-    early: Option<Vec<u8>>,
+    pub(super) weave: Option<Weave>,
+    pub(super) change: Option<(OperationId, Result<(), FaultError>)>,
+    pub(super) early: Option<Vec<u8>>,
+    /// The record of the commit log that becomes durable.
+    pub(super) record: Option<usize>,
 }
 
 /// The file of an overlay.
 #[derive(Clone, Debug)]
-struct File {
-    key: StorageKey,
-    sectors: u64,
+pub(super) struct File {
+    pub(super) key: StorageKey,
+    pub(super) sectors: u64,
     /// What happened to its notes, with the number of events in the machine's log.
     notes: Vec<(usize, NoteEvent)>,
+    /// Its part of the commit log.
+    pub(super) changes: CommitLog,
+    /// What an earlier process left of that.
+    pub(super) left: Vec<Logged>,
 }
 
 /// The world of one process.
@@ -80,12 +89,18 @@ pub struct SimEdge {
     pub handed: Vec<(usize, usize, Vec<u8>)>,
     /// Operations started, by kind; and runs of writes.
     pub started: BTreeMap<&'static str, u64>,
-    /// Syncs end well and do nothing: to show that a test notices.
+    /// Notes and records of the commit log are reported as kept and are not: to show that a test
+    /// notices.
     pub drops_notes: bool,
-    storages: Vec<FaultyStorage>,
-    files: BTreeMap<PathBuf, File>,
-    open: HashMap<u32, PathBuf>,
-    dice: Dice,
+    /// What there is for disks in [`Durability::Logged`] mode.
+    pub plan: Option<LogPlan>,
+    pub(super) log: SimLog,
+    pub(super) storages: Vec<FaultyStorage>,
+    /// The base that was added last.
+    pub(super) base: Option<Layer<'static>>,
+    pub(super) files: BTreeMap<PathBuf, File>,
+    pub(super) open: HashMap<u32, PathBuf>,
+    pub(super) dice: Dice,
 }
 
 impl SimEdge {
@@ -105,7 +120,10 @@ impl SimEdge {
             handed: Vec::new(),
             started: BTreeMap::new(),
             drops_notes: false,
+            plan: None,
+            log: SimLog::default(),
             storages: Vec::new(),
+            base: None,
             files: BTreeMap::new(),
             open: HashMap::new(),
             dice: Dice::new(seed ^ 0x0005_1ed9_e000),
@@ -116,7 +134,9 @@ impl SimEdge {
     pub fn add_base(&mut self, len: u64, seed: u64) -> (FaultyStorage, Layer<'static>) {
         let base = self.machine.add_medium(len, len, seed | 1);
         let key = self.add_storage(base.clone());
-        (base, Layer::Raw(raw::Raw::new(key, len).expect("a base")))
+        let layer = Layer::Raw(raw::Raw::new(key, len).expect("a base"));
+        self.base = Some(layer);
+        (base, layer)
     }
 
     fn add_storage(&mut self, storage: FaultyStorage) -> StorageKey {
@@ -130,16 +150,21 @@ impl SimEdge {
     }
 
     /// What the next process finds on `machine`, a copy of this one after its end, when this one's
-    /// log had `cut` events. `power`: whether the power was gone, and the notes with it.
+    /// log had `cut` events. `power`: whether the power was gone, and with it the notes, and what
+    /// was not synced of the commit log.
     #[must_use]
     pub fn next_process(&self, machine: &Machine, cut: usize, power: bool) -> Self {
         let mut next = Self::new(cut as u64);
         next.machine = machine.clone();
         next.storages = self.storages.iter().map(|s| s.on(machine)).collect();
+        (next.base, next.plan) = (self.base, self.plan);
         for (path, file) in &self.files {
             let left = if power { Vec::new() } else { left(&file.notes, cut) };
             let notes = left.into_iter().map(|note| (0, NoteEvent::Kept(note))).collect();
-            next.files.insert(path.clone(), File { notes, ..file.clone() });
+            let seed = u64::from(file.key.0) << 32 ^ cut as u64;
+            let left = file.changes.at(cut, !power, seed).to_vec();
+            let (key, sectors, changes) = (file.key, file.sectors, CommitLog::default());
+            next.files.insert(path.clone(), File { key, sectors, notes, changes, left });
         }
         next
     }
@@ -150,25 +175,33 @@ impl SimEdge {
     /// If there is an overlay that cannot be opened.
     pub fn open_overlay(&mut self, disk: u32, spec: &DiskSpec) -> Opened {
         let Overlay::File(path) = &spec.overlay else { panic!("{} has no overlay", spec.label) };
-        if !self.files.contains_key(path) {
-            self.make(path.clone(), spec.target.sectors);
+        let is_logged = self.plan.is_some() && spec.durability == Durability::Logged;
+        let is_made = !self.files.contains_key(path);
+        if is_made {
+            self.make(path.clone(), spec.target.sectors, is_logged);
             self.created.push(spec.label.clone());
+        } else {
+            self.repeat(path);
         }
+        let log = match (is_logged, is_made) {
+            (false, _) => LogUse::None,
+            (true, true) => LogUse::Part,
+            (true, false) => LogUse::AtFirstChange,
+        };
         let file = &self.files[path];
         let mut storage = self.storages[file.key.0 as usize].clone();
-        let top = native::open_writable(&mut storage, file.key, &mut Page::ZERO.clone())
-            .unwrap_or_else(|e| panic!("open the overlay of {}: {e}", spec.label));
+        let page = &mut Page::ZERO.clone();
+        let top = if log == LogUse::Part {
+            let made = native::open(&storage, page).expect("was made");
+            made.into_repeating(file.key).expect("not frozen")
+        } else {
+            native::open_writable(&mut storage, file.key, page)
+                .unwrap_or_else(|e| panic!("open the overlay of {}: {e}", spec.label))
+        };
         assert_eq!(file.sectors, spec.target.sectors, "size of the overlay of {}", spec.label);
         let notes = latest(&left(&file.notes, usize::MAX));
         self.open.insert(disk, path.clone());
-        Opened {
-            top: Top::Native(top),
-            index: Vec::new(),
-            used: 0,
-            log: LogUse::None,
-            noted: true,
-            notes,
-        }
+        Opened { top: Top::Native(top), index: Vec::new(), used: 0, log, noted: true, notes }
     }
 
     /// Whether a disk's overlay exists.
@@ -181,7 +214,17 @@ impl SimEdge {
         self.files.len()
     }
 
-    fn make(&mut self, path: PathBuf, sectors: u64) {
+    /// Makes the overlay of a disk as a server left it that had no commit log.
+    ///
+    /// # Panics
+    /// If there is one.
+    pub fn leave_overlay(&mut self, spec: &DiskSpec) {
+        let Overlay::File(path) = &spec.overlay else { panic!("{} has no overlay", spec.label) };
+        assert!(!self.files.contains_key(path), "{} has an overlay", spec.label);
+        self.make(path.clone(), spec.target.sectors, false);
+    }
+
+    fn make(&mut self, path: PathBuf, sectors: u64, is_logged: bool) {
         let len = Disk::top_len(Format::Native, sectors);
         let mut storage = self.machine.add_medium(len, len, 0);
         let number = u8::try_from(self.files.len() % 255).expect("small");
@@ -193,12 +236,13 @@ impl SimEdge {
             hint: b"",
             label: b"simulated",
             created_s: 0,
-            log: None,
+            log: log_from_the_beginning(is_logged),
             fresh: native::Fresh::Zeroed,
         };
         native::create(&mut storage, &options, &mut Page::ZERO.clone()).expect("create");
         let key = self.add_storage(storage);
-        self.files.insert(path, File { key, sectors, notes: Vec::new() });
+        let (notes, changes, left) = (Vec::new(), CommitLog::default(), Vec::new());
+        self.files.insert(path, File { key, sectors, notes, changes, left });
     }
 
     /// Looks for damage in every overlay.
@@ -224,8 +268,10 @@ impl SimEdge {
 
     /// Ends an operation under way.
     pub fn end(&mut self, at: usize) -> Completion {
-        let Held { job, operation, weave, change, early } = self.held.swap_remove(at);
-        let (result, data) = if let Some((id, result)) = change {
+        let Held { job, operation, weave, change, early, record } = self.held.swap_remove(at);
+        let (result, data) = if let Some(record) = record {
+            (self.end_record(job.disk, record), None)
+        } else if let Some((id, result)) = change {
             self.machine.end(id, result);
             (result, None)
         } else if let Some(weave) = weave {
@@ -314,7 +360,7 @@ impl IoDriver for SimEdge {
             ticket: weave.ticket,
         };
         let (weave, early) = (Some(*weave), early.then_some(bytes));
-        self.held.push(Held { job, operation, weave, change: None, early });
+        self.held.push(Held { job, operation, weave, change: None, early, record: None });
         None
     }
 
@@ -333,6 +379,7 @@ impl IoDriver for SimEdge {
             Kind::Sync => "sync",
         };
         *self.started.entry(name).or_default() += 1;
+        self.assert_changes(operation);
         let slow = self.slow_syncs && operation.kind == Kind::Sync;
         let now = self.dice.chance(self.inline) && !slow;
         let (mut change, mut early) = (None, None);
@@ -360,7 +407,8 @@ impl IoDriver for SimEdge {
             self.machine.end(id, result);
             return Some(result.map_err(failure));
         }
-        self.held.push(Held { job, operation: *operation, weave: None, change, early });
+        let operation = *operation;
+        self.held.push(Held { job, operation, weave: None, change, early, record: None });
         None
     }
 
@@ -409,10 +457,19 @@ impl Edge for SimEdge {
         Ok(())
     }
 
+    fn join_log(&mut self, disk: u32) {
+        self.ask_to_join(disk);
+    }
+
+    fn log(&mut self, job: Job, note: Note, data: &[u8]) -> Started {
+        self.append(job, note, data)
+    }
+
     fn notes_sealed(&mut self, disk: u32) {
         let now = self.machine.events();
         if let Some(file) = self.open.get(&disk).and_then(|path| self.files.get_mut(path)) {
             file.notes.push((now, NoteEvent::Sealed));
+            file.changes.sealed(now);
         }
     }
 
@@ -420,6 +477,7 @@ impl Edge for SimEdge {
         let now = self.machine.events();
         if let Some(file) = self.open.get(&disk).and_then(|path| self.files.get_mut(path)) {
             file.notes.push((now, NoteEvent::Durable));
+            file.changes.published(now);
         }
     }
 

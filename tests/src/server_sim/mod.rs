@@ -5,6 +5,7 @@
 //! server.
 
 mod edge;
+mod log;
 mod session;
 
 use core::time::Duration;
@@ -23,6 +24,7 @@ use crate::chain_model::PoolMemory;
 use crate::frames::{BROADCAST, ERROR, HEADER, Header, Mac, RESPONSE, Registers, command, field};
 
 pub use edge::{Creation, Held, SimEdge};
+pub use log::LogPlan;
 pub use session::{Outcome, Session, SessionPlan};
 
 /// The server's address on its first link.
@@ -211,10 +213,18 @@ impl World {
     pub fn pump(&mut self) {
         loop {
             self.server.tick(self.now, &mut self.edge);
-            if self.edge.creation == Creation::Held || self.edge.wanted.is_empty() {
+            let creates = self.edge.creation != Creation::Held && !self.edge.wanted.is_empty();
+            let late = self.edge.plan.is_some_and(|plan| plan.late);
+            let joins = !late && !self.edge.joining().is_empty();
+            if creates {
+                self.make_overlays();
+            }
+            if joins {
+                self.answer_join();
+            }
+            if !creates && !joins {
                 break;
             }
-            self.make_overlays();
         }
         let answers = &mut self.answers;
         self.server.send(&mut |link, frames| {
@@ -229,6 +239,27 @@ impl World {
             let opened = made.then(|| self.edge.open_overlay(number, &spec)).ok_or(Failure::Full);
             self.server.overlay_ready(number, opened, &mut self.edge);
         }
+    }
+
+    /// Has one disk get its commit log, or not, any of those that are about to. False if there is
+    /// none.
+    pub fn end_join(&mut self) -> bool {
+        let any = self.answer_join();
+        if any {
+            self.pump();
+        }
+        any
+    }
+
+    fn answer_join(&mut self) -> bool {
+        let count = self.edge.joining().len() as u64;
+        if count == 0 {
+            return false;
+        }
+        let at = usize::try_from(self.dice.below(count)).expect("small");
+        let (disk, joined) = self.edge.end_join(at);
+        self.server.log_joined(disk, joined);
+        true
     }
 
     /// Ends one operation under way, any of them. False if there is none.

@@ -10,7 +10,7 @@ use cow_core::fault::{FaultyStorage, Tear};
 use cow_core::format::Layer;
 use cow_core::units::Extent;
 
-use super::{Answer, Creation, SERVER, SimEdge, World, address, client, disk};
+use super::{Answer, Creation, LogPlan, SERVER, SimEdge, World, address, client, disk};
 use crate::chain_model::Spots;
 use crate::frames::{Mac, Registers, command, config};
 use crate::sector_model::{Content, Model, Promise, SECTOR};
@@ -38,8 +38,11 @@ pub struct SessionPlan {
     pub mtu: usize,
     /// Overlays are made at the first write, and that takes time.
     pub slow_creation: bool,
-    /// Notes are reported as kept and are not.
+    /// Notes and records of the commit log are reported as kept and are not.
     pub drops_notes: bool,
+    /// The commit log that there is in [`Durability::Logged`] mode. Overlays that are not made at the
+    /// first write were left without by an earlier server.
+    pub log: Option<LogPlan>,
 }
 
 impl SessionPlan {
@@ -57,6 +60,7 @@ impl SessionPlan {
             mtu: 9000,
             slow_creation: false,
             drops_notes: false,
+            log: None,
         }
     }
 }
@@ -84,7 +88,8 @@ struct Pending {
     client: usize,
     kind: Kind,
     parts: Vec<(Extent, Vec<Content>)>,
-    allowed: Vec<Vec<Content>>,
+    /// Of a read: what was asked for before it, by [`Model::order`].
+    order: u64,
     submitted: usize,
 }
 
@@ -92,6 +97,8 @@ struct Pending {
 struct Client {
     mac: Mac,
     address: Address,
+    /// Of its disk.
+    number: u32,
     model: Model,
     spots: Spots,
     under_way: usize,
@@ -121,6 +128,8 @@ pub struct Session {
     clients: Vec<Client>,
     pending: HashMap<u32, Pending>,
     left: usize,
+    /// Reads of disks that were answered while they were about to get their commit log.
+    pub reads_amid_joins: usize,
 }
 
 impl Session {
@@ -129,6 +138,7 @@ impl Session {
         let mut edge = SimEdge::new(seed);
         edge.inline = plan.inline;
         edge.drops_notes = plan.drops_notes;
+        edge.plan = plan.log;
         // An odd tail: not every image ends with a whole sector.
         let (base, layer) = edge.add_base(plan.sectors * 512 - 100, seed);
         if plan.slow_creation {
@@ -138,7 +148,9 @@ impl Session {
         world.server.link_changed(0, aoe_proto::Mac(SERVER), plan.mtu);
         let clients = (0..plan.clients).map(|n| Self::client(n, plan, &base, &mut world)).collect();
         let left = plan.requests;
-        let mut session = Self { world, plan, seed, layer, clients, pending: HashMap::new(), left };
+        let (pending, reads_amid_joins) = (HashMap::new(), 0);
+        let mut session =
+            Self { world, plan, seed, layer, clients, pending, left, reads_amid_joins };
         session.add_disks();
         session
     }
@@ -147,6 +159,7 @@ impl Session {
         Client {
             mac: client(n),
             address: if plan.shared { address(1, 0) } else { address(1, n) },
+            number: 0,
             model: Model::new(plan.sectors, Some(base.clone())),
             spots: Spots::new(plan.sectors, &mut world.dice),
             under_way: 0,
@@ -160,7 +173,7 @@ impl Session {
 
     /// Enters exports and clients, and opens the overlays that exist.
     fn add_disks(&mut self) {
-        for client in self.clients.clone() {
+        for (at, client) in self.clients.clone().into_iter().enumerate() {
             let spec = self.spec(&client);
             let export = ExportSpec {
                 address: client.address,
@@ -177,6 +190,10 @@ impl Session {
                     .add_client(client.address, &[aoe_proto::Mac(client.mac)], spec.clone())
                     .expect("a client"),
             };
+            self.clients[at].number = number;
+            if !edge.has_file(&spec) && !self.plan.slow_creation && self.plan.log.is_some() {
+                edge.leave_overlay(&spec);
+            }
             if edge.has_file(&spec) || !self.plan.slow_creation {
                 let opened = edge.open_overlay(number, &spec);
                 assert!(server.open_overlay(number, opened, edge), "the overlay fits");
@@ -196,7 +213,9 @@ impl Session {
         let bound = 100_000 + 1000 * self.plan.requests;
         for _ in 0..steps.unwrap_or(bound) {
             self.step().map_err(|e| self.message(&e))?;
-            if self.left == 0 && self.pending.is_empty() && self.world.edge.held.is_empty() {
+            let edge = &self.world.edge;
+            let at_rest = edge.held.is_empty() && edge.joining().is_empty();
+            if self.left == 0 && self.pending.is_empty() && at_rest {
                 return Ok(());
             }
         }
@@ -216,6 +235,7 @@ impl Session {
                 self.world.make_overlays();
                 self.world.pump();
             }
+            85..88 if self.world.end_join() => {}
             _ => {
                 // Long enough for several commits by the clock.
                 let most = WRITEBACK_INTERVAL.as_secs() * 400;
@@ -223,6 +243,10 @@ impl Session {
                 self.world.pump();
             }
         }
+        self.take_answers()
+    }
+
+    fn take_answers(&mut self) -> Result<(), String> {
         for answer in core::mem::take(&mut self.world.answers) {
             self.answered(&answer)?;
         }
@@ -243,7 +267,7 @@ impl Session {
             client: at,
             kind: Kind::Other,
             parts: Vec::new(),
-            allowed: Vec::new(),
+            order: 0,
             submitted: self.world.edge.machine.events(),
         };
         let Some((registers, data)) = self.compose(at, &mut pending) else {
@@ -272,8 +296,7 @@ impl Session {
         Some(match dice.below(100) {
             0..35 => {
                 pending.kind = Kind::Read;
-                let range = lba..extent.end().get();
-                pending.allowed = range.map(|lba| client.model.expected(lba)).collect();
+                pending.order = client.model.order();
                 pending.parts.push((extent, Vec::new()));
                 (Registers::read(lba, count), no_data)
             }
@@ -315,13 +338,8 @@ impl Session {
     /// answered, and both have the same effect.
     fn retransmit(&mut self, at: usize, registers: &Registers, data: &[u8]) {
         let submitted = self.world.edge.machine.events();
-        let pending = Pending {
-            client: at,
-            kind: Kind::Other,
-            parts: Vec::new(),
-            allowed: Vec::new(),
-            submitted,
-        };
+        let pending =
+            Pending { client: at, kind: Kind::Other, parts: Vec::new(), order: 0, submitted };
         self.deliver(at, command::ATA, &registers.with(data), pending);
     }
 
@@ -347,30 +365,46 @@ impl Session {
         if answer.command() != command::ATA {
             return Ok(());
         }
-        if !answer.is_ok() {
+        let edge = &self.world.edge;
+        let well = answer.is_ok();
+        if !well && (pending.kind == Kind::Read || !edge.may_fail(client.number)) {
             return Err(format!("{:?} failed: {:x?}", pending.kind, answer.registers()));
+        }
+        let changed = matches!(pending.kind, Kind::Write { .. } | Kind::Discard) && well;
+        if changed && edge.is_refused(client.number) {
+            return Err(format!("disk {} was changed, and has no log", client.number));
+        }
+        if changed && edge.joining().contains(&client.number) {
+            return Err(format!("disk {} was changed while it gets its log", client.number));
         }
         match pending.kind {
             Kind::Read => {
+                let amid = edge.joining().contains(&client.number);
+                self.reads_amid_joins += usize::from(amid);
                 let (extent, _) = pending.parts[0];
-                let sectors = answer.data().chunks(SECTOR).zip(&pending.allowed);
-                for (lba, (bytes, allowed)) in (extent.start().get()..).zip(sectors) {
+                let sectors = answer.data().chunks(SECTOR);
+                for (lba, bytes) in (extent.start().get()..).zip(sectors) {
+                    let allowed = if edge.may_fail(client.number) {
+                        client.model.expected_amid_failures(lba, pending.order)
+                    } else {
+                        client.model.expected_at(lba, pending.order)
+                    };
                     client
                         .model
-                        .judge(lba, bytes, allowed, false)
+                        .judge(lba, bytes, &allowed, false)
                         .map_err(|e| format!("client {}: {e}", pending.client))?;
                 }
             }
             Kind::Write { .. } | Kind::Discard => {
-                let durable = self.plan.durability == Durability::Safe
-                    || pending.kind == Kind::Write { durable: true };
+                let durable =
+                    is_safe(self.plan.durability) || pending.kind == Kind::Write { durable: true };
                 for (extent, contents) in &pending.parts {
-                    let outcome = (true, durable);
+                    let outcome = (well, durable);
                     client.model.acknowledge(*extent, contents, pending.submitted, now, outcome);
                 }
             }
-            Kind::Flush => client.model.flushed(pending.submitted, now),
-            Kind::Other => {}
+            Kind::Flush if well => client.model.flushed(pending.submitted, now),
+            Kind::Flush | Kind::Other => {}
         }
         Ok(())
     }
@@ -400,41 +434,116 @@ impl Session {
     ///
     /// # Errors
     /// What is not as it should be.
-    pub fn restart(&self, outcome: Outcome, seed: u64) -> Result<(), String> {
-        let edge = &self.world.edge;
+    pub fn restart(&mut self, outcome: Outcome, seed: u64) -> Result<(), String> {
+        self.next_life(outcome, seed).map(drop)
+    }
+
+    /// As [`restart`](Self::restart), and gives the session of the new process, with as many
+    /// requests to come as this one had; nothing may be [torn](Tear::Anywhere) for that.
+    ///
+    /// # Errors
+    /// As [`restart`](Self::restart).
+    pub fn next_life(&mut self, outcome: Outcome, seed: u64) -> Result<Self, String> {
+        let edge = &mut self.world.edge;
         let cut = edge.machine.events();
+        let now = edge.amid_joins();
         let (machine, power, tear) = match outcome {
-            Outcome::PowerCut(tear) => (edge.machine.power_cut(tear, seed), true, tear),
-            Outcome::Kill(tear) => (edge.machine.kill(tear, seed), false, tear),
+            Outcome::PowerCut(tear) => (now.power_cut(tear, seed), true, tear),
+            Outcome::Kill(tear) => (now.kill(tear, seed), false, tear),
         };
         let promise = match (self.plan.durability, power) {
-            (Durability::Safe, _) | (Durability::Writeback, false) => Promise::Acknowledged,
+            (Durability::Writeback, false) => Promise::Acknowledged,
+            (durability, _) if is_safe(durability) => Promise::Acknowledged,
             _ => Promise::Durable,
         };
+        let edge = edge.next_process(&machine, cut, power);
         let mut next = Self {
-            world: World::with(edge.next_process(&machine, cut, power), seed, self.plan.pages, &[]),
+            world: World::with(edge, seed, self.plan.pages, &[]),
             plan: self.plan,
             seed: self.seed,
             layer: self.layer,
             clients: self.clients.clone(),
             pending: HashMap::new(),
-            left: 0,
+            left: self.plan.requests,
+            reads_amid_joins: 0,
         };
         next.world.server.link_changed(0, aoe_proto::Mac(SERVER), self.plan.mtu);
         next.add_disks();
+        let mixed = tear == Tear::Anywhere;
         for (at, client) in self.clients.iter().enumerate() {
+            next.clients[at].under_way = 0;
             for lba in client.model.touched() {
-                let judged =
-                    next.world.try_read(client.mac, client.address, lba, 1).and_then(|b| {
-                        let allowed = client.model.survivors(lba, cut, promise);
-                        client.model.judge(lba, &b, &allowed, tear == Tear::Anywhere)
-                    });
-                judged.map_err(|e| {
+                let allowed = client.model.survivors(lba, cut, promise);
+                let read = next.world.try_read(client.mac, client.address, lba, 1);
+                let judged = read.and_then(|bytes| {
+                    client.model.judge(lba, &bytes, &allowed, mixed).map(|()| bytes)
+                });
+                let bytes = judged.map_err(|e| {
                     self.message(&format!("{outcome:?} seed {seed}: client {at}: {e}"))
                 })?;
+                if !mixed {
+                    next.clients[at].model.begin_anew(lba, &bytes, &allowed);
+                }
             }
         }
         next.world.drain();
-        next.world.edge.check().map_err(|e| self.message(&format!("{outcome:?} {seed}: {e}")))
+        let checked = next.world.edge.check();
+        checked.map_err(|e| self.message(&format!("{outcome:?} {seed}: {e}")))?;
+        next.world.edge.inline = self.plan.inline;
+        if self.plan.slow_creation {
+            next.world.edge.creation = Creation::Held;
+        }
+        Ok(next)
     }
+
+    /// Stops the server as at an orderly end, whatever is under way: everything that was asked for
+    /// is answered, and every overlay that takes changes is closed.
+    ///
+    /// # Errors
+    /// What is not as it should be.
+    pub fn stop(&mut self) -> Result<(), String> {
+        self.left = 0;
+        self.come_to_rest().map_err(|e| self.message(&format!("stop: {e}")))?;
+        for client in &self.clients {
+            let edge = &mut self.world.edge;
+            let read_only = format!("ReadOnly {{ disk: {:?}", format!("{:02x?}", client.mac));
+            let told = edge.reports.iter().filter(|r| r.starts_with(&read_only)).count();
+            if told > 1 || edge.is_refused(client.number) != (told == 1) && !edge.is_log_broken() {
+                let what = format!("disk {}: {told} reports that it is read-only", client.number);
+                return Err(self.message(&what));
+            }
+            let Some((_, top)) = self.world.server.remove_disk(client.number) else {
+                let what = format!("disk {} cannot be removed", client.number);
+                return Err(self.message(&what));
+            };
+            if let Some(top) = top.filter(|_| told == 0) {
+                edge.close_overlay(client.number, &top);
+            }
+        }
+        Ok(())
+    }
+
+    fn come_to_rest(&mut self) -> Result<(), String> {
+        for _ in 0..100_000 {
+            self.world.server.commit_all();
+            if self.world.server.is_drained() {
+                if !self.world.edge.joining().is_empty() {
+                    return Err("drained while an overlay gets its commit log".into());
+                }
+                self.world.pump();
+                self.take_answers()?;
+                return match self.pending.len() {
+                    0 => Ok(()),
+                    count => Err(format!("{count} requests were forgotten")),
+                };
+            }
+            self.step()?;
+        }
+        Err("the server does not come to rest".into())
+    }
+}
+
+/// What is acknowledged survives the power.
+fn is_safe(durability: Durability) -> bool {
+    matches!(durability, Durability::Safe | Durability::Logged)
 }
