@@ -203,37 +203,46 @@ fn clients_read_what_they_wrote_while_overlays_get_their_log() {
 
 #[test]
 fn nothing_is_lost_over_several_lives() {
+    // Stops and ends that met some overlay on its way to a log, and overlays that had one.
+    let mut met = [0; 3];
     for seed in 0..100 {
         let mut dice = Dice::new(seed ^ 0x11fe);
         let mut session = Session::new(seed, plan(seed));
         for life in 0..4 {
             let steps = usize::try_from(dice.below(300)).unwrap();
-            let ran = session.run(Some(steps));
-            let outcome = match dice.below(4) {
-                0 => Outcome::Kill(Tear::Sectors),
-                _ => Outcome::PowerCut(Tear::Sectors),
+            session.run(Some(steps)).unwrap_or_else(|e| panic!("life {life}: {e}"));
+            let (outcome, orderly) = match dice.below(10) {
+                0..3 => (Outcome::Kill(Tear::Sectors), false),
+                3..7 => (Outcome::PowerCut(Tear::Sectors), false),
+                _ => (Outcome::PowerCut(Tear::Sectors), true),
             };
-            let stopped = if dice.chance(30) { session.stop() } else { Ok(()) };
-            session = ran
-                .and(stopped)
-                .and_then(|()| session.next_life(outcome, seed ^ life << 32))
+            let edge = &session.world.edge;
+            met[usize::from(orderly)] += usize::from(!edge.joining().is_empty());
+            met[2] += usize::from(edge.records() > 0);
+            let ended = if orderly { session.stop() } else { Ok(()) };
+            let torn = Outcome::PowerCut(Tear::Anywhere);
+            let luck = seed ^ life << 32;
+            session = ended
+                .and_then(|()| if life == 1 { session.restart(torn, luck) } else { Ok(()) })
+                .and_then(|()| session.next_life(outcome, luck))
                 .unwrap_or_else(|e| panic!("life {life}: {e}"));
         }
         session.run(None).and_then(|()| session.verify()).unwrap_or_else(|e| panic!("{e}"));
     }
+    assert!(met.iter().all(|count| *count > 20), "the test shows nothing: {met:?}");
 }
 
 #[test]
 fn lost_records_are_noticed() {
-    let caught = (0..20).any(|seed| {
-        let plan = SessionPlan {
-            drops_notes: true,
-            log: Some(LogPlan::default()),
-            ..SessionPlan::new(Durability::Logged)
-        };
-        let mut session = Session::new(seed, plan);
-        session.run(Some(150)).unwrap();
-        session.restart(Outcome::Kill(Tear::Sectors), seed).is_err()
-    });
-    assert!(caught, "the test cannot fail");
+    let caught = |drops_notes: bool| {
+        (0..20).any(|seed| {
+            let log = Some(LogPlan::default());
+            let plan = SessionPlan { log, drops_notes, ..SessionPlan::new(Durability::Logged) };
+            let mut session = Session::new(seed, plan);
+            session.run(Some(150)).unwrap();
+            session.restart(Outcome::Kill(Tear::Sectors), seed).is_err()
+        })
+    };
+    assert!(!caught(false));
+    assert!(caught(true), "the test cannot fail");
 }
