@@ -103,10 +103,7 @@ pub trait Edge: IoDriver {
 
     /// Makes the commit log a part of the overlay of a disk that is about to be changed for the first
     /// time, and answers with [`Server::log_joined`], at once or later.
-    fn join_log(&mut self, disk: u32) {
-        // Who opens no overlay with a log is never asked.
-        let _: u32 = disk;
-    }
+    fn join_log(&mut self, disk: u32);
 
     /// Keeps a note of a disk in [`Durability::Logged`] mode in its log, with the data of its
     /// sectors (none if they are zeros), in the order of the calls. As [`IoDriver::start`]: ended
