@@ -417,6 +417,18 @@ fn entered_by_several_at_once(lab: &Lab, site: &Site, loads: &mut [Load]) {
     assert_eq!(logs_in(&directory), 0, "nobody needs it any more");
 }
 
+/// Has the lock of a log as a command has it that enters changes, for moments.
+fn held_as_by_a_command(site: &Site) -> std::thread::JoinHandle<()> {
+    let entries = std::fs::read_dir(site.overlays()).unwrap().map(|entry| entry.unwrap().path());
+    let mut first = entries.filter(|path| path.display().to_string().ends_with("-0.cowlog"));
+    let held = std::fs::File::open(first.next().unwrap()).unwrap();
+    held.lock().unwrap();
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(700));
+        drop(held);
+    })
+}
+
 /// Where nothing can be written the way out is said.
 fn refused_where_nothing_can_be_written(lab: &Lab, site: &Site) {
     if !require::met("tools_enter_what_a_killed_server_left", &[MOUNTED_IMAGE]) {
@@ -566,8 +578,10 @@ fn tools_enter_what_a_killed_server_left() {
     operator::local(&["compare", "--strict", chain, &image]).assert_done();
     told_by_who_only_looks(&other);
 
-    // What a tool has entered the next server does not enter again.
+    // What a tool has entered the next server does not enter again; and it waits for one that is at it.
+    let held = held_as_by_a_command(&site);
     server.restart();
+    held.join().unwrap();
     assert!(server.log().contains("c1.cow"), "{}", server.log());
     assert!(!server.log().contains("into `c0.cow"), "{}", server.log());
     for load in &mut loads {

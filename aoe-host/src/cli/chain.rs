@@ -258,7 +258,7 @@ pub(super) fn merge(args: &MergeArgs) -> Result<Exit> {
 
 pub(super) fn rebase(args: &RebaseArgs) -> Result<Exit> {
     let (chain, parent) = (typed(&args.chain)?, typed(&args.parent)?);
-    enter_log(chain.top())?;
+    [&chain, &parent].into_iter().try_for_each(|chain| enter_log(chain.top()))?;
     if args.metadata_only {
         return rebind_chain(&chain, &parent, args);
     }

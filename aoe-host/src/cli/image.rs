@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::output::{print_json, print_line, progress_bar};
 use crate::config::Window;
 use crate::error::{Exit, HostError, Result};
-use crate::image::{Format, FormatOptions, ImageName, enter_left};
+use crate::image::{Format, FormatOptions, ImageName, enter_left, entered_words};
 use crate::tools::{self, ChainName, Gate, MapRun, Proof, Repairs};
 use crate::values::ByteSize;
 
@@ -339,11 +339,7 @@ pub(super) fn rebind(args: &RebindArgs) -> Result<Exit> {
 pub(super) fn enter_log(image: Option<&Path>) -> Result<()> {
     let Some(path) = image else { return Ok(()) };
     if let Some(changes) = enter_left(&ImageName::parse(path))? {
-        let path = path.display();
-        let _gone = writeln!(
-            stderr(),
-            "cowblade: entered {changes} changes from the commit log into `{path}`"
-        );
+        let _gone = writeln!(stderr(), "cowblade: {}", entered_words(path, changes));
     }
     Ok(())
 }

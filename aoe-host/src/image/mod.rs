@@ -32,7 +32,7 @@ mod text;
 pub use backing::{Backing, open_backing};
 pub use binding::{Binding, ParentRecord, binding_path};
 pub use commit_log::{
-    CommitLog, Repeated, Repeats, enter_left, go_on_without, repeat, repeat_into,
+    CommitLog, Repeated, Repeats, enter_left, entered_words, go_on_without, repeat, repeat_into,
 };
 pub use formats::{Format, FormatOptions, detect};
 pub use identity::{full_hash, same_content};

@@ -150,11 +150,12 @@ impl OpenedOverlay {
         self.was_created
     }
 
-    /// Records an orderly end; a commit log is no part of it any more. `top` is what the engine gave back, idle and committed; after a
-    /// failed sync do not call this, but drop the overlay.
+    /// Records an orderly end; a commit log is no part of it any more. `top` is what the engine gave back,
+    /// idle and committed; after a failed sync do not call this, but drop the overlay.
     ///
     /// # Errors
-    /// The medium's; the next opening then takes it as not closed, which costs nothing else.
+    /// The medium's; the next opening then takes it as not closed, and with a commit log enters that
+    /// once more.
     pub fn close(&mut self, top: &mut Top) -> Result<()> {
         self.format.ops().close(&mut self.file, top)
     }

@@ -253,8 +253,10 @@ impl HostedEdge {
                 log = Some(kept);
             }
         }
-        // What is noted already is in no log: notes first, and the log the next time.
-        let wanted = durability == Durability::Logged && notes.is_empty();
+        // What is noted already is in no log: notes first, and the log the next time. One that was just
+        // made has its log already, or there is none; what waited for it begins at once.
+        let is_late = opened.was_created() || !notes.is_empty();
+        let wanted = durability == Durability::Logged && !is_late;
         let log_use = if opened.logged_layer().is_some() {
             LogUse::Part
         } else if wanted && opened.may_have_log() && self.is_beside(opened.file().path()) {

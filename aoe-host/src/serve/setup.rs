@@ -14,7 +14,7 @@ use super::log_plan::LogPlan;
 use crate::config::{Durability as ConfigDurability, Export, NewClients, ServeConfig, Top};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::{
-    Backing, ImageName, OpenedOverlay, Repeated, default_notes_directory, enter_left,
+    Backing, ImageName, OpenedOverlay, Repeated, default_notes_directory, enter_left, entered_words,
 };
 use crate::link::taken_by;
 use crate::registry::{REGISTRY_FILE, Registry, read_if_exists};
@@ -114,8 +114,7 @@ impl Common {
 fn repeat(directory: &Path, log: &Log) -> Result<()> {
     let repeats = crate::image::repeat(directory)?;
     for Repeated { path, changes } in repeats.entered {
-        let path = path.display();
-        log.info(&format!("entered {changes} changes from the commit log into `{path}`"));
+        log.info(&entered_words(&path, changes));
     }
     for error in repeats.failed {
         log.error(&error.report());
@@ -294,7 +293,9 @@ fn look(
     }
     if let (Some(name), Top::File(_)) = (&name, &export.top) {
         // Those in the directory of overlays have what their logs held.
-        enter_left(name)?;
+        if let Some(changes) = enter_left(name)? {
+            edge.log.info(&entered_words(&name.path, changes));
+        }
     }
     let opened = edge.open_existing(export.address, spec)?;
     if let Some(opened) = &opened {

@@ -138,11 +138,13 @@ const ONE_CACHE: [i64; 6] = [
 
 /// File systems that write what is written again to another place: room that a file has does not
 /// serve a later write of it.
-pub(super) const WRITING_ELSEWHERE: [i64; 4] = [BTRFS_MAGIC, F2FS_MAGIC, ZFS_MAGIC, BCACHEFS_MAGIC];
+pub(super) const WRITING_ELSEWHERE: [i64; 5] =
+    [BTRFS_MAGIC, F2FS_MAGIC, ZFS_MAGIC, BCACHEFS_MAGIC, NILFS2_MAGIC];
 const BTRFS_MAGIC: i64 = 0x9123_683e;
 const F2FS_MAGIC: i64 = 0xf2f5_2010;
 const ZFS_MAGIC: i64 = 0x2fc1_2fc1;
 const BCACHEFS_MAGIC: i64 = 0xca45_1a4e;
+const NILFS2_MAGIC: i64 = 0x3434;
 
 /// Unit of direct access to files: what every file system in use accepts.
 const DIRECT_UNIT: u64 = 4096;

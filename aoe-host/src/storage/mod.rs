@@ -49,7 +49,7 @@ pub use error::StorageError;
 pub use file::{Access, FileKey, FileOptions, FileStorage, LockMode};
 pub use pool::PoolMemory;
 pub use space::{DiskUse, FreeSpace, Stretch, free_space};
-pub(crate) use space::{may_set_room_aside, writes_in_place};
+pub(crate) use space::{is_fit_for_logs, may_set_room_aside};
 pub use table::FileTable;
 pub use watch::{Change, ChangeWatch};
 pub use workers::Waker;

@@ -89,12 +89,12 @@ pub fn free_space(path: &Path) -> Result<FreeSpace> {
     })
 }
 
-/// Whether the file system that holds `path` writes what is written again where it is: neither those
-/// without a medium behind the page cache, nor those that always write elsewhere.
+/// Whether a file of the file system that holds `path` keeps the places on a medium that it has: those in
+/// memory have none, and some write what is written again elsewhere.
 ///
 /// # Errors
 /// The system's.
-pub(crate) fn writes_in_place(path: &Path) -> Result<bool> {
+pub(crate) fn is_fit_for_logs(path: &Path) -> Result<bool> {
     let about = rustix::fs::statfs(path).map_err(|errno| {
         HostError::io(io::Error::from(errno), "examine the file system of").path(path)
     })?;

@@ -14,6 +14,7 @@
 //! 4. After a failed sync nothing more is acknowledged: the overlays take no more writes, and keep their
 //!    log.
 
+mod left;
 mod record;
 mod repeat;
 
@@ -36,13 +37,15 @@ use super::staged::{Staged, StagedOptions, sync_directory};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::server::io::{Job, Started};
 use crate::storage::{
-    FileStorage, HostedDriver, LogSync, StorageError, free_space, writes_in_place,
+    FileStorage, HostedDriver, LogSync, StorageError, free_space, is_fit_for_logs,
 };
 use crate::values::human_bytes;
 
 use self::repeat::overlays;
 pub(super) use repeat::enter_advice;
-pub use repeat::{Repeated, Repeats, enter_left, go_on_without, repeat, repeat_into};
+pub use repeat::{
+    Repeated, Repeats, enter_left, entered_words, go_on_without, repeat, repeat_into,
+};
 
 /// Bytes of a segment: some 4,000 writes of 4 KiB. A full one asks all overlays to commit, so larger
 /// ones mean fewer commits, and more to repeat after a power cut.
@@ -143,7 +146,7 @@ impl CommitLog {
     /// # Errors
     /// The system's; [`ErrorKind::Full`] where it would take too much of the room that is left.
     pub fn create(directory: &Path) -> Result<Option<Self>> {
-        if !writes_in_place(directory)? {
+        if !is_fit_for_logs(directory)? {
             return Ok(None);
         }
         let log_bytes = SEGMENT_LEN * SEGMENTS as u64;

@@ -1,24 +1,24 @@
 //! After a server was killed: what its commit log holds is entered into the overlays.
 
-use core::time::Duration;
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, FileType};
+use std::fs;
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Instant;
 
 use cow_core::blocking::Blocking;
 use cow_core::engine::{Durability, Engine, Lent};
 use cow_core::format::Top;
 use cow_core::format::native::{self, LogId, Writable};
 use cow_core::identity::LayerId;
-use cow_core::storage::ReadStorage;
 use cow_core::units::Extent;
 
+use super::left::{
+    Files, Left, cannot_write, entries, is_any_of, is_segment_name, is_whole, locked,
+    open_patiently, remove_unfinished, stem,
+};
 use super::record::{HEADER_LEN, RECORDS_AT, Record, Turn};
-use super::{SEGMENT_LEN, SEGMENTS, SUFFIX, segment_name};
+use super::{SEGMENTS, segment_name};
 use crate::error::{ErrorKind, HostError, Result};
 use crate::image::formats::Format;
 use crate::image::identity::scratch_page;
@@ -26,11 +26,6 @@ use crate::image::name::ImageName;
 use crate::image::overlay::overlay_options;
 use crate::image::staged::directory_of;
 use crate::storage::{Access, FileKey, FileOptions, FileStorage, FileTable, LockMode, PoolMemory};
-
-/// How long others who enter changes from a log may take, usually a fraction of a second, before it counts
-/// as in use; and the pause before looking again.
-const PATIENCE: Duration = Duration::from_secs(3);
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Pages for one overlay at a time.
 const POOL_PAGES: usize = 64;
@@ -58,42 +53,6 @@ pub struct Repeats {
     pub removed: Vec<PathBuf>,
 }
 
-/// A file of a log that a server left, open and locked.
-struct Left {
-    path: PathBuf,
-    _file: FileStorage,
-    /// What it holds, unless its beginning is none.
-    turn: Option<Turn>,
-    bytes: Vec<u8>,
-}
-
-impl Left {
-    fn is_of(&self, log: LogId, number: usize) -> bool {
-        is_called(&self.path, log, number)
-    }
-
-    /// It is a part of this log, or was, by what it is called or by what is in it.
-    fn belongs_to(&self, log: LogId) -> bool {
-        is_any_of(&self.path, log) || self.turn.is_some_and(|turn| turn.log == log)
-    }
-}
-
-fn is_called(path: &Path, log: LogId, number: usize) -> bool {
-    path.file_name().is_some_and(|name| *name == *segment_name(log, number))
-}
-
-fn is_any_of(path: &Path, log: LogId) -> bool {
-    (0..SEGMENTS).any(|number| is_called(path, log, number))
-}
-
-/// The files of all logs of a directory.
-#[derive(Default)]
-struct Files {
-    left: Vec<Left>,
-    /// What cannot be had, such as those that another process uses.
-    withheld: Vec<(PathBuf, HostError)>,
-}
-
 /// Changes of layers, by log and in order.
 type Changes<'a> = HashMap<(LogId, LayerId), Vec<(u64, Record<'a>)>>;
 
@@ -107,38 +66,12 @@ type Changes<'a> = HashMap<(LogId, LayerId), Vec<(u64, Record<'a>)>>;
 /// # Errors
 /// The system's, if it does not say what is in the directory.
 pub fn repeat(directory: &Path) -> Result<Repeats> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let files = files(directory, is_segment_name)?;
-        if files.left.is_empty() && files.withheld.is_empty() {
-            return Ok(Repeats::default());
-        }
-        if Instant::now() > until || !is_being_entered(directory, &files.withheld)? {
-            return repeat_files(directory, files, |_| true, IfMissing::Refuse);
-        }
-        drop(files);
-        thread::sleep(PAUSE);
+    remove_unfinished(directory)?;
+    let files = Files::take(directory, is_segment_name)?;
+    if files.left.is_empty() && files.withheld.is_empty() {
+        return Ok(Repeats::default());
     }
-}
-
-/// Whether somebody has a log and not all overlays that name it: a command that enters its changes, where
-/// a server would have both.
-fn is_being_entered(directory: &Path, withheld: &[(PathBuf, HostError)]) -> Result<bool> {
-    let used = withheld.iter().filter(|(_, error)| error.kind() == ErrorKind::InUse);
-    let used: Vec<&PathBuf> = used.map(|(path, _)| path).collect();
-    if used.is_empty() {
-        return Ok(false);
-    }
-    let overlays = overlays(directory)?.logged;
-    let mut named =
-        overlays.iter().filter(|(.., log)| used.iter().any(|path| is_any_of(path, *log)));
-    Ok(named.any(|(path, ..)| is_free(path)))
-}
-
-/// Nobody writes it.
-fn is_free(path: &Path) -> bool {
-    let options = FileOptions { lock: LockMode::Shared, ..FileOptions::default() };
-    FileStorage::open(path, &options).is_ok()
+    repeat_files(directory, files, |_| true, IfMissing::Refuse)
 }
 
 /// As [`repeat`], for one overlay and the log that it names, which must lie beside it: the other
@@ -171,8 +104,18 @@ pub fn enter_left(image: &ImageName) -> Result<Option<usize>> {
     if let Some(entered) = repeats.entered.first() {
         return Ok(Some(entered.changes));
     }
-    let told = |error: &HostError| error.kind() != ErrorKind::InUse || is_free(image);
-    repeats.failed.into_iter().find(told).map_or(Ok(None), Err)
+    let Some(failed) = repeats.failed.into_iter().next() else { return Ok(None) };
+    if failed.kind() == ErrorKind::InUse {
+        // Who has the image too is told better by its own lock.
+        FileStorage::open(image, &locked(LockMode::Shared))?;
+    }
+    Err(failed)
+}
+
+/// What is said of changes that were entered.
+pub fn entered_words(overlay: &Path, changes: usize) -> String {
+    let plural = if changes == 1 { "" } else { "s" };
+    format!("entered {changes} change{plural} from the commit log into `{}`", overlay.display())
 }
 
 /// As [`repeat_into`], of an overlay whose log is lost: it names none from then on, and what is in the
@@ -193,27 +136,12 @@ enum IfMissing {
 }
 
 fn enter_one(overlay: &Path, if_missing: IfMissing) -> Result<Option<Repeats>> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let repeats = try_one(overlay, if_missing)?;
-        let is_used = repeats.as_ref().is_some_and(|repeats| {
-            let used = repeats.failed.iter().any(|error| error.kind() == ErrorKind::InUse);
-            used && repeats.entered.is_empty()
-        });
-        if !is_used || Instant::now() > until {
-            return Ok(repeats);
-        }
-        thread::sleep(PAUSE);
-    }
-}
-
-fn try_one(overlay: &Path, if_missing: IfMissing) -> Result<Option<Repeats>> {
     let Examined::Native(_, Some(log)) = examine(overlay) else { return Ok(None) };
     if if_missing == IfMissing::GoOn && whereabouts(overlay, log) != Whereabouts::Missing {
         return Err(not_lost(overlay));
     }
     let (directory, key) = (directory_of(overlay), FileKey::of(overlay));
-    let files = files(directory, |path| is_any_of(path, log))?;
+    let files = Files::take(directory, |path| is_any_of(path, log))?;
     repeat_files(directory, files, |path| FileKey::of(path) == key, if_missing).map(Some)
 }
 
@@ -263,6 +191,7 @@ fn repeat_files(
             // What cannot be examined now may need the log later.
             match fs::remove_file(&file.path) {
                 Ok(()) => repeats.removed.push(file.path.clone()),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => {
                     let failed = HostError::io(e, "remove the commit log").path(&file.path);
                     repeats.failed.push(failed);
@@ -300,7 +229,7 @@ fn missed(path: &Path, log: LogId, withheld: &[(PathBuf, HostError)]) -> HostErr
             HostError::new(ErrorKind::InUse, OP)
                 .path(path)
                 .detail(format!("another process uses `{}`", file.display()))
-                .advice("the log is that process's for as long as it runs")
+                .advice("a server has its log for as long as it runs; a command, for moments")
         }
         Some((_, error)) => HostError::new(error.kind(), OP).path(path).detail(error.report()),
         None => HostError::new(ErrorKind::NotFound, OP)
@@ -387,65 +316,6 @@ fn missing_advice(overlay: &Path, log: LogId) -> String {
     )
 }
 
-/// Those files of logs that are wanted, locked unless somebody else uses them.
-fn files(directory: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<Files> {
-    let mut all = Files::default();
-    let mut entries = entries(directory)?;
-    // Whoever has the first file of a log gets the others: nobody holds those and waits for that.
-    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-    for (path, kind) in entries {
-        let is_used = |(other, error): &(PathBuf, HostError)| {
-            error.kind() == ErrorKind::InUse && stem(other) == stem(&path)
-        };
-        if !kind.is_file() || !is_wanted(&path) || all.withheld.iter().any(is_used) {
-            continue;
-        }
-        // Nothing is written to it, and it may lie where nothing can be.
-        let options = FileOptions { lock: LockMode::Exclusive, ..FileOptions::default() };
-        let opened = FileStorage::open(&path, &options);
-        match opened.and_then(|file| Ok((read(&file)?, file))) {
-            Ok(((turn, bytes), file)) => all.left.push(Left { path, _file: file, turn, bytes }),
-            Err(error) => all.withheld.push((path, error)),
-        }
-    }
-    Ok(all)
-}
-
-/// Whether nothing of a log is missing. At most one segment is being begun at a time, and may have a
-/// torn beginning: nobody needs what is in it.
-fn is_whole(left: &[Left], log: LogId) -> bool {
-    let all = (0..SEGMENTS).all(|number| left.iter().any(|left| left.is_of(log, number)));
-    let begun = left.iter().filter(|left| left.turn.is_some_and(|turn| turn.log == log));
-    all && begun.count() + 1 >= SEGMENTS
-}
-
-/// What the files of one log have in common, if they are called as `segment_name` does it.
-fn stem(path: &Path) -> Option<String> {
-    let name = path.file_name()?.to_string_lossy().into_owned();
-    let (id, number) = name.strip_suffix(SUFFIX)?.split_once('-')?;
-    let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    let is_segment = id.len() == 16
-        && id.bytes().all(is_hex)
-        && number.parse().is_ok_and(|number: usize| number < SEGMENTS);
-    is_segment.then(|| id.to_owned())
-}
-
-/// Other files are somebody else's.
-fn is_segment_name(path: &Path) -> bool {
-    stem(path).is_some()
-}
-
-/// What is in the directory, and of which kind; links are not followed.
-fn entries(directory: &Path) -> Result<Vec<(PathBuf, FileType)>> {
-    let failed = |e: io::Error| HostError::io(e, "look for commit logs in").path(directory);
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        paths.push((entry.path(), entry.file_type().map_err(failed)?));
-    }
-    Ok(paths)
-}
-
 /// The overlays of a directory.
 pub(super) struct Overlays {
     /// Those that name logs.
@@ -489,14 +359,6 @@ pub(super) fn overlays(directory: &Path) -> Result<Overlays> {
     Ok(overlays)
 }
 
-/// A segment as it is, and whose it is if its beginning is sound.
-fn read(file: &FileStorage) -> Result<(Option<Turn>, Vec<u8>)> {
-    let len = file.len_bytes()?.min(SEGMENT_LEN);
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-    file.read_at(0, &mut bytes)?;
-    Ok((bytes.first_chunk::<HEADER_LEN>().and_then(Turn::parse), bytes))
-}
-
 /// Every record up to the first that is none: those behind it were not acknowledged.
 fn records(turn: Turn, bytes: &[u8]) -> impl Iterator<Item = Record<'_>> {
     let mut at = RECORDS_AT;
@@ -534,12 +396,15 @@ fn examine(path: &Path) -> Examined {
 fn enter(path: &Path, log: LogId, changes: &[(u64, Record<'_>)]) -> Result<()> {
     const OP: &str = "enter the commit log into";
     let refused = |detail: String| HostError::new(ErrorKind::Corrupt, OP).path(path).detail(detail);
-    let mut file = FileStorage::open(path, &overlay_options(false)).map_err(|error| {
-        let advice = "where it cannot be written, copy it and the `*.cowlog` files beside it, and \
+    let mut file = open_patiently(path, &overlay_options(false)).map_err(|error| {
+        let advice = "copy it and the `*.cowlog` files beside it to where they can be written, and \
                       name the copy";
-        if error.kind() == ErrorKind::InUse { error } else { error.advice(advice) }
+        if cannot_write(&error) { error.advice(advice) } else { error }
     })?;
-    let opened = native::open(&file, &mut scratch_page()).map_err(|e| refused(e.to_string()))?;
+    let opened = native::open(&file, &mut scratch_page()).map_err(|e| match e {
+        native::OpenError::Storage(error) => HostError::from(error),
+        other => refused(other.to_string()),
+    })?;
     if opened.header().log != Some(log) {
         return Ok(()); // somebody was faster
     }
@@ -552,7 +417,10 @@ fn enter(path: &Path, log: LogId, changes: &[(u64, Record<'_>)]) -> Result<()> {
         let failed = file.take_failure().map_or_else(|| refused(e), HostError::from);
         failed.advice("see to that, and try again: the log is kept")
     })?;
-    native::close(&mut file, &overlay, &mut scratch_page()).map_err(|e| refused(e.to_string()))
+    native::close(&mut file, &overlay, &mut scratch_page()).map_err(|e| match e {
+        native::UpdateError::Storage(error) => HostError::from(error),
+        other => refused(other.to_string()),
+    })
 }
 
 fn make(

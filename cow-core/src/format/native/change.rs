@@ -82,7 +82,8 @@ pub fn open_writable<S: Storage>(
 /// of the image any more, for the image has everything that the log held of it [FORMAT 7.6].
 ///
 /// # Errors
-/// [`UpdateError`]; the image then counts as not closed. [`UpdateError::OtherImage`] if the storage
+/// [`UpdateError`]; the image then counts as not closed, or as closed if the first of two slots was
+/// written. [`UpdateError::OtherImage`] if the storage
 /// no longer holds the image that the overlay was opened from.
 pub fn close<S: Storage>(
     storage: &mut S,
