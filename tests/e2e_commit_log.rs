@@ -15,7 +15,7 @@ use system_tests::frames::{ATA, Mac, Registers, command, field, parse_mac};
 use system_tests::initiator::Initiator;
 use system_tests::judge;
 use system_tests::lab::Lab;
-use system_tests::mounted::{MOUNTED_IMAGE, Mounted};
+use system_tests::mounted::Mounted;
 use system_tests::net::Segment;
 use system_tests::operator::{self, Said};
 use system_tests::pattern::{SECTOR, Stamp};
@@ -26,8 +26,9 @@ use system_tests::site::{BASE, SECTORS, SEED, Site};
 use system_tests::strace::Strace;
 
 const DISK_WORKER: &str = env!("CARGO_BIN_EXE_disk-worker");
-const ROOT: &[Need] = &[Need::Root, Need::Program("ip")];
-const STRACE: &[Need] = &[Need::Root, Need::Program("ip"), Need::Program("strace")];
+const ROOT: &[Need] = &[Need::Root, Need::Program("ip"), Need::CommitLogs];
+const MOUNTED_IMAGE: &[Need] = &[Need::MountedImage];
+const STRACE: &[Need] = &[Need::Program("strace")];
 
 /// Writes down every sync of a server's threads, and of what, until it is told to stop.
 struct Syncs {
@@ -91,7 +92,7 @@ impl Syncs {
 fn the_first_writes_of_new_clients_need_few_syncs() {
     const CLIENTS: usize = 64;
     let test = "the_first_writes_of_new_clients_need_few_syncs";
-    if !require::met(test, &[STRACE]) {
+    if !require::met(test, &[ROOT, STRACE]) {
         return;
     }
     let lab = Lab::new(test, DISK_WORKER);
@@ -117,7 +118,7 @@ fn the_first_writes_of_new_clients_need_few_syncs() {
 #[test]
 fn a_log_is_made_for_who_writes() {
     let test = "a_log_is_made_for_who_writes";
-    if !require::met(test, &[STRACE]) {
+    if !require::met(test, &[ROOT, STRACE]) {
         return;
     }
     let lab = Lab::new(test, DISK_WORKER);

@@ -110,6 +110,9 @@ fn named(directory: &std::path::Path, end: &str) -> usize {
 #[test]
 fn a_commit_log_is_entered_by_the_next_server() {
     let test = "a_commit_log_is_entered_by_the_next_server";
+    if !require::met(test, &[&[Need::CommitLogs]]) {
+        return;
+    }
     let Some((_lab, site)) = site(test, 1500, 1) else { return };
     let mut server = site.serve(ONE);
     let overlay = site.overlays().join("e0.0.cow").display().to_string();
@@ -191,6 +194,9 @@ fn a_log_does_not_undo_what_others_did_to_an_overlay() {
 #[test]
 fn an_overlay_that_is_locked_keeps_its_log_and_holds_nobody_up() {
     let test = "an_overlay_that_is_locked_keeps_its_log_and_holds_nobody_up";
+    if !require::met(test, &[&[Need::CommitLogs]]) {
+        return;
+    }
     let Some((_lab, site)) = site(test, 1500, 1) else { return };
     let mut server = site.serve(ONE);
     site::stamp(&mut site.station(0), 1, 100, 16);
@@ -449,7 +455,7 @@ fn blocks(path: &std::path::Path) -> u64 {
 #[test]
 fn a_failed_sync_is_told_with_its_reason() {
     let test = "a_failed_sync_is_told_with_its_reason";
-    if !require::met(test, &[ROOT, &[Need::Program("strace")]]) {
+    if !require::met(test, &[ROOT, &[Need::Program("strace"), Need::CommitLogs]]) {
         return;
     }
     let cases = [

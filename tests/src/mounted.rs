@@ -1,13 +1,7 @@
 //! File systems of a test's own, for what the usual one does not do.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use crate::require::Need;
-
-/// What [`Mounted::image`] needs.
-pub const MOUNTED_IMAGE: &[Need] =
-    &[Need::Program("mount"), Need::Program("mkfs.ext4"), Need::File("/dev/loop-control")];
+use std::process::{Command, Stdio};
 
 /// A file system that is unmounted when dropped.
 #[derive(Debug)]
@@ -22,17 +16,31 @@ impl Mounted {
 
     /// Makes an ext4 of so many bytes in a file, and mounts it on a directory in the same way.
     pub fn image(place: &Path, file: &Path, bytes: u64) -> Self {
+        Self::try_image(place, file, bytes).expect("a file system in a file is mounted")
+    }
+
+    /// Whether this machine lets us do that: tried with a small one.
+    pub fn are_images_possible() -> bool {
+        let directory = tempfile::tempdir().expect("a directory is made");
+        let [place, file] = ["place", "file"].map(|name| directory.path().join(name));
+        Self::try_image(&place, &file, 4 << 20).is_some()
+    }
+
+    fn try_image(place: &Path, file: &Path, bytes: u64) -> Option<Self> {
         std::fs::create_dir_all(place).expect("the directory is made");
         let image = std::fs::File::create(file).expect("the image is made");
         image.set_len(bytes).expect("it is as long as that");
+        let is_done = |command: &mut Command| {
+            let ended = command.stderr(Stdio::null()).status();
+            ended.is_ok_and(|status| status.success())
+        };
         // All of it for everybody, so that it is full when it says so.
-        let made = Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(file).status();
-        assert!(made.expect("mkfs.ext4 starts").success(), "a file system is made");
-        mount(&["-o", "loop", &file.display().to_string()], place)
+        is_done(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(file))
+            .then(|| is_done(Command::new("mount").args(["-o", "loop"]).args([file, place])))
+            .filter(|is_mounted| *is_mounted)
+            .map(|_| Self(place.to_owned()))
     }
-}
 
-impl Mounted {
     /// From now on nothing in it can be changed.
     pub fn make_read_only(&self) {
         let mounted = Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status();

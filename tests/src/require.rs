@@ -4,7 +4,10 @@ use core::fmt;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::mounted::Mounted;
 
 /// Environment variable with the file that collects one line per skipped test.
 pub const SKIP_LOG: &str = "COWBLADE_SKIP_LOG";
@@ -22,7 +25,14 @@ pub enum Need {
     File(&'static str),
     /// A module of the installed user-mode-linux kernel.
     UmlModule(&'static str),
+    /// The system mounts a file system that is in a file.
+    MountedImage,
+    /// Temporary files are where a server keeps commit logs.
+    CommitLogs,
 }
+
+/// File systems that are no use for commit logs, as `stat` calls them.
+const WITHOUT_LOGS: [&str; 7] = ["tmpfs", "ramfs", "btrfs", "f2fs", "zfs", "bcachefs", "nilfs"];
 
 /// What every test with a user-mode-linux initiator needs.
 pub const UML_INITIATOR: &[Need] = &[
@@ -41,6 +51,8 @@ impl Need {
             Self::Program(name) => program(name).is_some(),
             Self::File(path) => Path::new(path).exists(),
             Self::UmlModule(name) => uml_module(name).is_some(),
+            Self::MountedImage => Mounted::are_images_possible(),
+            Self::CommitLogs => !WITHOUT_LOGS.contains(&&*kind_of(&std::env::temp_dir())),
         }
     }
 }
@@ -52,8 +64,16 @@ impl fmt::Display for Need {
             Self::Program(name) => write!(f, "the program {name}"),
             Self::File(path) => write!(f, "the file {path}"),
             Self::UmlModule(name) => write!(f, "user-mode-linux's module {name}"),
+            Self::MountedImage => f.write_str("a loop device with an ext4"),
+            Self::CommitLogs => f.write_str("a temporary directory with places on a disk"),
         }
     }
+}
+
+/// What `stat` calls the file system that holds a directory.
+fn kind_of(directory: &Path) -> String {
+    let said = Command::new("stat").args(["-f", "-c", "%T"]).arg(directory).output();
+    String::from_utf8_lossy(&said.expect("stat starts").stdout).trim().to_owned()
 }
 
 /// Says whether `test` can run; if not, prints and counts the skip.
