@@ -52,10 +52,11 @@ fn everything_promised_is_shown() {
     for (number, client) in (0_u8..).zip(&report.clients) {
         let regions = content::Regions::new(PLAN.golden_bytes / SECTOR_BYTES, number);
         let written: u64 = regions.writes().map(|range| range.end - range.start).sum();
-        assert_eq!(client.bytes_written, written * SECTOR_BYTES, "{}", client.name);
-        // Three times the whole disk, at least: discovery and retransmission may add to it.
+        let written = written * SECTOR_BYTES;
+        // And three times the whole disk, at least: discovery and retransmission may add to both.
+        assert!(client.bytes_written >= written, "{}", client.name);
         assert!(client.bytes_read >= 3 * PLAN.golden_bytes, "{}", client.name);
-        assert!(client.overlay_bytes >= client.bytes_written, "{}", client.name);
+        assert!(client.overlay_bytes >= written, "{}", client.name);
         assert!(client.overlay_bytes < PLAN.golden_bytes / 2, "{}", client.name);
     }
 }
