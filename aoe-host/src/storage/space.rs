@@ -98,8 +98,7 @@ pub(crate) fn is_fit_for_logs(path: &Path) -> Result<bool> {
     let about = rustix::fs::statfs(path).map_err(|errno| {
         HostError::io(io::Error::from(errno), "examine the file system of").path(path)
     })?;
-    let others = IN_MEMORY.iter().chain(&WRITING_ELSEWHERE);
-    Ok(!others.into_iter().any(|magic| *magic == about.f_type))
+    Ok(!IN_MEMORY.contains(&about.f_type) && !WRITING_ELSEWHERE.contains(&about.f_type))
 }
 
 /// Tries on a small file whether the file system of `directory` can promise room to files at all. What

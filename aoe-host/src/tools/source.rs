@@ -1,7 +1,8 @@
 //! A chain of images as tools read it: where sectors are, long runs of zeros without reading them, and
 //! the bytes of the rest.
 //!
-//! 1. Nothing is changed, but that an overlay gets what a killed server left in its commit log, and everything is locked against writers meanwhile.
+//! 1. Nothing is changed, but that an overlay gets what a killed server left in its commit log, and
+//!    everything is locked against writers meanwhile.
 //! 2. What lies below an image is compared with what the image recorded.
 //! 3. Holes of files are zeros without being read, whatever the format above them.
 

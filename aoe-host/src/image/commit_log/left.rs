@@ -67,10 +67,9 @@ impl Files {
     /// # Errors
     /// The system's, if it does not say what is in the directory.
     pub(super) fn take(directory: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<Self> {
-        let mut paths: Vec<PathBuf> = Vec::new();
-        let entries = entries(directory)?;
-        paths.extend(entries.into_iter().filter(|(_, kind)| kind.is_file()).map(|(path, _)| path));
-        paths.retain(|path| is_wanted(path));
+        let entries = entries(directory)?.into_iter();
+        let wanted = entries.filter(|(path, kind)| kind.is_file() && is_wanted(path));
+        let mut paths: Vec<PathBuf> = wanted.map(|(path, _)| path).collect();
         // In this order, whoever waits for a log has none that comes behind it.
         paths.sort();
         let mut all = Self::default();

@@ -484,8 +484,9 @@ fn segment_name(log: LogId, number: usize) -> String {
 /// Bytes of zeros that are written at once: a client waits for its log.
 const ZEROS_LEN: usize = 1 << 20;
 
-/// A locked file full of zeros behind its beginning, which is still to be synced and named: an unwritten block would cost its first sync an
-/// entry in the file system's journal, which is what the log is there to avoid.
+/// A locked file full of zeros behind its beginning, which is still to be synced and named: an unwritten
+/// block would cost its first sync an entry in the file system's journal, which is what the log is there
+/// to avoid.
 fn stage_segment(path: &Path, len: u64, head: &[u8]) -> Result<(Staged, FileStorage)> {
     let failed = |e: io::Error| HostError::io(e, "make the commit log").path(path);
     let (staged, file) = Staged::create(path, StagedOptions::default())?;
