@@ -341,7 +341,7 @@ impl Edge for HostedEdge {
             return;
         }
         let keys = ImageKeys::reserve(&name, self.driver.files_mut());
-        let log = self.log_for(&name.path).filter(|_| is_logged).map(CommitLog::tell);
+        let log = self.commit_log.as_mut().filter(|_| is_logged).map(CommitLog::tell);
         let (options, made) = (OverlayOptions { log, ..self.options(spec) }, self.made.clone());
         let (registry, directory) = (Arc::clone(&self.registry), self.overlays.clone());
         self.driver.spawn(Box::new(move || {

@@ -40,13 +40,7 @@ pub(super) struct Joined {
 }
 
 impl HostedEdge {
-    /// The log that an overlay's changes go to: a server finds it only beside the overlay.
-    pub(super) fn log_for(&mut self, path: &Path) -> Option<&mut CommitLog> {
-        let is_beside = self.is_beside(path);
-        self.commit_log.as_mut().filter(|_| is_beside)
-    }
-
-    /// Whether an overlay is where a log would be.
+    /// Whether an overlay is where a log would be: the next server finds it only there.
     pub(super) fn is_beside(&self, path: &Path) -> bool {
         self.overlays.is_some() && path.parent() == self.overlays.as_deref()
     }
